@@ -1,0 +1,399 @@
+# cython: language_level=3, freethreading_compatible=True
+"""CPU kernels on encoded ratings: one pass over a block of the grid, and predictions for pairs.
+
+Every kernel sees plain arrays, takes no lock and no GIL, and checks nothing: `Ratings` and `engine` have.
+
+The unit of work is the micro-batch (`MICRO_BATCH` ratings of one run, the last of a run may be smaller): their dot
+products share the loads of the run's row p, the row takes the sum of their steps and each gathered row q_j its own
+step with the old p::
+
+    p' = p (1 - m lr l2) + sum_j lr e_j q_j        q_j' = q_j (1 - lr l2) + lr e_j p        (m ratings)
+
+It breaks the chain dot -> error -> update -> next dot that bounds one rating at a time. Within a micro-batch all
+q_j are distinct (`Ratings.grid` sees to that), so the order of the steps does not matter.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
+
+cdef extern from *:
+    """
+    /* setup.py builds this file with REAL = float, REAL_BYTES = 4 and with REAL = double, REAL_BYTES = 8. */
+
+    /* LANES neighbouring factors as one value: a vector register of the target, so that the compiler need not guess.
+       Where it has no vector types a value is one factor, and the Cython below is the scalar kernel. may_alias: the
+       arrays are allocated as REAL. lane_sums4(s0 .. s3, out): out[j] = the sum of the lanes of s_j, a transpose
+       folded on the way. */
+    #if defined(__GNUC__) && !defined(FUNKSVD_SCALAR)
+    #if defined(__AVX__)
+    #define VECTOR_BYTES 32
+    #else
+    #define VECTOR_BYTES 16
+    #endif
+    #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
+    typedef REAL vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
+    typedef REAL loose_vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+
+    #if defined(__has_builtin)
+    #if __has_builtin(__builtin_shufflevector)
+    #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+    #endif
+    #endif
+    #ifndef SHUFFLE  /* gcc before 12; a mask has lanes of the size of REAL's */
+    typedef __typeof__((vec){0} == (vec){0}) mask;
+    #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
+    #endif
+
+    #if VECTOR_BYTES == 32 && REAL_BYTES == 4
+    static inline vec fold8(vec a, vec b) {
+        return SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    }
+    static inline vec fold4(vec a, vec b) {
+        return SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+    static inline vec fold2(vec a, vec b) {
+        return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
+    }
+    static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
+        vec a = fold4(fold8(s0, s1), fold8(s2, s3));
+        *(loose_vec *)out = fold2(a, a);
+    }
+    static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7, REAL *out) {
+        *(loose_vec *)out = fold2(fold4(fold8(s0, s1), fold8(s2, s3)), fold4(fold8(s4, s5), fold8(s6, s7)));
+    }
+    static inline REAL lane_sum(vec s) {
+        return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+    }
+    #elif VECTOR_BYTES == 4 * REAL_BYTES
+    static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
+        vec a = SHUFFLE(s0, s1, 0, 4, 1, 5) + SHUFFLE(s0, s1, 2, 6, 3, 7);
+        vec b = SHUFFLE(s2, s3, 0, 4, 1, 5) + SHUFFLE(s2, s3, 2, 6, 3, 7);
+        *(loose_vec *)out = SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7);
+    }
+    static inline REAL lane_sum(vec s) { return (s[0] + s[2]) + (s[1] + s[3]); }
+    #else
+    static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
+        *(loose_vec *)out = SHUFFLE(s0, s1, 0, 2) + SHUFFLE(s0, s1, 1, 3);
+        *(loose_vec *)(out + 2) = SHUFFLE(s2, s3, 0, 2) + SHUFFLE(s2, s3, 1, 3);
+    }
+    static inline REAL lane_sum(vec s) { return s[0] + s[1]; }
+    #endif
+
+    #else
+    #define VECTOR_BYTES 0
+    #define LANES 1
+    typedef REAL vec, loose_vec;
+    static void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
+        out[0] = s0; out[1] = s1; out[2] = s2; out[3] = s3;
+    }
+    static REAL lane_sum(vec s) { return s; }
+    #endif
+
+    #if VECTOR_BYTES != 32 || REAL_BYTES != 4
+    static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7, REAL *out) {
+        lane_sums4(s0, s1, s2, s3, out);
+        lane_sums4(s4, s5, s6, s7, out + 4);
+    }
+    #endif
+
+    #if defined(__GNUC__)
+    #define PREFETCH(address) __builtin_prefetch(address)
+    #else
+    #define PREFETCH(address) ((void)0)
+    #endif
+
+    static int cpu_level(void) {
+    #if defined(__x86_64__) && defined(__GNUC__)
+        if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+            __builtin_cpu_supports("avx512cd")) return 4;
+        if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+            __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) return 3;
+    #endif
+        return 0;
+    }
+    """
+    enum: LANES
+    ctypedef float real "REAL"      # float or double: its size is the C compiler's to know
+    ctypedef float vec              # LANES factors of a row that starts at a multiple of 64 bytes
+    ctypedef float loose_vec        # LANES factors at any address
+    void lane_sums4(vec, vec, vec, vec, real*) nogil
+    void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, real*) nogil
+    real lane_sum(loose_vec) nogil
+    void PREFETCH(const void*) nogil
+    int cpu_level() nogil
+
+
+# ------------------------------------------------------------------------------------------------ solvers
+# A solver is a struct of constants and one function `step`. It is a fused type, so that the one loop below is compiled
+# for each and no branch on the solver is left inside it.
+
+cdef struct Sgd:
+    real rate, bias_rate  # learning rate of the factors, of the biases (0 keeps them at 0)
+    real keep[9]          # keep[m] = 1 - m rate l2
+    real bias_keep[9]     # bias_keep[m] = 1 - m bias_rate l2_bias
+
+cdef struct Frozen:  # moves nothing: the same loop then only measures
+    int unused
+
+ctypedef fused Solver:
+    Sgd
+    Frozen
+
+
+cdef Sgd sgd(double rate, double l2, double bias_rate, double l2_bias) noexcept nogil:
+    cdef Sgd h
+    cdef int m
+    h.rate = rate
+    h.bias_rate = bias_rate
+    for m in range(9):
+        h.keep[m] = 1 - m * rate * l2
+        h.bias_keep[m] = 1 - m * bias_rate * l2_bias
+    return h
+
+
+# ------------------------------------------------------------------------------------------------ formulas
+
+cdef inline real predicted(real mean, real bias, real other_bias, real dot) noexcept nogil:
+    """The prediction. The biases are added first, so that users and items can be swapped without changing a bit."""
+    return mean + (bias + other_bias) + dot
+
+
+cdef inline vec step(const Sgd* h, int m, vec x, vec gradient) noexcept nogil:
+    """One row after the summed, rate-scaled gradient of m ratings."""
+    return x * h.keep[m] + gradient
+
+
+cdef inline real bias_step(const Sgd* h, int m, real b, real error) noexcept nogil:
+    return b * h.bias_keep[m] + h.bias_rate * error
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+cdef struct Runs:  # the ratings of a block but for their values
+    const int32_t* row      # row of each run
+    const uint32_t* end     # where each run's ratings end
+    Py_ssize_t count
+    const uint16_t* index   # row on the gathered side of each rating
+    uint16_t spare          # the gathered side's row of zeros
+
+
+cdef inline double micro_batch(
+    int size, Py_ssize_t n, vec* p, real* p_bias, vec* rows, real* biases, const uint16_t* index,
+    const real* rating, int m, real mean, const Solver* h,
+) noexcept nogil:
+    """The first m <= size of `size` (4 or 8) ratings of one run; returns the sum of their squared errors.
+
+    `n` counts the vec in a row. index[m:size] names the band's spare row, whose error is set to zero.
+    """
+    cdef vec* q0 = rows + index[0] * n
+    cdef vec* q1 = rows + index[1] * n
+    cdef vec* q2 = rows + index[2] * n
+    cdef vec* q3 = rows + index[3] * n
+    cdef vec* q4
+    cdef vec* q5
+    cdef vec* q6
+    cdef vec* q7
+    cdef vec s0, s1, s2, s3, s4, s5, s6, s7  # dot products, not yet summed over the lanes
+    cdef vec x0, x1, x2, x3, x4, x5, x6, x7, old, gradient
+    cdef real e[8]
+    cdef real b[8]
+    cdef real bias = p_bias[0], total = 0, squares = 0
+    cdef Py_ssize_t f
+    cdef int j
+    if size == 8:
+        q4 = rows + index[4] * n
+        q5 = rows + index[5] * n
+        q6 = rows + index[6] * n
+        q7 = rows + index[7] * n
+
+    # Dot products.
+    old = p[0]
+    s0 = old * q0[0]; s1 = old * q1[0]; s2 = old * q2[0]; s3 = old * q3[0]
+    if size == 8:
+        s4 = old * q4[0]; s5 = old * q5[0]; s6 = old * q6[0]; s7 = old * q7[0]
+    for f in range(1, n):
+        old = p[f]
+        s0 += old * q0[f]; s1 += old * q1[f]; s2 += old * q2[f]; s3 += old * q3[f]
+        if size == 8:
+            s4 += old * q4[f]; s5 += old * q5[f]; s6 += old * q6[f]; s7 += old * q7[f]
+    if size == 8:
+        lane_sums8(s0, s1, s2, s3, s4, s5, s6, s7, e)
+    else:
+        lane_sums4(s0, s1, s2, s3, e)
+
+    # Errors.
+    for j in range(size):
+        b[j] = biases[index[j]]
+        e[j] = rating[j] - predicted(mean, bias, b[j], e[j])
+    for j in range(size):
+        e[j] = e[j] if j < m else 0
+    for j in range(size):
+        squares += e[j] * e[j]
+        total += e[j]
+    if Solver is not Frozen:
+        # Biases.
+        for j in range(size):
+            biases[index[j]] = bias_step(h, 1, b[j], e[j])
+        p_bias[0] = bias_step(h, m, bias, total)
+
+        # Factors: both old values are read before either is written.
+        for j in range(size):
+            e[j] *= h.rate
+        for f in range(n):
+            old = p[f]
+            x0 = q0[f]; x1 = q1[f]; x2 = q2[f]; x3 = q3[f]
+            gradient = (e[0] * x0 + e[1] * x1) + (e[2] * x2 + e[3] * x3)
+            q0[f] = step(h, 1, x0, e[0] * old)
+            q1[f] = step(h, 1, x1, e[1] * old)
+            q2[f] = step(h, 1, x2, e[2] * old)
+            q3[f] = step(h, 1, x3, e[3] * old)
+            if size == 8:
+                x4 = q4[f]; x5 = q5[f]; x6 = q6[f]; x7 = q7[f]
+                gradient += (e[4] * x4 + e[5] * x5) + (e[6] * x6 + e[7] * x7)
+                q4[f] = step(h, 1, x4, e[4] * old)
+                q5[f] = step(h, 1, x5, e[5] * old)
+                q6[f] = step(h, 1, x6, e[6] * old)
+                q7[f] = step(h, 1, x7, e[7] * old)
+            p[f] = step(h, m, old, gradient)
+    return squares
+
+
+cdef inline double walk(
+    Py_ssize_t n, vec* run_rows, real* run_biases, vec* rows, real* biases, const Runs* runs, const real* rating,
+    real mean, const Solver* h,
+) noexcept nogil:
+    """Every run of one block in its order; returns the sum of squared errors, each seen before its own step."""
+    cdef double squares = 0
+    cdef Py_ssize_t r, t = 0, end
+    cdef uint16_t batch[8]
+    cdef int m, j
+    cdef vec* p
+    cdef real* p_bias
+    for r in range(runs.count):
+        p = run_rows + runs.row[r] * n
+        p_bias = run_biases + runs.row[r]
+        end = runs.end[r]
+        while t < end:
+            m = <int>min(end - t, 8)
+            # Reads past the run but never past the array, which has 8 more entries.
+            for j in range(8):
+                batch[j] = runs.index[t + j] if j < m else runs.spare
+            if m > 4:
+                squares += micro_batch(8, n, p, p_bias, rows, biases, batch, rating + t, m, mean, h)
+            else:
+                squares += micro_batch(4, n, p, p_bias, rows, biases, batch, rating + t, m, mean, h)
+            t += m
+    return squares
+
+
+cdef inline double walk_sized(
+    Py_ssize_t n, vec* run_rows, real* run_biases, vec* rows, real* biases, const Runs* runs, const real* rating,
+    real mean, const Solver* h,
+) noexcept nogil:
+    """`walk` with the usual row lengths as constants of the compiler, so that loops over factors are unrolled."""
+    if n == 16 / LANES:
+        return walk(<Py_ssize_t>(16 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
+    if n == 24 / LANES:
+        return walk(<Py_ssize_t>(24 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
+    if n == 32 / LANES:
+        return walk(<Py_ssize_t>(32 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
+    if n == 64 / LANES:
+        return walk(<Py_ssize_t>(64 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
+    return walk(n, run_rows, run_biases, rows, biases, runs, rating, mean, h)
+
+
+def block(
+    real[:, ::1] run_factors, real[::1] run_biases, real[:, ::1] factors, real[::1] biases,
+    const int32_t[::1] run_row, const uint32_t[::1] run_end, const uint16_t[::1] index, const real[::1] rating,
+    double mean, bint train, double rate=0, double l2=0, double bias_rate=0, double l2_bias=0,
+):
+    """One SGD pass over one block of the grid, in place; with ``train=False`` the same pass without a step.
+
+    Parameters
+    ----------
+    run_factors, run_biases : (rows, multiple of 8), (rows,)
+        The side whose ratings are stored as runs, every band of it.
+    factors, biases : (band + 1, multiple of 8), (band + 1,)
+        The gathered side, the block's band only. The last row is spare: zeros, and left so.
+    run_row, run_end : (runs,)
+        Row of each run, and where in the block its ratings end.
+    index, rating : (ratings + 8,)
+        Row in `factors`, and rating. The last 8 are read but count for nothing.
+    rate, bias_rate, l2, l2_bias : float
+        Learning rates and L2 penalties of factors and biases.
+
+    Returns
+    -------
+    float
+        Sum of squared errors, each taken before its own micro-batch's step.
+    """
+    cdef double squares
+    cdef Py_ssize_t n = run_factors.shape[1] / LANES
+    cdef Runs runs
+    cdef Frozen frozen
+    cdef Sgd h
+    if run_row.shape[0] == 0:
+        return 0.0
+    runs.row, runs.end, runs.count, runs.index = &run_row[0], &run_end[0], run_row.shape[0], &index[0]
+    runs.spare = <uint16_t>(factors.shape[0] - 1)
+    with nogil:
+        if train:
+            h = sgd(rate, l2, bias_rate, l2_bias)
+            squares = walk_sized(n, <vec*>&run_factors[0, 0], &run_biases[0], <vec*>&factors[0, 0], &biases[0],
+                                 &runs, &rating[0], <real>mean, &h)
+        else:
+            squares = walk_sized(n, <vec*>&run_factors[0, 0], &run_biases[0], <vec*>&factors[0, 0], &biases[0],
+                                 &runs, &rating[0], <real>mean, &frozen)
+    return squares
+
+
+# ------------------------------------------------------------------------------------------------ prediction
+
+cdef inline real dot(Py_ssize_t k, const real* p, const real* q) noexcept nogil:
+    """p . q of two rows at any address and of any length."""
+    cdef Py_ssize_t f, whole = k - k % LANES
+    cdef loose_vec s
+    cdef real total = 0
+    if whole:
+        s = (<loose_vec*>p)[0] * (<loose_vec*>q)[0]
+        for f in range(1, whole / LANES):
+            s += (<loose_vec*>p)[f] * (<loose_vec*>q)[f]
+        total = lane_sum(s)
+    for f in range(whole, k):
+        total += p[f] * q[f]
+    return total
+
+
+def predict(
+    real[:, ::1] user_factors, const real[::1] user_biases, real[:, ::1] item_factors, const real[::1] item_biases,
+    double mean, const int32_t[::1] users, const int32_t[::1] items, real[::1] out,
+):
+    """out[t] = the prediction for codes (users[t], items[t]); a code of -1 is an unknown id: bias 0 and no factors."""
+    cdef Py_ssize_t t, ahead, k = user_factors.shape[1], count = users.shape[0]
+    cdef int32_t u, i
+    cdef real bu, bi, s
+    cdef real* P = &user_factors[0, 0]
+    cdef real* Q = &item_factors[0, 0]
+    with nogil:
+        for t in range(count):
+            # The rows of pairs to come travel from memory meanwhile; a wrong address (code -1) is harmless.
+            ahead = min(t + 8, count - 1)
+            PREFETCH(P + users[ahead] * k)
+            PREFETCH(P + users[ahead] * k + k - 1)
+            PREFETCH(Q + items[ahead] * k)
+            PREFETCH(Q + items[ahead] * k + k - 1)
+            u, i = users[t], items[t]
+            bu = user_biases[u] if u >= 0 else 0
+            bi = item_biases[i] if i >= 0 else 0
+            s = dot(k, P + u * k, Q + i * k) if u >= 0 and i >= 0 else 0
+            out[t] = predicted(<real>mean, bu, bi, s)
+
+
+def lanes():
+    """Factors that one vector of this build holds: 8, or 1 where the compiler has no vector types."""
+    return LANES
+
+
+def level():
+    """The x86-64 micro-architecture level that this CPU runs: 3, 4, or 0 for less or another architecture."""
+    return cpu_level()

@@ -1,0 +1,72 @@
+"""The extension modules and their compiler flags; everything else stands in pyproject.toml."""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.sdist import sdist
+
+DEBUG = os.environ.get("FUNKSVD_DEBUG", "0") not in ("", "0")
+
+# -ffast-math would blind isfinite and flush subnormals for the whole importing program; these four give the same
+# vectors. Never -march=native: a wheel runs on machines other than the one it was built on.
+FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-Wno-psabi"]
+
+# The kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set; engine.py chooses
+# at import. A compiler that does not know a level leaves the baseline.
+DTYPES = {"float32": [("REAL", "float"), ("REAL_BYTES", "4")], "float64": [("REAL", "double"), ("REAL_BYTES", "8")]}
+LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
+if sys.platform != "linux" or platform.machine() != "x86_64":
+    LEVELS = {"": []}
+
+
+class BuildExt(build_ext):
+    """build_ext with flags by compiler, and an object folder of its own for each build of one source."""
+
+    def build_extension(self, ext):
+        if self.compiler.compiler_type == "msvc":
+            ext.extra_compile_args = ["/O2"]
+        else:
+            ext.extra_compile_args = (["-O1", "-g", "-Wno-psabi"] if DEBUG else FLAGS) + ext.extra_compile_args
+        temp, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name.rpartition(".")[2])
+        try:
+            super().build_extension(ext)
+        finally:
+            self.build_temp = temp
+
+
+class SDist(sdist):
+    """sdist with the Cython sources instead of the C made from them, and with what tests and benchmarks need."""
+
+    def add_defaults(self):
+        super().add_defaults()
+        patterns = ["funksvd/*.pyx", "tests/**/*.py", "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
+        self.filelist.extend(str(path) for pattern in patterns for path in sorted(Path().glob(pattern)))
+        self.filelist.exclude_pattern("funksvd/*.c")
+
+
+def extensions():
+    directives = {"boundscheck": DEBUG, "wraparound": False, "cdivision": True, "initializedcheck": DEBUG}
+    grid, sgd = cythonize(
+        [Extension("funksvd._grid", ["funksvd/_grid.pyx"]), Extension("funksvd._sgd", ["funksvd/_sgd.pyx"])],
+        compiler_directives=directives,
+    )
+    yield grid
+    for dtype, macros in DTYPES.items():
+        for level, flags in LEVELS.items():
+            # One C file under several module names: only the name of the init function differs.
+            name = f"_sgd_{dtype}{level}"
+            yield Extension(
+                f"funksvd.{name}",
+                sgd.sources,
+                define_macros=[*macros, ("PyInit__sgd", f"PyInit_{name}")],
+                extra_compile_args=flags,
+                optional=bool(level),
+            )
+
+
+setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildExt, "sdist": SDist})
