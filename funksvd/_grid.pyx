@@ -1,1 +1,296 @@
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
+"""Counting sorts that turn encoded ratings into the block grid. Every kernel here works on one chunk or one block, so
+that Python threads run several at once; none of the results depends on how many do.
+
+A rating comes as a pair of integer keys and a value. ``place[key - base]`` packs where a key belongs:
+band << 32 | row within its band.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport memcpy, memset
+
+ctypedef fused key_t:
+    int32_t
+    int64_t
+
+ctypedef fused other_key_t:
+    int32_t
+    int64_t
+
+ctypedef fused value_t:
+    float
+    double
+
+ctypedef fused real:
+    float
+    double
+
+
+def count(const key_t[:] keys, int64_t base, int64_t[::1] counts):
+    """counts[key - base] += 1 for every key."""
+    cdef Py_ssize_t t
+    with nogil:
+        for t in range(keys.shape[0]):
+            counts[keys[t] - base] += 1
+
+
+def look_up(const key_t[:] keys, int64_t base, const int32_t[::1] table, int32_t otherwise, int32_t[::1] out):
+    """out = table[keys - base], or `otherwise` where that is outside the table or negative."""
+    cdef Py_ssize_t t
+    cdef int64_t k
+    cdef int32_t code
+    with nogil:
+        for t in range(keys.shape[0]):
+            k = keys[t] - base
+            code = table[k] if 0 <= k < table.shape[0] else -1
+            out[t] = code if code >= 0 else otherwise
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014)."""
+    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
+    return x ^ (x >> 31)
+
+
+def hash_ratings(const int32_t[::1] users, const int32_t[::1] items, const value_t[:] values, uint64_t seed,
+                 uint64_t[::1] out):
+    """A hash of each rating and the seed, the same when users and items change places."""
+    cdef Py_ssize_t t
+    cdef uint64_t bits
+    cdef double v
+    with nogil:
+        for t in range(users.shape[0]):
+            v = values[t]
+            memcpy(&bits, &v, 8)
+            out[t] = mix(mix(seed + <uint64_t>users[t]) + mix(seed + <uint64_t>items[t]) + mix(bits))
+
+
+def assign_bands(const int64_t[::1] counts, const int64_t[::1] order, int32_t n_bands, int64_t most,
+                 int32_t[::1] band):
+    """band[row] by longest processing time: each row, largest first, to the band with the fewest ratings so far.
+
+    A band takes at most `most` rows. `order` lists rows by falling count.
+    """
+    cdef int64_t* load = <int64_t*>malloc(n_bands * sizeof(int64_t))
+    cdef int64_t* size = <int64_t*>malloc(n_bands * sizeof(int64_t))
+    cdef int32_t* heap = <int32_t*>malloc(n_bands * sizeof(int32_t))
+    cdef Py_ssize_t t, at, child, length = n_bands
+    cdef int32_t b, moved
+    cdef int64_t row
+    with nogil:
+        for b in range(n_bands):
+            load[b] = 0
+            size[b] = 0
+            heap[b] = b
+        for t in range(order.shape[0]):
+            row = order[t]
+            b = heap[0]
+            band[row] = b
+            load[b] += counts[row]
+            size[b] += 1
+            moved = b
+            if size[b] == most:  # full: out of the heap
+                length -= 1
+                moved = heap[length]
+            at = 0
+            while True:  # sift down
+                child = 2 * at + 1
+                if child >= length:
+                    break
+                if child + 1 < length and less(load, heap[child + 1], heap[child]):
+                    child += 1
+                if not less(load, heap[child], moved):
+                    break
+                heap[at] = heap[child]
+                at = child
+            heap[at] = moved
+    free(load)
+    free(size)
+    free(heap)
+
+
+cdef inline bint less(const int64_t* load, int32_t a, int32_t b) noexcept nogil:
+    return load[a] < load[b] or (load[a] == load[b] and a < b)
+
+
+def count_blocks(const key_t[:] run_keys, int64_t run_base, const int64_t[::1] run_place,
+                 const other_key_t[:] keys, int64_t base, const int64_t[::1] place, int64_t n_bands,
+                 int64_t[::1] counts):
+    """counts[run band * n_bands + band] += 1 for every rating."""
+    cdef Py_ssize_t t
+    with nogil:
+        for t in range(keys.shape[0]):
+            counts[(run_place[run_keys[t] - run_base] >> 32) * n_bands + (place[keys[t] - base] >> 32)] += 1
+
+
+def scatter(const key_t[:] run_keys, int64_t run_base, const int64_t[::1] run_place,
+            const other_key_t[:] keys, int64_t base, const int64_t[::1] place, const value_t[:] values,
+            int64_t n_bands, int64_t[::1] cursor, uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index,
+            real[::1] rating):
+    """Ratings to their blocks, in the order they come; cursor[block] is where the next one goes.
+
+    The row within the run side's band goes to `low_row` where 16 bits hold every one, else to `row`; the other of the
+    two is empty. That halves the only large temporary.
+    """
+    cdef Py_ssize_t t
+    cdef int64_t a, b, at
+    cdef bint narrow = low_row.shape[0] > 0
+    with nogil:
+        for t in range(keys.shape[0]):
+            a = run_place[run_keys[t] - run_base]
+            b = place[keys[t] - base]
+            at = cursor[(a >> 32) * n_bands + (b >> 32)]
+            cursor[(a >> 32) * n_bands + (b >> 32)] = at + 1
+            if narrow:
+                low_row[at] = <uint16_t>a
+            else:
+                row[at] = <uint32_t>a
+            index[at] = <uint16_t>b
+            rating[at] = <real>values[t]
+
+
+cdef int by_value(const void* a, const void* b) noexcept nogil:
+    cdef double x = (<const double*>a)[0], y = (<const double*>b)[0]
+    return (x > y) - (x < y)
+
+
+cdef inline uint32_t row_at(const uint32_t* row, const uint16_t* low_row, Py_ssize_t t) noexcept nogil:
+    return low_row[t] if row == NULL else row[t]
+
+
+def sort_block(uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, real[::1] rating, Py_ssize_t n_rows,
+               Py_ssize_t n_index):
+    """Sort one block by (row, index, rating) and move repeated pairs apart; returns (runs, sum of the ratings).
+
+    Two stable counting sorts, by index and by row; then equal pairs by rating, so that the order in which ratings came
+    leaves no trace. A row's second ratings of the same items follow its first ones as a run of their own, its third
+    ones follow these: within a run every item is distinct, and a run ends where the index does not rise.
+    """
+    cdef Py_ssize_t n = index.shape[0], t, s, first, end, repeats, j, runs = 0
+    cdef Py_ssize_t buckets = max(n_rows, n_index) + 1
+    cdef double total = 0
+    cdef uint32_t* row_in = NULL if low_row.shape[0] else &row[0]
+    cdef uint16_t* low_in = &low_row[0] if low_row.shape[0] else NULL
+    cdef uint32_t* at = <uint32_t*>malloc(buckets * sizeof(uint32_t))
+    cdef uint32_t* row2 = <uint32_t*>malloc(n * sizeof(uint32_t))
+    cdef uint16_t* index2 = <uint16_t*>malloc(n * sizeof(uint16_t))
+    cdef real* rating2 = <real*>malloc(n * sizeof(real))
+    cdef double* ties = NULL
+    cdef uint32_t sum, c
+    if at == NULL or row2 == NULL or index2 == NULL or rating2 == NULL:
+        free(at)
+        free(row2)
+        free(index2)
+        free(rating2)
+        raise MemoryError
+    with nogil:
+        # By index, to the scratch.
+        memset(at, 0, buckets * sizeof(uint32_t))
+        for t in range(n):
+            at[index[t]] += 1
+        sum = 0
+        for t in range(n_index):
+            c = at[t]
+            at[t] = sum
+            sum += c
+        for t in range(n):
+            s = at[index[t]]
+            at[index[t]] += 1
+            row2[s] = row_at(row_in, low_in, t)
+            index2[s] = index[t]
+            rating2[s] = rating[t]
+
+        # By row, and back.
+        memset(at, 0, buckets * sizeof(uint32_t))
+        for t in range(n):
+            at[row2[t]] += 1
+        sum = 0
+        for t in range(n_rows):
+            c = at[t]
+            at[t] = sum
+            sum += c
+        for t in range(n):
+            s = at[row2[t]]
+            at[row2[t]] += 1
+            if row_in == NULL:
+                low_in[s] = <uint16_t>row2[t]
+            else:
+                row_in[s] = row2[t]
+            index[s] = index2[t]
+            rating[s] = rating2[t]
+
+        # Equal pairs by rating; then, in rows that have any, by how often the pair came before.
+        t = 0
+        while t < n:
+            first = t
+            repeats = 0
+            while t < n and row_at(row_in, low_in, t) == row_at(row_in, low_in, first):
+                s = t
+                t += 1
+                while t < n and index[t] == index[s] and row_at(row_in, low_in, t) == row_at(row_in, low_in, s):
+                    t += 1
+                if t - s > 1:
+                    repeats = max(repeats, t - s)
+                    if ties == NULL:
+                        ties = <double*>malloc(n * sizeof(double))
+                    for j in range(s, t):
+                        ties[j - s] = rating[j]
+                    qsort(ties, t - s, sizeof(double), by_value)
+                    for j in range(s, t):
+                        rating[j] = <real>ties[j - s]
+            end = t
+            if repeats:
+                # Counting sort by the repeat's number; at[] is free again, ratings of a row are fewer than n + 1 ...
+                memcpy(&index2[first], &index[first], (end - first) * sizeof(uint16_t))
+                memcpy(&rating2[first], &rating[first], (end - first) * sizeof(real))
+                spread(&index2[first], &rating2[first], end - first, repeats, row2, &index[first], &rating[first])
+            j = first
+            for s in range(first, end):
+                if s == first or index[s] <= index[s - 1]:
+                    runs += 1
+                total += rating[s]
+    free(at)
+    free(row2)
+    free(index2)
+    free(rating2)
+    free(ties)
+    return runs, total
+
+
+cdef void spread(const uint16_t* index_in, const real* rating_in, Py_ssize_t n, Py_ssize_t repeats, uint32_t* scratch,
+                 uint16_t* index, real* rating) noexcept nogil:
+    """A row sorted by index to: every item's first rating, then the second ones, ... `repeats` <= n in all."""
+    cdef Py_ssize_t t, number = 0
+    cdef uint32_t sum = 0, c
+    for t in range(repeats):
+        scratch[t] = 0
+    for t in range(n):
+        number = number + 1 if t and index_in[t] == index_in[t - 1] else 0
+        scratch[number] += 1
+    for t in range(repeats):
+        c = scratch[t]
+        scratch[t] = sum
+        sum += c
+    for t in range(n):
+        number = number + 1 if t and index_in[t] == index_in[t - 1] else 0
+        index[scratch[number]] = index_in[t]
+        rating[scratch[number]] = rating_in[t]
+        scratch[number] += 1
+
+
+def list_runs(const uint32_t[::1] row, const uint16_t[::1] low_row, const uint16_t[::1] index, int32_t band_start,
+              int32_t[::1] run_row, uint32_t[::1] run_end):
+    """The run table of one sorted block: rows count from the start of all bands, ends from the start of the block."""
+    cdef Py_ssize_t t, r = -1, n = index.shape[0]
+    cdef bint narrow = low_row.shape[0] > 0
+    cdef uint32_t this, last = 0
+    with nogil:
+        for t in range(n):
+            this = low_row[t] if narrow else row[t]
+            if t == 0 or this != last or index[t] <= index[t - 1]:
+                r += 1
+                run_row[r] = band_start + <int32_t>this
+            run_end[r] = <uint32_t>(t + 1)
+            last = this

@@ -13,6 +13,7 @@ import os
 import re
 import warnings
 import zlib
+from array import array
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
@@ -25,7 +26,7 @@ __all__ = ["Planted", "make_ratings", "read_ratings"]
 
 _SEPARATORS = ("\t", "::", ",", ";", "|", " ")  # in order of preference
 _UNIT_SEPARATOR = "\x1f"  # the ASCII character made for this; stands in for separators that csv cannot take
-_CHUNK = 1 << 16  # lines held as Python lists at one time
+_CHUNK = 1 << 11  # lines held as Python lists at one time; more would leave the cache
 _ARROW_MIN_BYTES = 1 << 20  # below this, importing pyarrow takes longer than reading the file without it
 
 _KNOWN_NAMES = {
@@ -328,23 +329,20 @@ class _Codes(dict):
 def _parse(records, positions):
     """Return users, items and ratings of `records`; what is missing becomes an empty id or a NaN."""
     user_codes, item_codes = _Codes(), _Codes()
-    users, items, ratings = [], [], []
+    users, items, ratings = array("i"), array("i"), array("d")
     width = max(positions) + 1
     while rows := [fields for _, fields in islice(records, _CHUNK)]:
         if min(map(len, rows)) < width:
             rows = [fields if len(fields) >= width else [""] * width for fields in rows]
         columns = list(zip(*rows))
         user_texts, item_texts, rating_texts = (columns[position] for position in positions)
-        users.append(np.fromiter(map(user_codes.__getitem__, user_texts), np.int32, len(rows)))
-        items.append(np.fromiter(map(item_codes.__getitem__, item_texts), np.int32, len(rows)))
+        users.extend(map(user_codes.__getitem__, user_texts))
+        items.extend(map(item_codes.__getitem__, item_texts))
         try:
-            values = np.fromiter(map(float, rating_texts), np.float64, len(rows))
+            ratings.extend(list(map(float, rating_texts)))  # all of them or, where one is no number, none
         except ValueError:
-            values = np.fromiter(map(_number, rating_texts), np.float64, len(rows))
-        ratings.append(values)
-    if not ratings:
-        return _Ids(np.zeros(0, np.int32), []), _Ids(np.zeros(0, np.int32), []), np.zeros(0)
-    users, items, ratings = map(np.concatenate, (users, items, ratings))
+            ratings.extend(map(_number, rating_texts))
+    users, items, ratings = map(np.asarray, (users, items, ratings))
     return _Ids(users, list(user_codes)), _Ids(items, list(item_codes)), ratings
 
 
@@ -402,7 +400,7 @@ def _read_parquet(path, columns):
     """Return users, items, ratings, and a function that describes the place of the k-th rating."""
     try:
         import pyarrow as pa
-        from pyarrow import parquet
+        from pyarrow import parquet, types
     except ImportError as error:
         raise ImportError(f'{path} is Parquet, which needs pyarrow: pip install "funksvd[frames]"') from error
     try:
@@ -411,13 +409,17 @@ def _read_parquet(path, columns):
             chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
             table = file.read(chosen).select(chosen)
         users, items, ratings = table.columns
-        if not (pa.types.is_floating(ratings.type) or pa.types.is_integer(ratings.type) or
-                pa.types.is_decimal(ratings.type)):
+        if not (types.is_integer(ratings.type) or types.is_floating(ratings.type) or types.is_decimal(ratings.type)):
             raise ValueError(f"{path}: the rating column {chosen[2]!r} holds {ratings.type}, not numbers")
-        ratings = np.array(ratings.cast(pa.float64(), safe=False))
-        return _encode(users), _encode(items), ratings, lambda k: f"row {k}: {_shorten(str(table.slice(k, 1).to_pylist()[0]))}"
+        ratings = ratings.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # null -> NaN
+        users, items = _encode(users), _encode(items)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: cannot read this Parquet file ({error})") from error
+
+    def locate(k):
+        return f"row {k} from 0: {_shorten(str(table.slice(k, 1).to_pylist()[0]))}"
+
+    return users, items, ratings, locate
 
 
 def _encode(column):

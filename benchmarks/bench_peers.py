@@ -1,0 +1,294 @@
+"""FunkSVD beside LIBMF and Surprise: seconds an epoch, start-up, seconds to an equal error, and memory.
+
+    python benchmarks/bench_peers.py --shapes ml-1m ml-20m netflix --factors 32 --threads 2
+
+All models are checked before anything is timed: their validation RMSE must beat biases alone.
+"""
+
+import argparse
+import contextlib
+import io
+import time
+import warnings
+
+import numpy as np
+from common import (
+    CHUNK,
+    SHAPES,
+    biases_rmse,
+    cache_folder,
+    check,
+    held_out,
+    peak_memory,
+    print_header,
+    print_table,
+    rmse,
+    shaped,
+)
+
+HEADER = [
+    "model", "s/epoch", "ratio", "s before first epoch", "best val. RMSE", "s to LIBMF's best", "ratio",
+    "peak MB beyond arrays",
+]  # fmt: skip
+LIBMF_EPOCHS = (5, 10, 15, 20, 30)
+FUNKSVD_EPOCHS = 60  # at most, on the way to LIBMF's error
+INSTALL_LIBMF = """LIBMF is not installed. A fair build, with SIMD and threads:
+    CFLAGS="-O3 -march=native -mavx -DUSEAVX -DUSEOMP -fopenmp" LDFLAGS=-fopenmp \\
+        pip install --no-binary libmf --no-cache-dir libmf"""
+NOTE_LIBMF = """LIBMF must have been built with
+    CFLAGS="-O3 -march=native -mavx -DUSEAVX -DUSEOMP -fopenmp" LDFLAGS=-fopenmp \\
+        pip install --no-binary libmf --no-cache-dir libmf
+Without SIMD and threads the ratio is unfair. Even so the package bundles an older LIBMF, about half as fast as its
+newest source. Its Python binding copies the ratings once more, which its memory counts."""
+INSTALL_SURPRISE = "Surprise is not installed: pip install scikit-surprise"
+
+
+def import_libmf():
+    """The `mf` module of LIBMF's binding, which prints where it lies; None if absent."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from libmf import mf
+    except (ImportError, OSError):
+        return None
+    return mf
+
+
+def import_surprise():
+    """Surprise; None if absent."""
+    try:
+        import surprise
+    except ImportError:
+        return None
+    return surprise
+
+
+def triples(users, items, ratings):
+    """(n, 3) float32, the only input that LIBMF's binding takes."""
+    table = np.empty((len(users), 3), np.float32)
+    table[:, 0], table[:, 1], table[:, 2] = users, items, ratings
+    return table
+
+
+# ---------------------------------------------------------------------------------------------------- one fit each
+
+
+def fit_libmf(table, epochs, factors, threads, l2):
+    """A trained LIBMF model and the seconds of its fit."""
+    # P and Q are penalised as in FunkSVD: l2 with every rating, no l1.
+    model = import_libmf().MF(
+        k=factors, nr_threads=threads, nr_bins=26, nr_iters=epochs, quiet=True, eta=0.1, copy_data=False,
+        lambda_p1=0.0, lambda_q1=0.0, lambda_p2=l2, lambda_q2=l2,
+    )  # fmt: skip
+    start = time.perf_counter()
+    model.fit(table)
+    return model, time.perf_counter() - start
+
+
+def predict_libmf(model, users, items):
+    """Predictions from the factors of a LIBMF model.
+
+    `MF.predict` of the binding is not used: it gives other numbers than the factors, worse than the mean rating.
+    Rows that had no rating are NaN and get the mean.
+    """
+    user_factors, item_factors = model.p_factors(), model.q_factors()
+    predicted = np.empty(len(users), np.float32)
+    for start in range(0, len(users), CHUNK):
+        part = slice(start, start + CHUNK)
+        predicted[part] = np.einsum("nk,nk->n", user_factors[users[part]], item_factors[items[part]])
+    return np.where(np.isnan(predicted), model.model.b, predicted)
+
+
+def fit_funksvd(train, epochs, factors, threads, l2, validation=None, callbacks=None):
+    """A trained FunkSVD model."""
+    from funksvd import FunkSVD
+
+    users, items, ratings = train
+    model = FunkSVD(n_factors=factors, n_epochs=epochs, l2=l2, n_jobs=threads, random_state=0)
+    if validation is not None:
+        validation = (validation[:2], validation[2])
+    return model.fit((users, items), ratings, validation_data=validation, callbacks=callbacks, verbose=0)
+
+
+def reach_target(target):
+    """A callback that notes the seconds since it was made until val_rmse is at most `target`.
+
+    It ends training when val_rmse has not improved for three epochs.
+    """
+    from funksvd.callbacks import Callback
+
+    class Target(Callback):
+        start = time.perf_counter()
+        seconds = np.nan
+        best = np.inf
+        best_epoch = -1
+
+        def on_epoch_end(self, epoch, logs=None):
+            if target is not None and logs["val_rmse"] <= target and np.isnan(self.seconds):
+                self.seconds = time.perf_counter() - self.start
+            if logs["val_rmse"] < self.best:
+                self.best, self.best_epoch = logs["val_rmse"], epoch
+            elif epoch >= self.best_epoch + 3:
+                self.model.stop_training = True
+
+    return Target()
+
+
+# --------------------------------------------------------------------------- for the processes that measure memory
+
+
+def load_arrays(name, cache, *settings):
+    """Arguments of `run_funksvd`."""
+    return shaped(name, cache), *settings
+
+
+def run_funksvd(train, factors, threads, l2):
+    """What is measured: a fit of two epochs, from three arrays."""
+    fit_funksvd(train, 2, factors, threads, l2)
+
+
+def load_triples(name, cache, *settings):
+    """Arguments of `run_libmf`."""
+    import_libmf()
+    return triples(*shaped(name, cache)), *settings
+
+
+def run_libmf(table, factors, threads, l2):
+    """What is measured: a fit of two epochs, from its table."""
+    fit_libmf(table, 2, factors, threads, l2)
+
+
+# ------------------------------------------------------------------------------------------------------ the table
+
+
+def bench_libmf(data, train, validation, floor, options):
+    """LIBMF's row: epoch seconds, start-up, best validation RMSE and the seconds of that fit."""
+    settings = options.factors, options.threads, options.l2
+    table = triples(*train)
+    trace = []
+    for epochs in LIBMF_EPOCHS:
+        model, seconds = fit_libmf(table, epochs, *settings)
+        trace.append((rmse(predict_libmf(model, *validation[:2]), validation[2]), seconds, epochs))
+    del table
+    best, to_best, epochs = min(trace)
+    check(best < floor, f"LIBMF's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases")
+    print(f"LIBMF's best of {LIBMF_EPOCHS} epochs: {best:.4f} after {epochs}")
+    table = triples(*data)
+    few, many = (min(fit_libmf(table, epochs, *settings)[1] for _ in range(options.repeats)) for epochs in (2, 12))
+    epoch = (many - few) / 10
+    return epoch, max(0.0, few - 2 * epoch), best, to_best
+
+
+def bench_funksvd(data, train, validation, floor, target, options):
+    """FunkSVD's row; the target is the peer's best RMSE, or None."""
+    settings = options.factors, options.threads, options.l2
+    watch = reach_target(target)
+    fit_funksvd(train, FUNKSVD_EPOCHS, *settings, validation, watch)
+    best = watch.best
+    check(best < floor, f"FunkSVD's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases")
+    print(f"FunkSVD's best: {best:.4f} after {watch.best_epoch + 1} epochs")
+    if target is not None and np.isnan(watch.seconds):
+        print(f"FunkSVD did not reach {target:.4f} ")
+    models = [fit_funksvd(data, 6, *settings) for _ in range(options.repeats)]
+    epoch = np.median([model.history_["seconds"][1:] for model in models])
+    setup = min(model.setup_seconds_ for model in models)
+    return epoch, setup, best, watch.seconds
+
+
+def bench_surprise(train, validation, options):
+    """Surprise's row: one epoch, and the building of its trainset from raw ids, which is its start-up."""
+    surprise = import_surprise()
+    rows = [(user, item, rating, None) for user, item, rating in zip(*(c.tolist() for c in train), strict=True)]
+    start = time.perf_counter()
+    dataset = surprise.dataset.Dataset(surprise.Reader(rating_scale=(1, 5)))
+    trainset = dataset.construct_trainset(rows)
+    setup = time.perf_counter() - start
+    seconds = []
+    for _ in range(options.repeats):
+        model = surprise.SVD(n_factors=options.factors, n_epochs=1, reg_all=options.l2, random_state=0)
+        start = time.perf_counter()
+        model.fit(trainset)
+        seconds.append(time.perf_counter() - start)
+    some = slice(20_000)  # its predict is a loop in Python
+    users, items, ratings = (column[some].tolist() for column in validation)
+    error = rmse([model.predict(user, item).est for user, item in zip(users, items, strict=True)], ratings)
+    spread = float(np.std(ratings))  # one epoch need not beat converged biases
+    check(error < spread, f"Surprise's validation RMSE {error:.4f} is not below {spread:.4f}, that of the mean")
+    print(f"Surprise's validation RMSE after its one epoch: {error:.4f}")
+    return min(seconds), setup
+
+
+def bench_shape(name, cache, options):
+    """Check and time every model on one shape, and print its table."""
+    data = shaped(name, cache)
+    withheld = held_out(len(data[0]))
+    train, validation = tuple(c[~withheld] for c in data), tuple(c[withheld] for c in data)
+    floor = biases_rmse(train, validation)
+    settings = options.factors, options.threads, options.l2
+    print(f"## {name}: {len(data[0]):,} ratings, k = {settings[0]}, {settings[1]} threads, l2 = {settings[2]}")
+    print(f"validation RMSE of biases alone: {floor:.4f}", flush=True)
+
+    def measure(prepare, run):
+        if options.no_memory:
+            return np.nan
+        return peak_memory("bench_peers", prepare, run, name, cache, *settings)
+
+    rows, target, peer_best = [], None, np.nan
+    libmf, surprise = import_libmf() is not None, import_surprise() is not None and name == "ml-1m"
+    if libmf:
+        epoch, setup, target, peer_best = bench_libmf(data, train, validation, floor, options)
+        memory = measure("load_triples", "run_libmf")
+        rows.append(["LIBMF", epoch, setup, target, peer_best, memory])
+    own_epoch, setup, best, to_best = bench_funksvd(data, train, validation, floor, target, options)
+    memory = measure("load_arrays", "run_funksvd")
+    rows.insert(0, ["FunkSVD", own_epoch, setup, best, to_best, memory])
+    if surprise:
+        epoch, setup = bench_surprise(train, validation, options)
+        epoch *= len(data[0]) / len(train[0])
+        rows.append(["Surprise, one thread", epoch, setup, np.nan, np.nan, np.nan])
+    print()
+    print_table(
+        HEADER,
+        [
+            [
+                model,
+                epoch,
+                epoch / own_epoch,
+                setup,
+                "-" if np.isnan(best) else f"{best:.4f}",
+                to_target,
+                to_target / to_best,
+                memory / 1e6,
+            ]
+            for model, epoch, setup, best, to_target, memory in rows
+        ],
+    )
+
+
+def main():
+    """Print one table for each shape."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["ml-1m", "ml-20m"])
+    parser.add_argument("--factors", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--l2", type=float, default=0.05, help="the same for all models (default 0.05)")
+    parser.add_argument("--repeats", type=int, default=2, help="fits of each kind (default 2)")
+    parser.add_argument("--cache", metavar="DIR", help="keep the generated ratings in this folder")
+    parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
+    options = parser.parse_args()
+    print_header(
+        "libmf",
+        "scikit-surprise",
+        measured=f"FunkSVD: median of epochs 2-6 of {options.repeats} fits; LIBMF: (12 epochs - 2 epochs) / 10",
+    )
+    print(NOTE_LIBMF if import_libmf() else INSTALL_LIBMF)
+    if "ml-1m" in options.shapes and not import_surprise():
+        print(INSTALL_SURPRISE)
+    print("The ratios are the model's seconds over FunkSVD's.\n", flush=True)
+    with cache_folder(options.cache) as cache:
+        for name in options.shapes:
+            bench_shape(name, cache, options)
+
+
+if __name__ == "__main__":
+    main()

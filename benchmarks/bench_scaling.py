@@ -1,0 +1,193 @@
+"""How FunkSVD scales: seconds an epoch against ratings, factors and threads, and the kernel alone in cache.
+
+    python benchmarks/bench_scaling.py [--quick] [--plot scaling.png]
+
+A rating costs 8 k floating-point operations (2 k each: dot product, both steps, both penalties). Their rate is set
+beside that of a float32 matrix product on one core: what the machine can do at best.
+"""
+
+import argparse
+import contextlib
+import time
+
+import numpy as np
+from common import Shape, aligned, check, median_seconds, planted, print_header, print_table
+
+RATINGS = (1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000)
+FACTORS = (16, 32, 64, 128, 256)
+THREADS = (1, 2)
+BASE_RATINGS = 10_000_000  # where the factors vary
+BASE_FACTORS = 32  # where the ratings vary
+EPOCHS = 6
+MIB = 1 << 20
+
+
+def shape_of(ratings):
+    """The Netflix Prize at another size, as dense and uneven: users and items grow with the root of ratings."""
+    scale = (ratings / 100_480_507) ** 0.5
+    return Shape(int(480_189 * scale), int(17_770 * scale), ratings, 1.1, 1.7)
+
+
+def matmul_gflops():
+    """GFLOP/s of a 1024 x 1024 float32 matrix product, on one core where threadpoolctl is installed."""
+    try:
+        from threadpoolctl import threadpool_limits
+
+        limits, where = threadpool_limits(1), "one core"
+    except ImportError:
+        limits, where = contextlib.nullcontext(), "all cores: install threadpoolctl for one"
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 1024, 1024), dtype=np.float32)
+    out = np.empty_like(a)
+    with limits:
+        seconds = median_seconds(lambda: np.matmul(a, b, out=out), 20, 3)
+    return 2 * 1024**3 / seconds / 1e9, where
+
+
+def padded(array, extra=8):
+    """`array` and `extra` zeros, from a multiple of 64 bytes."""
+    result = aligned(len(array) + extra, array.dtype)
+    result[: len(array)] = array
+    return result
+
+
+def kernel_rate(factors, users=2000, items=200, run=36):
+    """Ratings/s of one training pass of the kernel over one block that stays in cache."""
+    from funksvd import engine
+
+    block = engine.kernels(np.float32).block
+    rng = np.random.default_rng(0)
+    width = -(-factors // 8) * 8
+    mean, rate, l2 = 3.5, 0.005, 0.02
+    run_factors, item_factors = aligned((users, width), np.float32), aligned((items + 1, width), np.float32)
+    run_factors[:, :factors] = rng.normal(0, 0.1, (users, factors))
+    item_factors[:items, :factors] = rng.normal(0, 0.1, (items, factors))  # the last row is the spare one
+    run_biases, item_biases = aligned(users, np.float32), aligned(items + 1, np.float32)
+    run_row = np.arange(users, dtype=np.int32)
+    run_end = np.arange(run, users * run + 1, run, dtype=np.uint32)
+    # Items of a run are distinct.
+    chosen = rng.permuted(np.tile(np.arange(items, dtype=np.uint16), (users, 1)), axis=1)[:, :run]
+    index = padded(np.ascontiguousarray(chosen).ravel())
+    rating = padded(rng.integers(1, 6, users * run).astype(np.float32))
+
+    def epoch(train=True):
+        return block(
+            run_factors, run_biases, item_factors, item_biases, run_row, run_end, index, rating, mean, train, rate,
+            l2, rate, l2,
+        )  # fmt: skip
+
+    predicted = np.einsum("uk,urk->ur", run_factors.astype(float), item_factors[chosen].astype(float)) + mean
+    exact = np.square(rating[: users * run].reshape(users, run) - predicted).sum()
+    check(abs(epoch(False) / exact - 1) < 1e-4, "the kernel's squared errors are not NumPy's")
+    first = epoch()
+    seconds = median_seconds(epoch, 50, 5)
+    last = epoch()
+    check(last < first, "the kernel does not lower the error")
+    check(not item_factors[items].any() and not item_biases[items], "the kernel moves the spare row")
+    working_set = sum(a.nbytes for a in (run_factors, item_factors, index, rating)) / MIB
+    return users * run / seconds, working_set
+
+
+def bench_kernel(all_factors, matmul):
+    """Print the kernel's table."""
+    rows = []
+    for factors in all_factors:
+        rate, working_set = kernel_rate(factors)
+        gflops = 8 * factors * rate / 1e9
+        rows.append([f"k = {factors}", rate / 1e6, gflops, f"{gflops / matmul:.0%}", working_set])
+    print("## the kernel alone: one block, one thread, float32")
+    print_table(["", "M ratings/s", "GFLOP/s", "of matmul", "working set, MiB"], rows)
+
+
+def epoch_seconds(users, items, ratings, factors, threads):
+    """Median seconds of an epoch after the first, and the seconds of fit before it."""
+    from funksvd import FunkSVD
+
+    model = FunkSVD(n_factors=factors, n_epochs=EPOCHS, n_jobs=threads, random_state=0)
+    model.fit((users, items), ratings, verbose=0)
+    errors = model.history_["rmse"]
+    check(errors[-1] < min(errors[0], ratings.std()), f"training RMSE {errors} does not fall below the mean's")
+    return float(np.median(model.history_["seconds"][1:])), model.setup_seconds_
+
+
+def plot(path, by_ratings, by_factors):
+    """Two log-log panels with lines of slope one through each series' first point."""
+    try:
+        import matplotlib
+
+        matplotlib.use("agg")
+        from matplotlib import pyplot as plt
+    except ImportError:
+        print("no plot: pip install matplotlib")
+        return
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=False)
+    titles = (f"k = {BASE_FACTORS}", f"{by_factors[0][0]:,} ratings")
+    for panel, label, title, points, column in zip(
+        panels, ("ratings", "factors"), titles, (by_ratings, by_factors), (0, 1), strict=True
+    ):
+        for threads in sorted({point[2] for point in points}):
+            x = np.array([point[column] for point in points if point[2] == threads], float)
+            y = np.array([point[3] for point in points if point[2] == threads])
+            (line,) = panel.loglog(x, y, "o-", label=f"{threads} thread{'s' * (threads > 1)}")
+            panel.loglog(x, y[0] * x / x[0], ":", color=line.get_color(), linewidth=1)
+        panel.set_xlabel(label)
+        panel.set_ylabel("seconds an epoch")
+        panel.set_title(title)
+        panel.legend(title="dotted: linear")
+        panel.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    print(f"wrote {path}")
+
+
+def main():
+    """Print the tables and draw the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="at most 1 M ratings and 64 factors")
+    parser.add_argument("--threads", type=int, nargs="+", default=THREADS)
+    parser.add_argument("--max-ratings", type=int, default=RATINGS[-1])
+    parser.add_argument("--plot", metavar="PNG", default="scaling.png")
+    parser.add_argument("--kernel-only", action="store_true", help="only the kernel in cache")
+    options = parser.parse_args()
+    sizes, all_factors, base = RATINGS, FACTORS, BASE_RATINGS
+    if options.quick:
+        sizes, all_factors, base = (100_000, 300_000, 1_000_000), (16, 32, 64), 300_000
+    sizes = [n for n in sizes if n <= options.max_ratings]
+    if not sizes:
+        parser.error(f"--max-ratings must be at least {RATINGS[0]}, got {options.max_ratings}")
+    base = min(base, sizes[-1])
+    print_header("scipy", measured=f"median of epochs 2-{EPOCHS} of one fit; kernel: median of 50 passes after 5")
+    matmul, where = matmul_gflops()
+    print(f"float32 matrix product: {matmul:.1f} GFLOP/s ({where})\n", flush=True)
+    bench_kernel(all_factors, matmul)
+    if options.kernel_only:
+        return
+    wanted = [(n, BASE_FACTORS) for n in sizes] + [(base, k) for k in all_factors]
+    points, rows = {}, []
+    for n in sizes:
+        start = time.perf_counter()
+        data = planted(shape_of(n))
+        print(f"{n:,} ratings generated in {time.perf_counter() - start:.1f} s", flush=True)
+        for factors in sorted({k for size, k in wanted if size == n}):
+            for threads in options.threads:
+                seconds, setup = epoch_seconds(*data, factors, threads)
+                points[n, factors, threads] = seconds
+                gflops = 8 * factors * n / seconds / 1e9
+                share = f"{gflops / (matmul * threads):.0%}"
+                speedup = points[n, factors, options.threads[0]] / seconds
+                row = [f"{n:,}", str(factors), str(threads), seconds, n / seconds / 1e6, gflops, share]
+                rows.append([*row, speedup, setup])
+    print("\n## fit")
+    header = ["ratings", "k", "threads", "s/epoch", "M ratings/s", "GFLOP/s", "of matmul x threads",
+              f"over {options.threads[0]} thread", "s before first epoch"]  # fmt: skip
+    print_table(header, rows)
+    series = [(*key, seconds) for key, seconds in points.items()]
+    plot(
+        options.plot,
+        [point for point in series if point[1] == BASE_FACTORS],
+        [point for point in series if point[0] == base],
+    )
+
+
+if __name__ == "__main__":
+    main()
