@@ -1,0 +1,250 @@
+"""Ratings: validates and encodes (user, item, rating) triples once, splits them, and cuts them into the block grid."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from funksvd import _grid
+from funksvd.datasets import read_ratings, resolve_columns
+
+BAND_BYTES = 256 * 1024  # a gathered band's factors: half of the usual 512 KiB of L2
+RUN_LENGTH = 8  # more bands shorten runs; below this the gain of the cache is lost
+BLOCK_RATINGS = 4096  # smaller blocks cost more in the schedule than in the kernel
+CHUNK = 1 << 20
+
+
+def cpu_count():
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parallel(function, arguments, n_jobs):
+    """[function(a) for a in arguments] on `n_jobs` threads, results in order."""
+    if n_jobs == 1:
+        return [function(a) for a in arguments]
+    with ThreadPoolExecutor(n_jobs) as pool:
+        return list(pool.map(function, arguments))
+
+
+class IdTable:
+    """The sorted distinct ids of one side; a code is an id's position in it."""
+
+    def __init__(self, ids):
+        self.ids = ids
+        self.kind = kind_of(ids)
+        self.base, self.lookup = 0, None
+        if self.kind == "int" and len(ids):
+            span = int(ids[-1]) - int(ids[0]) + 1
+            if span <= max(16 * len(ids), 1 << 24):
+                self.base = int(ids[0])
+                self.lookup = np.full(span, -1, np.int32)
+                self.lookup[ids - self.base] = np.arange(len(ids), dtype=np.int32)
+        else:
+            self.positions = {x: c for c, x in enumerate(ids.tolist())}
+
+    def __len__(self):
+        return len(self.ids)
+
+    def encode(self, raw, name):
+        """int32 codes of raw ids, -1 where an id is unknown. TypeError where they are of another kind."""
+        raw = as_ids(raw, name)
+        if len(raw) == 0:
+            return np.empty(0, np.int32)
+        kind = kind_of(raw)
+        if kind != self.kind:
+            raise TypeError(f"{name} ids are {kind} here but were {self.kind} in fit; pass ids of the same type")
+        if kind != "int":
+            get = self.positions.get
+            return np.fromiter((get(x, -1) for x in raw.tolist()), np.int32, len(raw))
+        out = np.empty(len(raw), np.int32)
+        if self.lookup is not None:
+            _grid.look_up(raw, self.base, self.lookup, -1, out)
+            return out
+        at = np.minimum(np.searchsorted(self.ids, raw), len(self.ids) - 1)
+        return np.where(self.ids[at] == raw, at, -1).astype(np.int32)
+
+
+def kind_of(ids):
+    if ids.dtype.kind in "iu":
+        return "int"
+    if ids.dtype.kind == "U":
+        return "str"
+    if ids.dtype.kind == "S":
+        return "bytes"
+    kinds = {type(x).__name__ for x in ids.tolist()}
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def as_ids(raw, name):
+    """A 1-d array of ids: int32 or int64 where they are whole numbers, else str, bytes or objects."""
+    ids = np.asarray(raw)
+    if ids.ndim != 1:
+        raise ValueError(f"{name} ids must be one-dimensional, got shape {ids.shape}")
+    if ids.dtype.kind == "f":
+        if not np.isfinite(ids).all() or (ids != np.floor(ids)).any():
+            raise ValueError(f"{name} ids are floats that are not whole numbers; pass int or str ids")
+        ids = ids.astype(np.int64)
+    if ids.dtype.kind == "O" and len(ids) and all(type(x) is int for x in ids.tolist()):
+        ids = ids.astype(np.int64)
+    if ids.dtype.kind == "O" and any(x is None or x != x for x in ids.tolist()):
+        raise ValueError(f"{name} ids hold missing values (None or NaN); drop these ratings first")
+    if ids.dtype.kind in "iub" and ids.dtype not in (np.int32, np.int64):
+        ids = ids.astype(np.int64)
+    return ids
+
+
+def table_and_keys(raw, name):
+    """The id table of raw ids, and integer keys with `keys - base` in the table's lookup."""
+    ids = as_ids(raw, name)
+    if ids.dtype.kind == "i":
+        low, high = int(ids.min()), int(ids.max())
+        if high - low < max(16 * len(ids), 1 << 24):
+            counts = np.zeros(high - low + 1, np.int64)
+            _grid.count(ids, low, counts)
+            return IdTable(np.flatnonzero(counts) + low), ids
+        unique, codes = np.unique(ids, return_inverse=True)
+        return IdTable(unique), codes.astype(np.int32)
+    values = ids.tolist()
+    distinct = list(dict.fromkeys(values))
+    try:
+        distinct.sort()
+    except TypeError:  # of several types: by type and text
+        distinct.sort(key=lambda x: (type(x).__name__, repr(x)))
+    unique = np.array(distinct) if ids.dtype.kind in "US" else np.empty(len(distinct), object)
+    if unique.dtype.kind == "O":
+        unique[:] = distinct
+        if all(type(x) is str for x in distinct):
+            unique = np.array(distinct)
+    rank = {x: c for c, x in enumerate(distinct)}
+    return IdTable(unique), np.fromiter(map(rank.__getitem__, values), np.int32, len(values))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Ratings in B x B blocks; see `Ratings.grid`."""
+
+    users_run: bool  # the runs are users', the gathered side is the items'
+    n_bands: int
+    run_codes: np.ndarray  # code of each row of the run side, band after band
+    run_bands: np.ndarray  # (B + 1,) where each band starts
+    codes: np.ndarray
+    bands: np.ndarray
+    run_counts: np.ndarray  # ratings of each code
+    counts: np.ndarray
+    block_start: np.ndarray  # (B * B + 1,) ratings
+    block_runs: np.ndarray  # (B * B + 1,) runs
+    run_row: np.ndarray
+    run_end: np.ndarray
+    index: np.ndarray
+    rating: np.ndarray
+    total: float  # sum of the ratings
+
+    def __len__(self):
+        return int(self.block_start[-1])
+
+
+class Ratings:
+    """Encoded ratings. Make one with `from_arrays`, `from_frame`, `from_sparse` or `read`."""
+
+    def __init__(self, user_table, item_table, user_keys, item_keys, values):
+        self._tables, self._keys, self.values = (user_table, item_table), (user_keys, item_keys), values
+
+    def __len__(self):
+        return len(self.values)
+
+    user_ids = property(lambda self: self._tables[0].ids)
+    item_ids = property(lambda self: self._tables[1].ids)
+    n_users = property(lambda self: len(self._tables[0]))
+    n_items = property(lambda self: len(self._tables[1]))
+    users = property(lambda self: self._codes(0), doc="int32 codes of the users")
+    items = property(lambda self: self._codes(1), doc="int32 codes of the items")
+
+    def _place(self, side):
+        """(base, lookup) from a side's keys to codes."""
+        table = self._tables[side]
+        if table.lookup is not None and self._keys[side].dtype.kind == "i" and self._raw(side):
+            return table.base, table.lookup
+        return 0, np.arange(len(table), dtype=np.int32)
+
+    def _raw(self, side):
+        return self._tables[side].kind == "int" and self._tables[side].lookup is not None
+
+    def _codes(self, side):
+        base, lookup = self._place(side)
+        out = np.empty(len(self), np.int32)
+        _grid.look_up(self._keys[side], base, lookup, -1, out)
+        return out
+
+    @classmethod
+    def from_arrays(cls, users, items, ratings):
+        """Ratings from three arrays of equal length. Integer arrays are used in place, not copied."""
+        values = np.asarray(ratings)
+        if values.dtype not in (np.float32, np.float64):
+            try:
+                values = values.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"ratings must be numbers, got dtype {values.dtype}") from error
+        if values.ndim != 1:
+            raise ValueError(f"ratings must be one-dimensional, got shape {values.shape}")
+        if not len(users) == len(items) == len(values):
+            raise ValueError(
+                f"users, items and ratings must have equal lengths, got {len(users)}, {len(items)}, {len(values)}"
+            )
+        if len(values) < 2:
+            raise ValueError(f"at least 2 ratings are needed, got {len(values)}")
+        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            bad = np.flatnonzero(~np.isfinite(values))
+            raise ValueError(f"{len(bad)} of {len(values)} ratings are NaN or infinite, the first at index {bad[0]}")
+        user_table, user_keys = table_and_keys(users, "user")
+        item_table, item_keys = table_and_keys(items, "item")
+        return cls(user_table, item_table, user_keys, item_keys, values)
+
+    @classmethod
+    def from_sparse(cls, matrix):
+        """Ratings from a SciPy sparse matrix: row numbers are user ids, columns item ids, stored values ratings."""
+        coo = matrix.tocoo()
+        return cls.from_arrays(coo.row, coo.col, coo.data)
+
+    @classmethod
+    def from_frame(cls, frame, user=None, item=None, rating=None):
+        """Ratings from a table (pandas, polars, pyarrow) by column names; None finds well-known names."""
+        try:
+            import narwhals.stable.v1 as nw
+        except ImportError as error:
+            raise ImportError('tables need narwhals: pip install "funksvd[frames]"') from error
+        table = nw.from_native(frame, eager_only=True)
+        names = table.columns
+        chosen = [names[p] for p in resolve_columns(names, user, item, rating, "the table")]
+        for name in chosen:
+            nulls = int(table[name].is_null().sum())
+            if nulls:
+                raise ValueError(f"column {name!r} has {nulls} missing values; drop these rows first")
+        return cls.from_arrays(*(table[name].to_numpy() for name in chosen))
+
+    @classmethod
+    def read(cls, path, **options):
+        """Ratings from a file; options and errors as in `datasets.read_ratings`."""
+        return cls.from_arrays(*read_ratings(path, **options))
+
+    def split(self, fraction, seed=0):
+        """(train, held out): round(fraction * n) ratings, chosen by a hash of rating and seed, in any row order."""
+        n = round(fraction * len(self))
+        if not 0 < fraction < 1 or not 0 < n < len(self) - 1:
+            raise ValueError(f"fraction must leave ratings on both sides, got {fraction} of {len(self)}")
+        users, items = self.users, self.items
+        hashes = np.empty(len(self), np.uint64)
+        _grid.hash_ratings(users, items, self.values, np.uint64(seed % 2**64), hashes)
+        limit = np.partition(hashes, n)[n]
+        held = hashes < limit
+        short = n - int(held.sum())
+        if short:
+            ties = np.flatnonzero(hashes == limit)
+            ties = ties[np.lexsort((self.values[ties], items[ties], users[ties]))]
+            held[ties[:short]] = True
+        return self._take(~held), self._take(held)
+
+    def _take(self, mask):
+        return Ratings(*self._tables, *(keys[mask] for keys in self._keys), self.values[mask])
