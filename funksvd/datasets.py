@@ -1,7 +1,7 @@
 """Ratings from a file, and made-up ratings whose best possible error is known.
 
-`read_ratings` reads delimited text and Parquet; `resolve_columns` decides which columns hold the user, the item
-and the rating; `make_ratings` plants a low-rank model and adds noise.
+`read_ratings` reads delimited text and Parquet; `resolve_columns` decides which columns hold the user, the
+item and the rating; `make_ratings` plants a low-rank model and adds noise.
 """
 
 import csv
@@ -14,7 +14,7 @@ import re
 import warnings
 import zlib
 from array import array
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import chain, islice
 from numbers import Integral
@@ -26,28 +26,29 @@ __all__ = ["Planted", "make_ratings", "read_ratings"]
 
 _SEPARATORS = ("\t", "::", ",", ";", "|", " ")  # in order of preference
 _UNIT_SEPARATOR = "\x1f"  # the ASCII character made for this; stands in for separators that csv cannot take
-_CHUNK = 1 << 11  # lines held as Python lists at one time; more would leave the cache
+_CHUNK = 1 << 11  # lines or ratings worked on at one time; more would leave the cache
 _ARROW_MIN_BYTES = 1 << 20  # below this, importing pyarrow takes longer than reading the file without it
 
+_USERS = ("user", "customer", "client", "member", "reviewer", "visitor", "account", "person")
+_ITEMS = (
+    *("item", "product", "article", "movie", "film", "show", "video", "anime", "book", "game"),
+    *("track", "song", "artist", "album", "business"),
+)
 _KNOWN_NAMES = {
-    "user": "user customer client member reviewer visitor account person".split(),
-    "item": "item movie film show video book product track song artist album anime game article business".split(),
-    "rating": "rating ratings score scores star stars value overall".split(),
+    "user": {"uid"} | {noun + end for noun in _USERS for end in ("", "id")},
+    "item": {"iid", "isbn", "asin"} | {noun + end for noun in _ITEMS for end in ("", "id")},
+    "rating": {"rating", "ratings", "score", "scores", "star", "stars", "value", "overall"}
+    | {noun + "rating" for noun in ("user", *_ITEMS)},
 }
-_KNOWN_NAMES["rating"] += [noun + "rating" for noun in ("user", *_KNOWN_NAMES["item"])]
-for _role in ("user", "item"):
-    _KNOWN_NAMES[_role] += [noun + "id" for noun in _KNOWN_NAMES[_role]]
-_KNOWN_NAMES["user"] += ["uid"]
-_KNOWN_NAMES["item"] += ["iid", "isbn", "asin"]
 
 
 def read_ratings(path, *, user=None, item=None, rating=None, sep=None, header=None, on_bad_lines="raise"):
     """Read users, items and ratings from a text or Parquet file.
 
-    The file's first bytes tell Parquet, gzip and text apart, not its name. Text is UTF-8, with or without a byte
-    order mark, and any kind of line end; blank lines are ignored, fields are stripped of surrounding white space,
-    and further columns and fields are allowed. Single-character separators follow RFC 4180: a field in double
-    quotes may hold separators, line ends and doubled quotes.
+    The file's first bytes tell Parquet, gzip and text apart, not its name. Text is UTF-8, with or without a
+    byte order mark, and has any kind of line end. Blank lines are ignored, fields are stripped of surrounding
+    white space, and further columns and fields are allowed. Single-character separators follow RFC 4180: a
+    field in double quotes may hold separators, line ends and doubled quotes.
 
     Large text files without quotes are parsed by pyarrow where it is installed. The result is the same.
 
@@ -64,15 +65,15 @@ def read_ratings(path, *, user=None, item=None, rating=None, sep=None, header=No
         Whether the first line holds column names. By default it does if a column was named, or if its rating
         (position 2 where `rating` is not given) is not a number.
     on_bad_lines : {"raise", "skip"}
-        What to do about a line with too few fields, broken quotes, an empty id, or a rating that is not a finite
-        number; in Parquet, about a row with a null or NaN. "skip" leaves them out and warns once.
+        What to do about a line with too few fields, broken quotes, an empty id, or a rating that is not a
+        finite number; in Parquet, about a row with a null or NaN. "skip" leaves them out and warns once.
 
     Returns
     -------
     users, items : ndarray of shape (n_ratings,)
-        int64 if every id of the column is an integer as ``str(int)`` writes it and fits; otherwise object, holding
-        str. ("007" and "+7" are other ids than "7", so they stay text. Equal ids share one str object: 8 bytes a
-        rating, where a fixed-width array takes 4 bytes a character.)
+        int64 if every id of the column is an integer that fits, written as ``str(int)`` does; otherwise
+        object, holding str. ("007" and "+7" are other ids than "7", so they stay text. Equal ids share one
+        str: 8 bytes a rating, where an array of fixed width takes 4 bytes a character.)
     ratings : ndarray of shape (n_ratings,), float64
 
     Raises
@@ -100,16 +101,16 @@ def read_ratings(path, *, user=None, item=None, rating=None, sep=None, header=No
     if not good.all():
         n_bad, place = good.size - np.count_nonzero(good), locate(np.argmin(good))
         problem = (
-            f"{path}: {n_bad} of {good.size} ratings cannot be used, the first at {place}; "
+            f"{path}: {n_bad} of {good.size} ratings cannot be used, the first in {place}; "
             f"each needs a user, an item and a finite number as rating"
         )
         if on_bad_lines == "raise":
-            raise ValueError(f"{problem}. on_bad_lines='skip' leaves such lines out")
+            raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
         warnings.warn(f"{problem}. They are left out", stacklevel=2)
         users, items, ratings = users.take(good), items.take(good), ratings[good]
     if not ratings.size:
         raise ValueError(f"{path} holds no ratings")
-    return users.decode(), items.decode(), ratings
+    return users.decode(), items.decode(), np.require(ratings, requirements="W")  # Arrow's memory is read-only
 
 
 def resolve_columns(names, user, item, rating, where):
@@ -145,10 +146,12 @@ def resolve_columns(names, user, item, rating, where):
 
         n_columns = names if isinstance(names, int) else len(names)
         if not 0 <= position < n_columns:
-            raise ValueError(f"{where}: {role}={position} is out of range, there are {n_columns} columns, from 0")
+            raise ValueError(f"{where}: {role}={position} is no position of {n_columns} columns, counted from 0")
         for other, taken in positions.items():
             if taken == position:
-                raise ValueError(f"{where}: {other} and {role} are both column {position}; set {other}= or {role}=")
+                raise ValueError(
+                    f"{where}: {other} and {role} are both column {position}; pass another {other}= or {role}="
+                )
         positions[role] = position
     return tuple(positions.values())
 
@@ -159,17 +162,19 @@ def _guess(names, role, where):
         found = "several look like it" if known else "no name is known"
         raise ValueError(
             f"{where}: cannot tell which column is the {role} ({found}) of {_listed(names)}; "
-            f"say so with {role}=, a column name or a position from 0"
+            f"pass {role}=, a column name or a position from 0"
         )
     return known[0]
 
 
 def _find(names, role, column, where):
     if isinstance(names, int):
-        raise ValueError(f"{where}: {role}={column!r} names a column, but without a header there are only positions")
+        raise ValueError(
+            f"{where}: {role}={column!r} names a column, but there is no header; pass a position from 0 or header=True"
+        )
     found = [position for position, name in enumerate(names) if name == column]
     if len(found) > 1:
-        raise ValueError(f"{where}: {role}={column!r} names {len(found)} columns; give a position, one of {found}")
+        raise ValueError(f"{where}: {role}={column!r} names {len(found)} columns; pass a position of {found}")
     if not found:
         squashed = {_squash(name): name for name in names}
         close = difflib.get_close_matches(_squash(column), squashed, n=1)
@@ -243,7 +248,8 @@ def _open_text(path):
         with io.TextIOWrapper(_open_binary(path), encoding="utf-8-sig", newline="") as file:
             yield file
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: line {_undecodable_line(path)} is not UTF-8 text; save it as UTF-8") from error
+        line = _undecodable_line(path)
+        raise ValueError(f"{path}: line {line} is not UTF-8 text; save the file as UTF-8") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error
     except csv.Error as error:
@@ -275,12 +281,12 @@ def _detect_separator(path):
             return sep
     raise ValueError(
         f"{path}: no separator of {_listed(_SEPARATORS)} cuts the first line, {_shorten(line)}, "
-        f"into three fields or more; say which one with sep="
+        f"into three fields or more; pass sep="
     )
 
 
 def _records(lines, sep):
-    """Yield the line number and the fields of each record that is not blank; no fields if its quotes are broken."""
+    """Yield line number and fields of each record that is not blank; no fields where quotes are broken."""
     delimiter, quoting = sep, csv.QUOTE_MINIMAL
     if sep == " ":
         lines, quoting = (" ".join(line.split()) for line in lines), csv.QUOTE_NONE
@@ -297,9 +303,9 @@ def _records(lines, sep):
                 line = reader.line_num + 1
             at_end = True
         except csv.Error as error:
-            # Where a broken record spans lines nobody knows how many ratings it swallowed: never skip that.
+            # A broken record that spans lines may have swallowed any number of good ones: never skip that.
             if reader.line_num > line:
-                raise csv.Error(f"the quotes opened on line {line} are not closed properly ({error})") from error
+                raise csv.Error(f"quotes opened on line {line} are not closed properly ({error})") from error
             yield line, []
             line = reader.line_num + 1
 
@@ -334,7 +340,7 @@ def _parse(records, positions):
     while rows := [fields for _, fields in islice(records, _CHUNK)]:
         if min(map(len, rows)) < width:
             rows = [fields if len(fields) >= width else [""] * width for fields in rows]
-        columns = list(zip(*rows))
+        columns = list(zip(*rows, strict=False))
         user_texts, item_texts, rating_texts = (columns[position] for position in positions)
         users.extend(map(user_codes.__getitem__, user_texts))
         items.extend(map(item_codes.__getitem__, item_texts))
@@ -409,15 +415,16 @@ def _read_parquet(path, columns):
             chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
             table = file.read(chosen).select(chosen)
         users, items, ratings = table.columns
-        if not (types.is_integer(ratings.type) or types.is_floating(ratings.type) or types.is_decimal(ratings.type)):
-            raise ValueError(f"{path}: the rating column {chosen[2]!r} holds {ratings.type}, not numbers")
+        kind = ratings.type
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)):
+            raise ValueError(f"{path}: the rating column {chosen[2]!r} holds {kind}, not numbers")
         ratings = ratings.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)  # null -> NaN
         users, items = _encode(users), _encode(items)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path}: cannot read this Parquet file ({error})") from error
 
     def locate(k):
-        return f"row {k} from 0: {_shorten(str(table.slice(k, 1).to_pylist()[0]))}"
+        return f"row {k} (from 0): {_shorten(str(table.slice(k, 1).to_pylist()[0]))}"
 
     return users, items, ratings, locate
 
@@ -431,10 +438,8 @@ def _encode(column):
     values = encoded.dictionary
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), None, values)
-        try:
-            values = values.cast(pa.int64())  # pandas turns an integer column with gaps into floats
-        except pa.ArrowInvalid:
-            pass
+        with suppress(pa.ArrowInvalid):  # pandas makes floats of a column of integers with gaps
+            values = values.cast(pa.int64())
     texts = [text or "" for text in values.cast(pa.string()).to_pylist()] + [""]
     codes = encoded.indices.cast(pa.int32()).fill_null(len(texts) - 1)
     return _Ids(codes.to_numpy(), texts)
@@ -455,7 +460,7 @@ class Planted(NamedTuple):
     truth : ndarray of shape (n_ratings,), float32
         The rating that the planted model expects.
     noise : float
-        RMSE of `ratings` against `truth`: what a perfect model would score, and none scores less on new ratings.
+        RMSE of `ratings` against `truth`: the floor, which the planted model itself would score.
     """
 
     users: np.ndarray
@@ -468,9 +473,9 @@ class Planted(NamedTuple):
 def make_ratings(n_users=6040, n_items=3706, n_ratings=1_000_209, *, rank=8, noise=0.8, random_state=0):
     """Make ratings from a planted model: mean, biases and low-rank factors, plus Gaussian noise.
 
-    The default shape is that of MovieLens 1M. A few users and items have most of the ratings, as there. The mean is
-    3.6; user biases, item biases and the product of the factors have standard deviations 0.35, 0.5 and 0.5, so
-    that biases alone explain about half of the signal.
+    The default shape is that of MovieLens 1M; as there, a few users and items have most of the ratings. The
+    mean is 3.6. User biases, item biases and the product of the factors have standard deviations 0.35, 0.5
+    and 0.5: a model with nothing but biases cannot get below an RMSE of ``sqrt(noise**2 + 0.5**2)``.
 
     Parameters
     ----------
@@ -508,7 +513,7 @@ def make_ratings(n_users=6040, n_items=3706, n_ratings=1_000_209, *, rank=8, noi
     item_factors = factor_std * rng.standard_normal((n_items, rank), dtype=np.float32)
 
     truth = 3.6 + user_biases[users] + item_biases[items]
-    for start in range(0, n_ratings, _CHUNK):  # whole, the gathered factors would take `rank` times the memory
+    for start in range(0, n_ratings, _CHUNK):  # at once it would take 2 * rank times the memory
         part = slice(start, start + _CHUNK)
         truth[part] += np.einsum("ij,ij->i", user_factors[users[part]], item_factors[items[part]])
     ratings = truth + np.float32(noise) * rng.standard_normal(n_ratings, dtype=np.float32)
@@ -517,7 +522,7 @@ def make_ratings(n_users=6040, n_items=3706, n_ratings=1_000_209, *, rank=8, noi
 
 
 def _draw_pairs(rng, n_users, n_items, n):
-    """Draw `n` distinct pairs; users and items are chosen with log-normal weights (spread as in MovieLens 1M)."""
+    """Draw `n` distinct pairs; the shares of users and items are log-normal, spread as in MovieLens 1M."""
     user_shares = rng.lognormal(sigma=1.0, size=n_users)
     item_shares = rng.lognormal(sigma=1.3, size=n_items)
     user_shares /= user_shares.sum()

@@ -248,3 +248,135 @@ class Ratings:
 
     def _take(self, mask):
         return Ratings(*self._tables, *(keys[mask] for keys in self._keys), self.values[mask])
+
+    def grid(self, row_bytes, dtype=np.float32, seed=0, n_jobs=1, like=None):
+        """The block grid: B x B blocks of which those that share no band can be worked on at once.
+
+        The side with fewer ids is gathered; a band of its factors (`row_bytes` a row) fits in half of L2 and 16-bit
+        indices. Bands hold about equal numbers of ratings, their members shuffled by `seed`. The grid is a function
+        of the set of ratings and the seed: neither `n_jobs` nor the order of the rows changes a bit.
+        `like` takes the bands of another grid (for a validation set); codes it does not hold must not occur.
+        """
+        n, sizes = len(self), (self.n_users, self.n_items)
+        places = [self._place(0), self._place(1)]
+        chunks = [slice(s, min(s + CHUNK * 4, n)) for s in range(0, n, CHUNK * 4)]
+        if like is None:
+            side_counts = [self._count(side, places[side], chunks, n_jobs) for side in (0, 1)]
+            users_run = self._users_run(side_counts)
+        else:
+            users_run = like.users_run
+        run, gathered = (0, 1) if users_run else (1, 0)
+        if like is None:
+            n_bands = choose_bands(n, sizes[run], sizes[gathered], row_bytes)
+            rng = np.random.default_rng([seed, 0])
+            layout = [band_layout(side_counts[s], n_bands, rng) for s in (run, gathered)]
+            counts = [side_counts[run], side_counts[gathered]]
+        else:
+            n_bands = like.n_bands
+            layout = [(like.run_codes, like.run_bands), (like.codes, like.bands)]
+            counts = [like.run_counts, like.counts]
+        packed = []
+        for side, (codes, bands) in zip((run, gathered), layout, strict=True):
+            band = np.repeat(np.arange(n_bands, dtype=np.int64), np.diff(bands))
+            place = np.empty(len(codes), np.int64)
+            place[codes] = (band << 32) | (np.arange(len(codes)) - bands[band])
+            base, lookup = places[side]
+            packed.append((self._keys[side], base, place[lookup]))
+        (run_keys, run_base, run_place), (keys, base, place) = packed
+
+        # Two passes over the ratings: how many of each chunk go to each block, then there they go.
+        def count_chunk(part):
+            out = np.zeros(n_bands * n_bands, np.int64)
+            _grid.count_blocks(run_keys[part], run_base, run_place, keys[part], base, place, n_bands, out)
+            return out
+
+        by_chunk = np.array(parallel(count_chunk, chunks, n_jobs))
+        block_start = np.zeros(n_bands * n_bands + 1, np.int64)
+        np.cumsum(by_chunk.sum(0), out=block_start[1:])
+        cursors = block_start[:-1] + np.cumsum(by_chunk, axis=0) - by_chunk
+        narrow = np.diff(layout[0][1]).max(initial=0) <= 1 << 16
+        row = np.empty(0 if narrow else n, np.uint32)
+        low_row = np.empty(n if narrow else 0, np.uint16)
+        index, rating = np.zeros(n + 8, np.uint16), np.zeros(n + 8, dtype)
+
+        def scatter_chunk(c):
+            part = chunks[c]
+            _grid.scatter(run_keys[part], run_base, run_place, keys[part], base, place, self.values[part], n_bands,
+                          cursors[c], row, low_row, index, rating)  # fmt: skip
+
+        parallel(scatter_chunk, range(len(chunks)), n_jobs)
+
+        def rows_of(b):
+            part = slice(block_start[b], block_start[b + 1])
+            return row[part], low_row[part], part
+
+        def sort_one(b):
+            r, low, part = rows_of(b)
+            if part.start == part.stop:
+                return 0, 0.0
+            x, y = divmod(b, n_bands)
+            heights = np.diff(layout[0][1])[x], np.diff(layout[1][1])[y]
+            return _grid.sort_block(r, low, index[part], rating[part], *heights)
+
+        sorted_blocks = parallel(sort_one, range(n_bands * n_bands), n_jobs)
+        block_runs = np.concatenate([[0], np.cumsum([runs for runs, _ in sorted_blocks])]).astype(np.int64)
+        run_row, run_end = np.empty(block_runs[-1], np.int32), np.empty(block_runs[-1], np.uint32)
+
+        def list_one(b):
+            r, low, part = rows_of(b)
+            runs = slice(block_runs[b], block_runs[b + 1])
+            start = int(layout[0][1][b // n_bands])
+            _grid.list_runs(r, low, index[part], start, run_row[runs], run_end[runs])
+
+        parallel(list_one, range(n_bands * n_bands), n_jobs)
+        return Grid(users_run, n_bands, *layout[0], *layout[1], *counts, block_start, block_runs, run_row, run_end,
+                    index, rating, float(sum(total for _, total in sorted_blocks)))  # fmt: skip
+
+    def _count(self, side, place, chunks, n_jobs):
+        """Ratings of each code of a side."""
+        base, lookup = place
+        keys = self._keys[side]
+
+        def one(part):
+            out = np.zeros(len(lookup), np.int64)
+            _grid.count(keys[part], base, out)
+            return out
+
+        share = max(1, -(-len(chunks) // n_jobs))
+        parts = [slice(c[0].start, c[-1].stop) for c in (chunks[s : s + share] for s in range(0, len(chunks), share))]
+        by_key = sum(parallel(one, parts, n_jobs))
+        known = lookup >= 0
+        out = np.zeros(len(self._tables[side]), np.int64)
+        out[lookup[known]] = by_key[known]
+        return out
+
+    def _users_run(self, counts):
+        """True where items, the side with fewer ids, are gathered; ties go by the counts, the same when transposed."""
+        if self.n_users != self.n_items:
+            return self.n_users > self.n_items
+        a, b = counts
+        for x, y in ((np.sort(a), np.sort(b)), (a, b)):
+            if (x != y).any():
+                first = np.flatnonzero(x != y)[0]
+                return bool(x[first] > y[first])
+        return True
+
+
+def choose_bands(n, n_runs, n_gathered, row_bytes):
+    """B, a function of the data alone, never of the machine or the number of threads."""
+    cache = -(-n_gathered * row_bytes // BAND_BYTES)
+    wanted = max(8, cache)
+    affordable = min(n // (RUN_LENGTH * max(1, n_runs)), int((n / BLOCK_RATINGS) ** 0.5))
+    return int(max(1, min(wanted, affordable), -(-n_gathered // 65000)))
+
+
+def band_layout(counts, n_bands, rng):
+    """(codes band after band, where each band starts): equal loads, members shuffled."""
+    tie = rng.permutation(len(counts))
+    order = tie[np.argsort(-counts[tie], kind="stable")]
+    band = np.zeros(len(counts), np.int32)
+    most = max(-(-len(counts) // n_bands), min(len(counts), 65000))
+    _grid.assign_bands(counts, order, n_bands, most, band)
+    shuffled = rng.permutation(len(counts))
+    codes = shuffled[np.argsort(band[shuffled], kind="stable")]
+    return codes, np.concatenate([[0], np.cumsum(np.bincount(band, minlength=n_bands))]).astype(np.int64)

@@ -1,0 +1,211 @@
+"""Params, the prediction for pairs, and the CPU engine: epochs over the block grid on Python threads."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from funksvd.ratings import parallel
+
+PAIR_CHUNK = 1 << 18
+
+
+def _level():
+    """The build of the kernels: FUNKSVD_ISA forces one; else v3 where the CPU runs it, else the baseline.
+
+    v4 is not taken by itself: measured on Zen 4 it was no faster than v3.
+    """
+    base = importlib.import_module("funksvd._sgd_float32")
+    supported = {"baseline": 0, "v3": 3, "v4": 4}
+    forced = os.environ.get("FUNKSVD_ISA")
+    if forced:
+        if forced not in supported:
+            raise ImportError(f"FUNKSVD_ISA must be one of {list(supported)}, got {forced!r}")
+        if supported[forced] > base.level():
+            raise ImportError(f"FUNKSVD_ISA={forced} but this CPU does not run x86-64-{forced}; unset it")
+        return forced
+    if base.level() >= 3 and importlib.util.find_spec("funksvd._sgd_float32_v3"):
+        return "v3"
+    return "baseline"
+
+
+LEVEL = _level()
+
+
+def kernels(dtype):
+    """The kernel module for a dtype on this CPU."""
+    suffix = "" if LEVEL == "baseline" else f"_{LEVEL}"
+    return importlib.import_module(f"funksvd._sgd_{np.dtype(dtype).name}{suffix}")
+
+
+def show_config():
+    """The build of the kernels that runs, as text."""
+    return f"kernels: {LEVEL}, {kernels(np.float32).lanes()} float32 a vector (FUNKSVD_ISA=baseline|v3|v4 forces one)"
+
+
+@dataclass
+class Params:
+    """A model: mean, biases (n,), factors (n, n_factors), in the order of the codes."""
+
+    global_mean: float
+    user_biases: np.ndarray
+    item_biases: np.ndarray
+    user_factors: np.ndarray
+    item_factors: np.ndarray
+
+
+def predict(params, users, items, n_jobs=1):
+    """mean + (b_u + b_i) + p_u . q_i for int32 codes; -1 is an unknown id: bias 0, no factors."""
+    out = np.empty(len(users), params.user_factors.dtype)
+    kernel = kernels(out.dtype).predict
+
+    def one(part):
+        kernel(params.user_factors, params.user_biases, params.item_factors, params.item_biases, params.global_mean,
+               users[part], items[part], out[part])  # fmt: skip
+
+    parts = [slice(s, s + PAIR_CHUNK) for s in range(0, len(users), PAIR_CHUNK)]
+    parallel(one, parts, n_jobs)
+    return out
+
+
+def aligned(rows, columns, dtype):
+    """Zeros (rows, columns) that start at a multiple of 64 bytes."""
+    size = np.dtype(dtype).itemsize
+    flat = np.zeros(rows * columns + 64 // size, dtype)
+    start = (-flat.ctypes.data % 64) // size
+    return flat[start : start + rows * columns].reshape(rows, columns)
+
+
+class CpuEngine:
+    """SGD over a `Grid`. Rows are kept in the grid's order; `params` and `load` speak the order of the codes."""
+
+    def __init__(self, grid, n_factors, *, dtype="float32", biased=True, init_std=0.1, seed=0, n_jobs=1):
+        self.grid, self.k, self.dtype, self.biased = grid, n_factors, np.dtype(dtype), biased
+        self.seed, self.n_jobs = seed, n_jobs if len(grid) > 200_000 else 1
+        self.mean = grid.total / len(grid)
+        width = -(-n_factors // 8) * 8
+        rng = np.random.default_rng([seed, 1])
+        self.run_factors = aligned(len(grid.run_codes), width, self.dtype)
+        self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
+        self.factors = aligned(len(grid.codes) + grid.n_bands, width, self.dtype)
+        self.biases = np.zeros(len(self.factors), self.dtype)
+        # Row of each position on the gathered side: every band ends with a spare row of zeros.
+        self.rows = np.arange(len(grid.codes)) + np.repeat(np.arange(grid.n_bands), np.diff(grid.bands))
+        for factors, rows, codes, counts in (
+            (self.run_factors, slice(None), grid.run_codes, grid.run_counts),
+            (self.factors, self.rows, grid.codes, grid.counts),
+        ):
+            start = rng.standard_normal((len(codes), n_factors), dtype=self.dtype) * self.dtype.type(init_std)
+            start[counts == 0] = 0  # rows without ratings stay at the mean
+            factors[rows, :n_factors] = start[codes]
+
+    def epoch(self, epoch, learning_rate, l2, l2_bias):
+        """One pass over all ratings; returns the mean squared error seen on the way."""
+        rate = {"rate": learning_rate, "l2": l2, "l2_bias": l2_bias}
+        rate["bias_rate"] = learning_rate if self.biased else 0.0
+        return self._pass(self.grid, epoch, True, rate) / len(self.grid)
+
+    def evaluate(self, grid):
+        """Mean squared error on another grid with the same bands."""
+        return self._pass(grid, 0, False, {}) / len(grid)
+
+    def _pass(self, grid, epoch, train, rate):
+        kernel = kernels(self.dtype).block
+        n = grid.n_bands
+        squares = np.zeros(n * n)
+
+        def work(x, y):
+            b = x * n + y
+            runs = slice(grid.block_runs[b], grid.block_runs[b + 1])
+            part = slice(grid.block_start[b], grid.block_start[b + 1] + 8)
+            rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
+            squares[b] = kernel(self.run_factors, self.run_biases, self.factors[rows], self.biases[rows],
+                                grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
+                                self.mean, train, **rate)  # fmt: skip
+
+        shift = np.random.default_rng([self.seed, 2, epoch]).permutation(n).tolist()
+        order = [(d, x, shift[(x + d) % n]) for d in range(n) for x in range(n)]
+        run_blocks(order, n, work, min(self.n_jobs, n))
+        return float(squares.sum())
+
+    def snapshot(self):
+        return [a.copy() for a in (self.run_factors, self.run_biases, self.factors, self.biases)]
+
+    def restore(self, state):
+        for a, b in zip((self.run_factors, self.run_biases, self.factors, self.biases), state, strict=True):
+            a[:] = b
+
+    def params(self):
+        """The model as it is now, a copy."""
+        grid = self.grid
+        sides = []
+        for factors, biases, codes in (
+            (self.run_factors, self.run_biases, grid.run_codes),
+            (self.factors[self.rows], self.biases[self.rows], grid.codes),
+        ):
+            p, b = np.empty((len(codes), self.k), self.dtype), np.empty(len(codes), self.dtype)
+            p[codes], b[codes] = factors[:, : self.k], biases
+            sides.append((b, p))
+        (ub, up), (ib, ip) = sides if grid.users_run else sides[::-1]
+        return Params(self.mean, ub, ib, up, ip)
+
+    def load(self, params):
+        """Take over a model."""
+        sides = [(params.user_biases, params.user_factors), (params.item_biases, params.item_factors)]
+        (rb, rp), (gb, gp) = sides if self.grid.users_run else sides[::-1]
+        self.mean = params.global_mean
+        self.run_factors[:, : self.k], self.run_biases[:] = rp[self.grid.run_codes], rb[self.grid.run_codes]
+        self.factors[self.rows, : self.k], self.biases[self.rows] = gp[self.grid.codes], gb[self.grid.codes]
+
+
+def run_blocks(order, n_bands, work, n_jobs):
+    """work(x, y) for every (stratum, x, y) of `order`: a block starts when both its bands have left the stratum before.
+
+    Dataflow instead of a barrier: which thread runs a block changes nothing. On an exception (Ctrl-C too) the blocks
+    begun are finished, no other starts.
+    """
+    if n_jobs == 1:
+        for _, x, y in order:
+            work(x, y)
+        return
+    ready, left = threading.Condition(), iter(order)
+    rows, columns, stopped = [0] * n_bands, [0] * n_bands, []
+
+    def worker():
+        try:
+            while True:
+                with ready:
+                    task = next(left, None)
+                    if task is None or stopped:
+                        return
+                    d, x, y = task
+                    while (rows[x] < d or columns[y] < d) and not stopped:
+                        ready.wait()
+                    if stopped:
+                        return
+                work(x, y)
+                with ready:
+                    rows[x] += 1
+                    columns[y] += 1
+                    ready.notify_all()
+        except BaseException:
+            with ready:
+                stopped.append(True)
+                ready.notify_all()
+            raise
+
+    with ThreadPoolExecutor(n_jobs) as pool:
+        futures = [pool.submit(worker) for _ in range(n_jobs)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            with ready:
+                stopped.append(True)
+                ready.notify_all()
+            raise
