@@ -42,11 +42,12 @@ class BuildExt(build_ext):
 class SDist(sdist):
     """sdist with the Cython sources instead of the C made from them, and with what tests and benchmarks need."""
 
-    def add_defaults(self):
-        super().add_defaults()
+    def make_distribution(self):
         patterns = ["funksvd/*.pyx", "tests/**/*.py", "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
         self.filelist.extend(str(path) for pattern in patterns for path in sorted(Path().glob(pattern)))
         self.filelist.exclude_pattern("funksvd/*.c")
+        self.filelist.remove_duplicates()
+        super().make_distribution()
 
 
 def extensions():

@@ -110,7 +110,7 @@ def read_ratings(path, *, user=None, item=None, rating=None, sep=None, header=No
         users, items, ratings = users.take(good), items.take(good), ratings[good]
     if not ratings.size:
         raise ValueError(f"{path} holds no ratings")
-    return users.decode(), items.decode(), np.require(ratings, requirements="W")  # Arrow's memory is read-only
+    return users.decode(), items.decode(), np.require(ratings, requirements="W")  # Arrow's is read-only
 
 
 def resolve_columns(names, user, item, rating, where):
@@ -146,11 +146,11 @@ def resolve_columns(names, user, item, rating, where):
 
         n_columns = names if isinstance(names, int) else len(names)
         if not 0 <= position < n_columns:
-            raise ValueError(f"{where}: {role}={position} is no position of {n_columns} columns, counted from 0")
+            raise ValueError(f"{where}: {role}={position} is out of range: {n_columns} columns, from 0")
         for other, taken in positions.items():
             if taken == position:
                 raise ValueError(
-                    f"{where}: {other} and {role} are both column {position}; pass another {other}= or {role}="
+                    f"{where}: {other} and {role} are both column {position}; pass {other}= or {role}="
                 )
         positions[role] = position
     return tuple(positions.values())
@@ -170,7 +170,8 @@ def _guess(names, role, where):
 def _find(names, role, column, where):
     if isinstance(names, int):
         raise ValueError(
-            f"{where}: {role}={column!r} names a column, but there is no header; pass a position from 0 or header=True"
+            f"{where}: {role}={column!r} names a column, but there is no header; "
+            f"pass a position from 0 or header=True"
         )
     found = [position for position, name in enumerate(names) if name == column]
     if len(found) > 1:
@@ -344,10 +345,8 @@ def _parse(records, positions):
         user_texts, item_texts, rating_texts = (columns[position] for position in positions)
         users.extend(map(user_codes.__getitem__, user_texts))
         items.extend(map(item_codes.__getitem__, item_texts))
-        try:
-            ratings.extend(list(map(float, rating_texts)))  # all of them or, where one is no number, none
-        except ValueError:
-            ratings.extend(map(_number, rating_texts))
+        numbers = {text: _number(text) for text in set(rating_texts)}  # ratings repeat, float() is slow
+        ratings.extend(map(numbers.__getitem__, rating_texts))
     users, items, ratings = map(np.asarray, (users, items, ratings))
     return _Ids(users, list(user_codes)), _Ids(items, list(item_codes)), ratings
 

@@ -1,0 +1,345 @@
+"""FunkSVD: parameters, the one epoch loop, answers, and the model file."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import tempfile
+import time
+import warnings
+import zipfile
+
+import numpy as np
+
+from funksvd import engine as engines
+from funksvd.callbacks import CallbackList, EpochLines, ProgressBar
+from funksvd.ratings import IdTable, Ratings, cpu_count
+
+FORMAT = 1  # of the model file
+RUNTIME = ("n_jobs", "verbose", "device")  # parameters that change no bit of the model, and are not saved
+
+
+class FunkSVD:
+    """Matrix factorisation of ratings by SGD: r = mean + b_u + b_i + p_u . q_i (Funk 2006; Koren et al. 2009, eq. 5).
+
+    Parameters
+    ----------
+    n_factors : int
+        Latent factors k of a user and an item.
+    n_epochs : int
+        Passes over the ratings, at most.
+    learning_rate : float
+        Step of the first epoch.
+    learning_rate_decay : float in [0, 1)
+        Each epoch's step is (1 - decay) times the one before.
+    l2, l2_bias : float
+        Penalty of factors and of biases, applied with every rating.
+    biased : bool
+        Learn biases of users and items beside the mean.
+    init_std : float
+        Standard deviation of the first factors.
+    rating_scale : (low, high) or None
+        Predictions are clipped to it.
+    n_jobs : int
+        Threads, -1 for all cores. The result is the same to the last bit for any number.
+    dtype : "float32" or "float64"
+    random_state : int or None
+        Seed; None draws one.
+    verbose : 0, 1 (progress bar), 2 (a line an epoch)
+    """
+
+    def __init__(self, n_factors=100, n_epochs=30, *, solver="sgd", learning_rate=0.02, learning_rate_decay=0.05,
+                 l2=0.08, l2_bias=0.02, biased=True, init_std=0.05, rating_scale=None, n_jobs=-1, device="cpu",
+                 dtype="float32", random_state=None, verbose=0):  # fmt: skip
+        self.n_factors, self.n_epochs, self.solver = n_factors, n_epochs, solver
+        self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
+        self.l2, self.l2_bias, self.biased, self.init_std = l2, l2_bias, biased, init_std
+        self.rating_scale, self.n_jobs, self.device, self.dtype = rating_scale, n_jobs, device, dtype
+        self.random_state, self.verbose = random_state, verbose
+
+    def get_params(self, deep=True):
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def set_params(self, **params):
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise ValueError(f"unknown parameter {name!r}; there are {', '.join(self.get_params())}")
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self):
+        return f"FunkSVD({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+
+    def _check_params(self):
+        def need(name, ok, allowed):
+            if not ok:
+                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
+
+        for name in ("n_factors", "n_epochs"):
+            value = getattr(self, name)
+            need(name, isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1, "an int >= 1")
+        for name in ("learning_rate", "learning_rate_decay", "l2", "l2_bias", "init_std"):
+            value = getattr(self, name)
+            number = isinstance(value, (int, float, np.number)) and np.isfinite(value)
+            need(name, number and value >= 0, "a finite number >= 0")
+        need("learning_rate", self.learning_rate > 0, "above 0")
+        need("learning_rate_decay", self.learning_rate_decay < 1, "in [0, 1)")
+        need("solver", self.solver == "sgd", "'sgd'")
+        need("device", self.device == "cpu", "'cpu'")
+        need("dtype", str(np.dtype(self.dtype)) in ("float32", "float64"), "'float32' or 'float64'")
+        need("n_jobs", self.n_jobs == -1 or self.n_jobs >= 1, "-1 or >= 1")
+        if self.rating_scale is not None:
+            need("rating_scale", len(self.rating_scale) == 2 and self.rating_scale[0] < self.rating_scale[1],
+                 "None or (low, high)")  # fmt: skip
+
+    def _threads(self):
+        return cpu_count() if self.n_jobs == -1 else self.n_jobs
+
+    def fit(self, X, y=None, *, validation_split=0.0, validation_data=None, callbacks=None, verbose=None):
+        """Train.
+
+        Parameters
+        ----------
+        X : Ratings, (users, items), (n, 2) array, table, or SciPy sparse matrix
+        y : (n,) ratings, where X does not hold them
+        validation_split : fraction held out, chosen by the seed
+        validation_data : (X, y) or Ratings
+        callbacks : list of Callback
+        verbose : overrides the parameter
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before any work, naming what is wrong and how to mend it.
+        """
+        started = time.perf_counter()
+        self._check_params()
+        ratings = as_ratings(X, y)
+        seed = np.random.SeedSequence().entropy % 2**63 if self.random_state is None else int(self.random_state)
+        held_out = None
+        if validation_data is not None:
+            held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else validation_data
+        elif validation_split:
+            ratings, held_out = ratings.split(validation_split, seed)
+        if held_out is not None and held_out._tables is not ratings._tables:
+            held_out = self._known(ratings, held_out)
+        n_jobs, dtype = self._threads(), np.dtype(self.dtype)
+        grid = ratings.grid(-(-self.n_factors // 8) * 8 * dtype.itemsize, dtype, seed, n_jobs)
+        check = None if held_out is None else held_out.grid(0, dtype, seed, n_jobs, like=grid)
+        engine = engines.CpuEngine(grid, self.n_factors, dtype=dtype, biased=self.biased, init_std=self.init_std,
+                                   seed=seed, n_jobs=n_jobs)  # fmt: skip
+        self._tables, self._engine = ratings._tables, engine
+        self.stop_training, self.interrupted_, self.history_, self.n_epochs_ = False, False, {}, 0
+        self.setup_seconds_ = time.perf_counter() - started
+        try:
+            self._train(engine, check, callbacks, self.verbose if verbose is None else verbose)
+        finally:
+            if self.n_epochs_:
+                self._adopt(engine.params())
+            self._engine = None
+        return self
+
+    def _train(self, engine, check, callbacks, verbose):
+        listed = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        progress = {0: [], 1: [ProgressBar], 2: [EpochLines]}[int(verbose)]
+        hooks = CallbackList([*listed, *(make() for make in progress)], self)
+        logs = {}
+        try:
+            hooks.on_train_begin({})
+            for epoch in range(self.n_epochs):
+                begun = time.perf_counter()
+                self.current_learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** epoch
+                hooks.on_epoch_begin(epoch, {})
+                last = engine.snapshot()
+                try:
+                    loss = engine.epoch(epoch, self.current_learning_rate, self.l2, self.l2_bias)
+                except KeyboardInterrupt:
+                    engine.restore(last)
+                    if not self.n_epochs_:
+                        raise
+                    self.interrupted_ = True
+                    warnings.warn(f"interrupted in epoch {epoch + 1}: the model is that of epoch {epoch}", stacklevel=3)
+                    return
+                if not np.isfinite(loss):
+                    engine.restore(last)
+                    raise FloatingPointError(
+                        f"training diverged in epoch {epoch + 1}; lower learning_rate ({self.learning_rate})"
+                    )
+                logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": self.current_learning_rate}
+                if check is not None:
+                    logs["val_loss"] = engine.evaluate(check)
+                    logs["val_rmse"] = logs["val_loss"] ** 0.5
+                logs["seconds"] = time.perf_counter() - begun
+                for name, value in logs.items():
+                    self.history_.setdefault(name, []).append(value)
+                self.n_epochs_ = epoch + 1
+                hooks.on_epoch_end(epoch, logs)
+                if self.stop_training:
+                    return
+        finally:
+            hooks.on_train_end(logs)
+
+    def get_weights(self):
+        """A copy of the parameters; during `fit` those of the moment."""
+        return self._engine.params() if getattr(self, "_engine", None) is not None else self._params
+
+    def set_weights(self, weights):
+        """Take over what `get_weights` returned."""
+        if getattr(self, "_engine", None) is not None:
+            self._engine.load(weights)
+        else:
+            self._adopt(weights)
+
+    def _adopt(self, params):
+        self._params = params
+        self.global_mean_ = params.global_mean
+        self.user_biases_, self.item_biases_ = params.user_biases, params.item_biases
+        self.user_factors_, self.item_factors_ = params.user_factors, params.item_factors
+        self.user_ids_, self.item_ids_ = (table.ids for table in self._tables)
+
+    def _known(self, ratings, held_out):
+        """Held-out ratings in the codes of the training ratings; those with an unknown id are left out."""
+        codes = [ratings._tables[s].encode(held_out._tables[s].ids[c], name)
+                 for s, c, name in ((0, held_out.users, "user"), (1, held_out.items, "item"))]  # fmt: skip
+        known = (codes[0] >= 0) & (codes[1] >= 0)
+        if not known.all():
+            warnings.warn(f"{np.mean(~known):.1%} of validation ratings have unknown ids and are left out", stacklevel=3)
+        keys = [ratings._tables[s].ids[c[known]] if ratings._raw(s) else c[known] for s, c in enumerate(codes)]
+        return Ratings(*ratings._tables, *keys, held_out.values[known])
+
+    def predict(self, X, unknown="mean"):
+        """Ratings for (users, items), an (n, 2) array or a `Ratings`.
+
+        `unknown` ids: "mean" uses the mean and the known bias and warns once, "nan" gives NaN, "raise" raises.
+        """
+        if unknown not in ("mean", "nan", "raise"):
+            raise ValueError(f"unknown must be 'mean', 'nan' or 'raise', got {unknown!r}")
+        params = self._weights()
+        raw = (X.user_ids[X.users], X.item_ids[X.items]) if isinstance(X, Ratings) else pairs_of(X)
+        users, items = (t.encode(r, name) for t, r, name in zip(self._tables, raw, ("user", "item"), strict=True))
+        if len(users) != len(items):
+            raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
+        out = engines.predict(params, users, items, self._threads())
+        strange = (users < 0) | (items < 0)
+        if strange.any():
+            said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
+            if unknown == "raise":
+                raise ValueError(f"{said}; unknown='mean' or 'nan' accepts them")
+            if unknown == "nan":
+                out[strange] = np.nan
+            else:
+                warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=2)
+        return out if self.rating_scale is None else np.clip(out, *self.rating_scale)
+
+    def _weights(self):
+        if getattr(self, "_engine", None) is None and not hasattr(self, "_params"):
+            raise ValueError("this FunkSVD is not fitted yet; call fit first")
+        return self.get_weights()
+
+    def evaluate(self, X, y=None):
+        """{"rmse", "mae", "n", "unknown": share of pairs with an unknown id} on ratings."""
+        ratings = as_ratings(X, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            error = ratings.values - self.predict(ratings).astype(np.float64)
+        unknown = np.isnan(self.predict(ratings, unknown="nan")).mean()
+        return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error))), "n": len(error),
+                "unknown": float(unknown)}  # fmt: skip
+
+    def score(self, X, y=None):
+        """R^2, as scikit-learn's regressors."""
+        ratings = as_ratings(X, y)
+        return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(np.var(ratings.values))
+
+    def recommend(self, user, n=10, exclude=None):
+        """(item ids, scores) of the n best items for one user id, best first, without the user's items in `exclude`."""
+        params = self._weights()
+        code = int(self._tables[0].encode(np.array([user]), "user")[0])
+        if code < 0:
+            raise ValueError(f"user {user!r} is unknown to the model")
+        items = np.arange(len(self._tables[1]), dtype=np.int32)
+        scores = engines.predict(params, np.full(len(items), code, np.int32), items)
+        if exclude is not None:
+            seen = exclude.item_ids[exclude.items[exclude.user_ids[exclude.users] == user]]
+            codes = self._tables[1].encode(seen, "item")
+            scores[codes[codes >= 0]] = -np.inf
+        best = np.lexsort((items, -scores))[:n]
+        best = best[scores[best] > -np.inf]
+        return self._tables[1].ids[best], scores[best]
+
+    def save(self, path):
+        """Write the model as npz without pickle, to a temporary name first: an error leaves the old file whole."""
+        params = self._weights()
+        for table, name in zip(self._tables, ("user", "item"), strict=True):
+            if table.ids.dtype.kind == "O":
+                raise TypeError(f"{name} ids of type {table.kind} cannot be saved; use int, str or bytes ids")
+        kept = {k: v for k, v in self.get_params().items() if k not in RUNTIME}
+        kept["dtype"] = str(np.dtype(self.dtype))
+        history = {k: v for k, v in self.history_.items() if k != "seconds"}
+        meta = {"format": FORMAT, "params": kept, "history": history, "n_epochs": self.n_epochs_}
+        path = os.fspath(path)
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, meta=np.frombuffer(json.dumps(meta, sort_keys=True, default=float).encode(), np.uint8),
+                         global_mean=np.float64(params.global_mean), user_ids=self._tables[0].ids,
+                         item_ids=self._tables[1].ids, user_biases=params.user_biases,
+                         item_biases=params.item_biases, user_factors=params.user_factors,
+                         item_factors=params.item_factors)  # fmt: skip
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+
+def load(path):
+    """A saved model. ValueError where the file is not one, damaged or of a newer version."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(arrays.pop("meta").tobytes())
+        version = meta["format"]
+        if version > FORMAT:
+            raise ValueError(f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd")
+        model = FunkSVD(**meta["params"])
+        users, items = IdTable(arrays.pop("user_ids")), IdTable(arrays.pop("item_ids"))
+        params = engines.Params(float(arrays.pop("global_mean")), **arrays)
+        k = model.n_factors
+        for name, table in (("user", users), ("item", items)):
+            shapes = getattr(params, f"{name}_biases").shape, getattr(params, f"{name}_factors").shape
+            if shapes != ((len(table),), (len(table), k)):
+                raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {k}")
+    except OSError as error:
+        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
+            raise
+        raise ValueError(f"{path} is not a funksvd model: {error}") from error
+    except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
+    model._tables, model.history_, model.n_epochs_ = (users, items), meta["history"], meta["n_epochs"]
+    model.interrupted_ = False
+    model._adopt(params)
+    return model
+
+
+def pairs_of(X):
+    """(users, items) of a pair of arrays or an (n, 2) array."""
+    if isinstance(X, tuple) and len(X) == 2:
+        return np.asarray(X[0]), np.asarray(X[1])
+    X = np.asarray(X)
+    if X.ndim != 2 or X.shape[1] != 2:
+        raise ValueError(f"X must be (n, 2) or a tuple (users, items), got shape {X.shape}")
+    return X[:, 0], X[:, 1]
+
+
+def as_ratings(X, y=None):
+    """Ratings of whatever `fit` takes."""
+    if isinstance(X, Ratings):
+        return X
+    if hasattr(X, "tocoo"):
+        return Ratings.from_sparse(X)
+    if y is None:
+        if hasattr(X, "columns") or hasattr(X, "column_names"):
+            return Ratings.from_frame(X)
+        raise ValueError("y is missing: pass the ratings, or a table, sparse matrix or Ratings that holds them")
+    return Ratings.from_arrays(*pairs_of(X), y)
