@@ -5,7 +5,6 @@
 
 import argparse
 import csv
-import difflib
 import inspect
 import os
 import re
