@@ -13,7 +13,7 @@ It breaks the chain dot -> error -> update -> next dot that bounds one rating at
 q_j are distinct (`Ratings.grid` sees to that), so the order of the steps does not matter.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t
 
 cdef extern from *:
     """
