@@ -49,7 +49,7 @@ class FunkSVD:
     verbose : 0, 1 (progress bar), 2 (a line an epoch)
     """
 
-    def __init__(self, n_factors=100, n_epochs=30, *, solver="sgd", learning_rate=0.02, learning_rate_decay=0.05,
+    def __init__(self, n_factors=100, n_epochs=40, *, solver="sgd", learning_rate=0.02, learning_rate_decay=0.03,
                  l2=0.08, l2_bias=0.02, biased=True, init_std=0.05, rating_scale=None, n_jobs=-1, device="cpu",
                  dtype="float32", random_state=None, verbose=0):  # fmt: skip
         self.n_factors, self.n_epochs, self.solver = n_factors, n_epochs, solver
