@@ -1,0 +1,8 @@
+"""``python -m funksvd`` is the command ``funksvd``."""
+
+import sys
+
+from funksvd.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
