@@ -151,46 +151,31 @@ def scatter(const key_t[:] run_keys, int64_t run_base, const int64_t[::1] run_pl
             rating[at] = <real>values[t]
 
 
-cdef int by_value(const void* a, const void* b) noexcept nogil:
+cdef Py_ssize_t SHORT_ROW = 64  # insertion beats counting up to about here
+
+
+cdef int by_value32(const void* a, const void* b) noexcept nogil:
+    cdef float x = (<const float*>a)[0], y = (<const float*>b)[0]
+    return (x > y) - (x < y)
+
+
+cdef int by_value64(const void* a, const void* b) noexcept nogil:
     cdef double x = (<const double*>a)[0], y = (<const double*>b)[0]
     return (x > y) - (x < y)
 
 
-cdef inline uint32_t row_at(const uint32_t* row, const uint16_t* low_row, Py_ssize_t t) noexcept nogil:
-    return low_row[t] if row == NULL else row[t]
-
-
-def sort_block(uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, real[::1] rating, Py_ssize_t n_rows,
-               Py_ssize_t n_index):
-    """Sort one block by (row, index, rating) and move repeated pairs apart; returns (runs, sum of the ratings).
-
-    Two stable counting sorts, by index and by row; then equal pairs by rating, so that the order in which ratings came
-    leaves no trace. A row's second ratings of the same items follow its first ones as a run of their own, its third
-    ones follow these: within a run every item is distinct, and a run ends where the index does not rise.
-    """
-    cdef Py_ssize_t n = index.shape[0], t, s, first, end, repeats, j, runs = 0
-    cdef Py_ssize_t buckets = max(n_rows, n_index) + 1
-    cdef double total = 0
-    cdef uint32_t* row_in = NULL if low_row.shape[0] else &row[0]
-    cdef uint16_t* low_in = &low_row[0] if low_row.shape[0] else NULL
-    cdef uint32_t* at = <uint32_t*>malloc(buckets * sizeof(uint32_t))
-    cdef uint32_t* row2 = <uint32_t*>malloc(n * sizeof(uint32_t))
-    cdef uint16_t* index2 = <uint16_t*>malloc(n * sizeof(uint16_t))
-    cdef real* rating2 = <real*>malloc(n * sizeof(real))
-    cdef double* ties = NULL
-    cdef uint32_t sum, c
-    if at == NULL or row2 == NULL or index2 == NULL or rating2 == NULL:
-        free(at)
-        free(row2)
-        free(index2)
-        free(rating2)
-        raise MemoryError
-    with nogil:
-        # By index, to the scratch.
-        memset(at, 0, buckets * sizeof(uint32_t))
+cdef void sort_row(uint16_t* index, real* rating, Py_ssize_t n, uint32_t* at, Py_ssize_t n_index,
+                   uint16_t* index2, real* rating2) noexcept nogil:
+    """One row by (index, rating): by insertion where it is short, else by counting, then equal pairs by rating."""
+    cdef Py_ssize_t t, s
+    cdef uint16_t i
+    cdef real r
+    cdef uint32_t sum = 0, c
+    if n > SHORT_ROW:
+        for t in range(n_index):
+            at[t] = 0
         for t in range(n):
             at[index[t]] += 1
-        sum = 0
         for t in range(n_index):
             c = at[t]
             at[t] = sum
@@ -198,64 +183,93 @@ def sort_block(uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, re
         for t in range(n):
             s = at[index[t]]
             at[index[t]] += 1
-            row2[s] = row_at(row_in, low_in, t)
+            index2[s] = index[t]
+            rating2[s] = rating[t]
+        memcpy(index, index2, n * sizeof(uint16_t))
+        memcpy(rating, rating2, n * sizeof(real))
+        t = 0
+        while t < n:
+            s = t
+            while t < n and index[t] == index[s]:
+                t += 1
+            if t - s > 1:
+                qsort(rating + s, t - s, sizeof(real), by_value32 if real is float else by_value64)
+        return
+    for t in range(1, n):
+        i, r = index[t], rating[t]
+        s = t
+        while s > 0 and (index[s - 1] > i or (index[s - 1] == i and rating[s - 1] > r)):
+            index[s] = index[s - 1]
+            rating[s] = rating[s - 1]
+            s -= 1
+        index[s] = i
+        rating[s] = r
+
+
+def sort_block(uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, real[::1] rating, Py_ssize_t n_rows,
+               Py_ssize_t n_index):
+    """Sort one block by (row, index, rating) and move repeated pairs apart; returns (runs, sum of the ratings).
+
+    A counting sort by row, then each row by itself; whatever order the ratings came in leaves no trace. A row's second
+    ratings of the same items follow its first ones as a run of their own, its third ones follow these: within a run
+    every item is distinct, and a run ends where the index does not rise.
+    """
+    cdef Py_ssize_t n = index.shape[0], t, r, first, end, repeats, repeat, runs = 0
+    cdef bint narrow = low_row.shape[0] > 0
+    cdef double total = 0
+    cdef uint32_t* at = <uint32_t*>malloc((n_rows + 1) * sizeof(uint32_t))
+    cdef uint32_t* counts = <uint32_t*>malloc(max(n, n_index) * sizeof(uint32_t))
+    cdef uint16_t* index2 = <uint16_t*>malloc(n * sizeof(uint16_t))
+    cdef real* rating2 = <real*>malloc(n * sizeof(real))
+    cdef uint32_t s, sum = 0, c
+    if at == NULL or counts == NULL or index2 == NULL or rating2 == NULL:
+        free(at)
+        free(counts)
+        free(index2)
+        free(rating2)
+        raise MemoryError
+    with nogil:
+        memset(at, 0, (n_rows + 1) * sizeof(uint32_t))
+        for t in range(n):
+            at[low_row[t] if narrow else row[t]] += 1
+        for r in range(n_rows):
+            c = at[r]
+            at[r] = sum
+            sum += c
+        for t in range(n):
+            r = low_row[t] if narrow else row[t]
+            s = at[r]
+            at[r] = s + 1
             index2[s] = index[t]
             rating2[s] = rating[t]
 
-        # By row, and back.
-        memset(at, 0, buckets * sizeof(uint32_t))
-        for t in range(n):
-            at[row2[t]] += 1
-        sum = 0
-        for t in range(n_rows):
-            c = at[t]
-            at[t] = sum
-            sum += c
-        for t in range(n):
-            s = at[row2[t]]
-            at[row2[t]] += 1
-            if row_in == NULL:
-                low_in[s] = <uint16_t>row2[t]
+        first = 0  # at[r] is where row r ends by now
+        for r in range(n_rows):
+            end = at[r]
+            if end == first:
+                continue
+            sort_row(&index2[first], &rating2[first], end - first, counts, n_index, &index[first], &rating[first])
+            repeats = repeat = 1
+            for t in range(first + 1, end):
+                repeat = repeat + 1 if index2[t] == index2[t - 1] else 1
+                repeats = max(repeats, repeat)
+            if repeats > 1:
+                spread(&index2[first], &rating2[first], end - first, repeats, counts, &index[first], &rating[first])
             else:
-                row_in[s] = row2[t]
-            index[s] = index2[t]
-            rating[s] = rating2[t]
-
-        # Equal pairs by rating; then, in rows that have any, by how often the pair came before.
-        t = 0
-        while t < n:
-            first = t
-            repeats = 0
-            while t < n and row_at(row_in, low_in, t) == row_at(row_in, low_in, first):
-                s = t
-                t += 1
-                while t < n and index[t] == index[s] and row_at(row_in, low_in, t) == row_at(row_in, low_in, s):
-                    t += 1
-                if t - s > 1:
-                    repeats = max(repeats, t - s)
-                    if ties == NULL:
-                        ties = <double*>malloc(n * sizeof(double))
-                    for j in range(s, t):
-                        ties[j - s] = rating[j]
-                    qsort(ties, t - s, sizeof(double), by_value)
-                    for j in range(s, t):
-                        rating[j] = <real>ties[j - s]
-            end = t
-            if repeats:
-                # Counting sort by the repeat's number; at[] is free again, ratings of a row are fewer than n + 1 ...
-                memcpy(&index2[first], &index[first], (end - first) * sizeof(uint16_t))
-                memcpy(&rating2[first], &rating[first], (end - first) * sizeof(real))
-                spread(&index2[first], &rating2[first], end - first, repeats, row2, &index[first], &rating[first])
-            j = first
-            for s in range(first, end):
-                if s == first or index[s] <= index[s - 1]:
-                    runs += 1
-                total += rating[s]
+                memcpy(&index[first], &index2[first], (end - first) * sizeof(uint16_t))
+                memcpy(&rating[first], &rating2[first], (end - first) * sizeof(real))
+            runs += repeats
+            for t in range(first, end):
+                total += rating[t]
+                if narrow:
+                    low_row[t] = <uint16_t>r
+                else:
+                    row[t] = <uint32_t>r
+            first = end
     free(at)
-    free(row2)
+    free(counts)
     free(index2)
     free(rating2)
-    free(ties)
     return runs, total
 
 
