@@ -151,59 +151,135 @@ def scatter(const key_t[:] run_keys, int64_t run_base, const int64_t[::1] run_pl
             rating[at] = <real>values[t]
 
 
+cdef struct Entry32:  # a rating on its way through the sort: one write in place of two
+    float rating
+    uint16_t index
+
+cdef struct Entry64:
+    double rating
+    uint16_t index
+
+ctypedef fused Entry:
+    Entry32
+    Entry64
+
 cdef Py_ssize_t SHORT_ROW = 64  # insertion beats counting up to about here
 
 
+cdef inline bint after(const Entry* a, const Entry* b) noexcept nogil:
+    return a.index > b.index or (a.index == b.index and a.rating > b.rating)
+
+
 cdef int by_value32(const void* a, const void* b) noexcept nogil:
-    cdef float x = (<const float*>a)[0], y = (<const float*>b)[0]
-    return (x > y) - (x < y)
+    return after(<const Entry32*>a, <const Entry32*>b) - after(<const Entry32*>b, <const Entry32*>a)
 
 
 cdef int by_value64(const void* a, const void* b) noexcept nogil:
-    cdef double x = (<const double*>a)[0], y = (<const double*>b)[0]
-    return (x > y) - (x < y)
+    return after(<const Entry64*>a, <const Entry64*>b) - after(<const Entry64*>b, <const Entry64*>a)
 
 
-cdef void sort_row(uint16_t* index, real* rating, Py_ssize_t n, uint32_t* at, Py_ssize_t n_index,
-                   uint16_t* index2, real* rating2) noexcept nogil:
+cdef void sort_row(Entry* row, Py_ssize_t n, uint32_t* at, Py_ssize_t n_index, Entry* scratch) noexcept nogil:
     """One row by (index, rating): by insertion where it is short, else by counting, then equal pairs by rating."""
     cdef Py_ssize_t t, s
-    cdef uint16_t i
-    cdef real r
+    cdef Entry moved
     cdef uint32_t sum = 0, c
-    if n > SHORT_ROW:
-        for t in range(n_index):
-            at[t] = 0
-        for t in range(n):
-            at[index[t]] += 1
-        for t in range(n_index):
-            c = at[t]
-            at[t] = sum
-            sum += c
-        for t in range(n):
-            s = at[index[t]]
-            at[index[t]] += 1
-            index2[s] = index[t]
-            rating2[s] = rating[t]
-        memcpy(index, index2, n * sizeof(uint16_t))
-        memcpy(rating, rating2, n * sizeof(real))
-        t = 0
-        while t < n:
+    if n <= SHORT_ROW:
+        for t in range(1, n):
+            moved = row[t]
             s = t
-            while t < n and index[t] == index[s]:
-                t += 1
-            if t - s > 1:
-                qsort(rating + s, t - s, sizeof(real), by_value32 if real is float else by_value64)
+            while s > 0 and after(&row[s - 1], &moved):
+                row[s] = row[s - 1]
+                s -= 1
+            row[s] = moved
         return
-    for t in range(1, n):
-        i, r = index[t], rating[t]
+    for t in range(n_index):
+        at[t] = 0
+    for t in range(n):
+        at[row[t].index] += 1
+    for t in range(n_index):
+        c = at[t]
+        at[t] = sum
+        sum += c
+    for t in range(n):
+        s = at[row[t].index]
+        at[row[t].index] += 1
+        scratch[s] = row[t]
+    memcpy(row, scratch, n * sizeof(row[0]))
+    t = 0
+    while t < n:
         s = t
-        while s > 0 and (index[s - 1] > i or (index[s - 1] == i and rating[s - 1] > r)):
-            index[s] = index[s - 1]
-            rating[s] = rating[s - 1]
-            s -= 1
-        index[s] = i
-        rating[s] = r
+        while t < n and row[t].index == row[s].index:
+            t += 1
+        if t - s > 1:
+            qsort(row + s, t - s, sizeof(row[0]), by_value32 if Entry is Entry32 else by_value64)
+
+
+cdef void spread(const Entry* row, Py_ssize_t n, Py_ssize_t repeats, uint32_t* at, Entry* out) noexcept nogil:
+    """A sorted row to: every item's first rating, then the second ones, ... `repeats` <= n of them."""
+    cdef Py_ssize_t t, number = 0
+    cdef uint32_t sum = 0, c
+    for t in range(repeats):
+        at[t] = 0
+    for t in range(n):
+        number = number + 1 if t and row[t].index == row[t - 1].index else 0
+        at[number] += 1
+    for t in range(repeats):
+        c = at[t]
+        at[t] = sum
+        sum += c
+    for t in range(n):
+        number = number + 1 if t and row[t].index == row[t - 1].index else 0
+        out[at[number]] = row[t]
+        at[number] += 1
+
+
+cdef Py_ssize_t sort_rows(
+    uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, real[::1] rating, Py_ssize_t n_rows,
+    Py_ssize_t n_index, Entry* entries, Entry* scratch, uint32_t* at, uint32_t* counts, double* total,
+) noexcept nogil:
+    cdef Py_ssize_t n = index.shape[0], t, r, first, end, repeats, repeat, runs = 0
+    cdef bint narrow = low_row.shape[0] > 0
+    cdef uint32_t s, sum = 0, c
+    cdef Entry* sorted_row
+    memset(at, 0, n_rows * sizeof(uint32_t))
+    for t in range(n):
+        at[low_row[t] if narrow else row[t]] += 1
+    for r in range(n_rows):
+        c = at[r]
+        at[r] = sum
+        sum += c
+    for t in range(n):
+        r = low_row[t] if narrow else row[t]
+        s = at[r]
+        at[r] = s + 1
+        entries[s].index = index[t]
+        entries[s].rating = rating[t]
+
+    first = 0  # at[r] is where row r ends by now
+    for r in range(n_rows):
+        end = at[r]
+        if end == first:
+            continue
+        sorted_row = entries + first
+        sort_row(sorted_row, end - first, counts, n_index, scratch)
+        repeats = repeat = 1
+        for t in range(1, end - first):
+            repeat = repeat + 1 if sorted_row[t].index == sorted_row[t - 1].index else 1
+            repeats = max(repeats, repeat)
+        if repeats > 1:
+            spread(sorted_row, end - first, repeats, counts, scratch)
+            sorted_row = scratch
+        runs += repeats
+        for t in range(first, end):
+            index[t] = sorted_row[t - first].index
+            rating[t] = sorted_row[t - first].rating
+            total[0] += rating[t]
+            if narrow:
+                low_row[t] = <uint16_t>r
+            else:
+                row[t] = <uint32_t>r
+        first = end
+    return runs
 
 
 def sort_block(uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, real[::1] rating, Py_ssize_t n_rows,
@@ -214,84 +290,29 @@ def sort_block(uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, re
     ratings of the same items follow its first ones as a run of their own, its third ones follow these: within a run
     every item is distinct, and a run ends where the index does not rise.
     """
-    cdef Py_ssize_t n = index.shape[0], t, r, first, end, repeats, repeat, runs = 0
-    cdef bint narrow = low_row.shape[0] > 0
+    cdef Py_ssize_t n = index.shape[0], runs
+    cdef size_t entry = sizeof(Entry32) if real is float else sizeof(Entry64)
     cdef double total = 0
-    cdef uint32_t* at = <uint32_t*>malloc((n_rows + 1) * sizeof(uint32_t))
+    cdef uint32_t* at = <uint32_t*>malloc(n_rows * sizeof(uint32_t))
     cdef uint32_t* counts = <uint32_t*>malloc(max(n, n_index) * sizeof(uint32_t))
-    cdef uint16_t* index2 = <uint16_t*>malloc(n * sizeof(uint16_t))
-    cdef real* rating2 = <real*>malloc(n * sizeof(real))
-    cdef uint32_t s, sum = 0, c
-    if at == NULL or counts == NULL or index2 == NULL or rating2 == NULL:
+    cdef void* entries = malloc(n * entry)
+    cdef void* scratch = malloc(n * entry)
+    try:
+        if at == NULL or counts == NULL or entries == NULL or scratch == NULL:
+            raise MemoryError
+        with nogil:
+            if real is float:
+                runs = sort_rows(row, low_row, index, rating, n_rows, n_index, <Entry32*>entries, <Entry32*>scratch,
+                                 at, counts, &total)
+            else:
+                runs = sort_rows(row, low_row, index, rating, n_rows, n_index, <Entry64*>entries, <Entry64*>scratch,
+                                 at, counts, &total)
+        return runs, total
+    finally:
         free(at)
         free(counts)
-        free(index2)
-        free(rating2)
-        raise MemoryError
-    with nogil:
-        memset(at, 0, (n_rows + 1) * sizeof(uint32_t))
-        for t in range(n):
-            at[low_row[t] if narrow else row[t]] += 1
-        for r in range(n_rows):
-            c = at[r]
-            at[r] = sum
-            sum += c
-        for t in range(n):
-            r = low_row[t] if narrow else row[t]
-            s = at[r]
-            at[r] = s + 1
-            index2[s] = index[t]
-            rating2[s] = rating[t]
-
-        first = 0  # at[r] is where row r ends by now
-        for r in range(n_rows):
-            end = at[r]
-            if end == first:
-                continue
-            sort_row(&index2[first], &rating2[first], end - first, counts, n_index, &index[first], &rating[first])
-            repeats = repeat = 1
-            for t in range(first + 1, end):
-                repeat = repeat + 1 if index2[t] == index2[t - 1] else 1
-                repeats = max(repeats, repeat)
-            if repeats > 1:
-                spread(&index2[first], &rating2[first], end - first, repeats, counts, &index[first], &rating[first])
-            else:
-                memcpy(&index[first], &index2[first], (end - first) * sizeof(uint16_t))
-                memcpy(&rating[first], &rating2[first], (end - first) * sizeof(real))
-            runs += repeats
-            for t in range(first, end):
-                total += rating[t]
-                if narrow:
-                    low_row[t] = <uint16_t>r
-                else:
-                    row[t] = <uint32_t>r
-            first = end
-    free(at)
-    free(counts)
-    free(index2)
-    free(rating2)
-    return runs, total
-
-
-cdef void spread(const uint16_t* index_in, const real* rating_in, Py_ssize_t n, Py_ssize_t repeats, uint32_t* scratch,
-                 uint16_t* index, real* rating) noexcept nogil:
-    """A row sorted by index to: every item's first rating, then the second ones, ... `repeats` <= n in all."""
-    cdef Py_ssize_t t, number = 0
-    cdef uint32_t sum = 0, c
-    for t in range(repeats):
-        scratch[t] = 0
-    for t in range(n):
-        number = number + 1 if t and index_in[t] == index_in[t - 1] else 0
-        scratch[number] += 1
-    for t in range(repeats):
-        c = scratch[t]
-        scratch[t] = sum
-        sum += c
-    for t in range(n):
-        number = number + 1 if t and index_in[t] == index_in[t - 1] else 0
-        index[scratch[number]] = index_in[t]
-        rating[scratch[number]] = rating_in[t]
-        scratch[number] += 1
+        free(entries)
+        free(scratch)
 
 
 def list_runs(const uint32_t[::1] row, const uint16_t[::1] low_row, const uint16_t[::1] index, int32_t band_start,

@@ -76,22 +76,29 @@ class FunkSVD:
             if not ok:
                 raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
 
+        def whole(value):
+            return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+        def number(value):
+            return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
+
         for name in ("n_factors", "n_epochs"):
-            value = getattr(self, name)
-            need(name, isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1, "an int >= 1")
+            need(name, whole(getattr(self, name)) and getattr(self, name) >= 1, "an int >= 1")
         for name in ("learning_rate", "learning_rate_decay", "l2", "l2_bias", "init_std"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and np.isfinite(value)
-            need(name, number and value >= 0, "a finite number >= 0")
+            need(name, number(getattr(self, name)) and getattr(self, name) >= 0, "a finite number >= 0")
         need("learning_rate", self.learning_rate > 0, "above 0")
         need("learning_rate_decay", self.learning_rate_decay < 1, "in [0, 1)")
         need("solver", self.solver == "sgd", "'sgd'")
         need("device", self.device == "cpu", "'cpu'")
-        need("dtype", str(np.dtype(self.dtype)) in ("float32", "float64"), "'float32' or 'float64'")
-        need("n_jobs", self.n_jobs == -1 or self.n_jobs >= 1, "-1 or >= 1")
-        if self.rating_scale is not None:
-            need("rating_scale", len(self.rating_scale) == 2 and self.rating_scale[0] < self.rating_scale[1],
-                 "None or (low, high)")  # fmt: skip
+        need("dtype", self.dtype in ("float32", "float64", np.float32, np.float64), "'float32' or 'float64'")
+        need("n_jobs", whole(self.n_jobs) and (self.n_jobs == -1 or self.n_jobs >= 1), "-1 or an int >= 1")
+        need("biased", isinstance(self.biased, (bool, np.bool_)), "True or False")
+        need("verbose", self.verbose in (0, 1, 2), "0, 1 or 2")
+        need("random_state", self.random_state is None or (whole(self.random_state) and self.random_state >= 0),
+             "None or an int >= 0")  # fmt: skip
+        scale = self.rating_scale
+        need("rating_scale", scale is None or (len(scale) == 2 and all(map(number, scale)) and scale[0] < scale[1]),
+             "None or (low, high)")  # fmt: skip
 
     def _threads(self):
         return cpu_count() if self.n_jobs == -1 else self.n_jobs
@@ -115,6 +122,8 @@ class FunkSVD:
         """
         started = time.perf_counter()
         self._check_params()
+        if not 0 <= validation_split < 1:
+            raise ValueError(f"validation_split must be in [0, 1), got {validation_split}")
         ratings = as_ratings(X, y)
         seed = np.random.SeedSequence().entropy % 2**63 if self.random_state is None else int(self.random_state)
         held_out = None
@@ -148,37 +157,46 @@ class FunkSVD:
         try:
             hooks.on_train_begin({})
             for epoch in range(self.n_epochs):
-                begun = time.perf_counter()
-                self.current_learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** epoch
-                hooks.on_epoch_begin(epoch, {})
                 last = engine.snapshot()
                 try:
-                    loss = engine.epoch(epoch, self.current_learning_rate, self.l2, self.l2_bias)
+                    logs = self._epoch(engine, check, epoch, hooks)
                 except KeyboardInterrupt:
-                    engine.restore(last)
+                    if self.n_epochs_ == epoch:  # in the middle of the epoch
+                        engine.restore(last)
                     if not self.n_epochs_:
                         raise
                     self.interrupted_ = True
-                    warnings.warn(f"interrupted in epoch {epoch + 1}: the model is that of epoch {epoch}", stacklevel=3)
-                    return
-                if not np.isfinite(loss):
-                    engine.restore(last)
-                    raise FloatingPointError(
-                        f"training diverged in epoch {epoch + 1}; lower learning_rate ({self.learning_rate})"
+                    warnings.warn(
+                        f"interrupted in epoch {epoch + 1}: the model is that after epoch {self.n_epochs_}", stacklevel=3
                     )
-                logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": self.current_learning_rate}
-                if check is not None:
-                    logs["val_loss"] = engine.evaluate(check)
-                    logs["val_rmse"] = logs["val_loss"] ** 0.5
-                logs["seconds"] = time.perf_counter() - begun
-                for name, value in logs.items():
-                    self.history_.setdefault(name, []).append(value)
-                self.n_epochs_ = epoch + 1
-                hooks.on_epoch_end(epoch, logs)
+                    return
+                except FloatingPointError:
+                    engine.restore(last)
+                    raise
                 if self.stop_training:
                     return
         finally:
             hooks.on_train_end(logs)
+
+    def _epoch(self, engine, check, epoch, hooks):
+        begun = time.perf_counter()
+        self.current_learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** epoch
+        hooks.on_epoch_begin(epoch, {})
+        loss = engine.epoch(epoch, self.current_learning_rate, self.l2, self.l2_bias)
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate ({self.learning_rate})"
+            )
+        logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": self.current_learning_rate}
+        if check is not None:
+            logs["val_loss"] = engine.evaluate(check)
+            logs["val_rmse"] = logs["val_loss"] ** 0.5
+        logs["seconds"] = time.perf_counter() - begun
+        for name, value in logs.items():
+            self.history_.setdefault(name, []).append(value)
+        self.n_epochs_ = epoch + 1
+        hooks.on_epoch_end(epoch, logs)
+        return logs
 
     def get_weights(self):
         """A copy of the parameters; during `fit` those of the moment."""
@@ -255,6 +273,8 @@ class FunkSVD:
     def recommend(self, user, n=10, exclude=None):
         """(item ids, scores) of the n best items for one user id, best first, without the user's items in `exclude`."""
         params = self._weights()
+        if n < 1:
+            raise ValueError(f"n must be >= 1, got {n}")
         code = int(self._tables[0].encode(np.array([user]), "user")[0])
         if code < 0:
             raise ValueError(f"user {user!r} is unknown to the model")
@@ -296,7 +316,7 @@ class FunkSVD:
 def load(path):
     """A saved model. ValueError where the file is not one, damaged or of a newer version."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(arrays.pop("meta").tobytes())
         version = meta["format"]
@@ -306,7 +326,12 @@ def load(path):
         users, items = IdTable(arrays.pop("user_ids")), IdTable(arrays.pop("item_ids"))
         params = engines.Params(float(arrays.pop("global_mean")), **arrays)
         k = model.n_factors
+        model._check_params()
         for name, table in (("user", users), ("item", items)):
+            if table.ids.ndim != 1 or len(np.unique(table.ids)) != len(table):
+                raise ValueError(f"its {name} ids are not a list of distinct ids")
+            if getattr(params, f"{name}_factors").dtype != model.dtype:
+                raise ValueError(f"its {name} factors are not {model.dtype}")
             shapes = getattr(params, f"{name}_biases").shape, getattr(params, f"{name}_factors").shape
             if shapes != ((len(table),), (len(table), k)):
                 raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {k}")

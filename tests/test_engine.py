@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from naive import block
 
-from funksvd import FunkSVD, Ratings, load
+from funksvd import Callback, FunkSVD, Ratings, load
 from funksvd.engine import CpuEngine, kernels
 
 
@@ -69,5 +69,82 @@ def test_bad_input_is_refused():
     ratings[7] = np.nan
     with pytest.raises(ValueError, match="first at index 7"):
         FunkSVD().fit((users, items), ratings)
-    with pytest.raises(ValueError, match="n_factors must be an int >= 1, got 0"):
+    with pytest.raises(ValueError, match="n_factors"):
         FunkSVD(n_factors=0).fit((users, items), ratings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_factors", 0), ("n_factors", 2.5), ("n_epochs", -1), ("learning_rate", 0), ("learning_rate", np.nan),
+        ("learning_rate_decay", 1), ("l2", -0.1), ("l2_bias", np.inf), ("init_std", -1), ("solver", "adam"),
+        ("device", "cuda"), ("dtype", "float16"), ("n_jobs", 0), ("n_jobs", "two"), ("random_state", -1), ("verbose", 3),
+        ("rating_scale", (5, 1)), ("biased", "yes"),
+    ],
+)  # fmt: skip
+def test_each_parameter_is_checked_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
+        FunkSVD(**{name: value}).fit(some()[:2], some()[2])
+
+
+def test_ctrl_c_keeps_the_last_whole_epoch():
+    users, items, ratings = some()
+    whole = FunkSVD(4, 3, random_state=0).fit((users, items), ratings)
+
+    class CtrlC(Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 3:
+                raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted in epoch 4"):
+        model = FunkSVD(4, 9, random_state=0).fit((users, items), ratings, callbacks=[CtrlC()])
+    assert model.interrupted_
+    assert model.n_epochs_ == 3
+    assert (model.item_factors_ == whole.item_factors_).all()
+
+
+def test_divergence_names_the_epoch_and_the_cure():
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch \d+: .*lower learning_rate"):
+        FunkSVD(4, 20, l2=0, l2_bias=0, learning_rate=50.0, random_state=0).fit(some()[:2], some()[2])
+
+
+def test_unknown_ids_fall_back_and_are_counted():
+    users, items, ratings = some()
+    model = FunkSVD(4, 3, random_state=0).fit((users, items), ratings)
+    with pytest.warns(UserWarning, match=r"100\.0% of the pairs"):
+        got = model.predict((np.array([1, 9999]), np.array([9999, 9999])))
+    bias = model.user_biases_[model.user_ids_ == 1][0]
+    np.testing.assert_allclose(got, [model.global_mean_ + bias, model.global_mean_], rtol=1e-6)
+    assert np.isnan(model.predict((np.array([9999]), np.array([1])), unknown="nan")).all()
+    with pytest.raises(ValueError, match="unknown to the model"):
+        model.predict((np.array([9999]), np.array([1])), unknown="raise")
+
+
+def test_repeated_pairs_train_in_any_row_order():
+    rng = np.random.default_rng(0)
+    users, items, ratings = rng.integers(0, 9, 4000), rng.integers(0, 5, 4000), rng.normal(3, 1, 4000)
+    order = rng.permutation(4000)
+    a = FunkSVD(4, 3, random_state=0).fit((users, items), ratings)
+    b = FunkSVD(4, 3, random_state=0).fit((users[order], items[order]), ratings[order])
+    assert (a.user_factors_ == b.user_factors_).all()
+
+
+@pytest.mark.parametrize("harm", ["cut", "foreign", "newer", "shape"])
+def test_damaged_model_files_are_refused(tmp_path, harm):
+    users, items, ratings = some()
+    path = tmp_path / "m.npz"
+    FunkSVD(4, 3, random_state=0).fit((users, items), ratings).save(path)
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif harm == "foreign":
+        path.write_text("not a model")
+    else:
+        with np.load(path) as file:
+            arrays = dict(file)
+        if harm == "newer":
+            arrays["meta"] = np.frombuffer(arrays["meta"].tobytes().replace(b'"format": 1', b'"format": 9'), np.uint8)
+        else:
+            arrays["user_biases"] = arrays["user_biases"][1:]
+        np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"is not a (whole )?funksvd model"):
+        load(path)
