@@ -442,7 +442,7 @@ def _encode(column):
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
+    encoded = column.dictionary_encode().combine_chunks()
     values = encoded.dictionary
     if pa.types.is_floating(values.type):
         values = pc.if_else(pc.is_nan(values), None, values)

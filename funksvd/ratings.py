@@ -11,7 +11,7 @@ import numpy as np
 from funksvd import _grid
 from funksvd.datasets import read_ratings, resolve_columns
 
-BAND_BYTES = 256 * 1024  # a gathered band's factors: half of the usual 512 KiB of L2
+BAND_BYTES = 512 * 1024  # a gathered band's factors, about an L2: its popular rows stay in there
 RUN_LENGTH = 8  # more bands shorten runs; below this the gain of the cache is lost
 BLOCK_RATINGS = 4096  # smaller blocks cost more in the schedule than in the kernel
 CHUNK = 1 << 20

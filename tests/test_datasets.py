@@ -81,7 +81,7 @@ def test_separator_can_be_given(write, sep):
 
 
 def test_detection_prefers_tab_then_double_colon_then_comma(write):
-    assert_ratings(read_ratings(write("a b,c d,e f\t2\t3\n")), ["a b,c d,e f"], [2], [3.0])
+    assert_ratings(read_ratings(write("a::b::c\t2\t3\n")), ["a::b::c"], [2], [3.0])
     assert_ratings(read_ratings(write("a,b,c::2::3\n")), ["a,b,c"], [2], [3.0])
     assert_ratings(read_ratings(write("a;b;c,2,3\n")), ["a;b;c"], [2], [3.0])
 
@@ -124,6 +124,11 @@ def test_blank_lines_are_ignored_also_at_both_ends(write):
 def test_quotes_hold_separators_line_ends_and_quotes(write):
     text = 'user,title,item,rating\n"a,1","two\nlines, ""quoted""",7,4\n"b ""2""",x,"8","2.5"\n'
     assert_ratings(read_ratings(write(text)), ["a,1", 'b "2"'], [7, 8], [4.0, 2.5])
+
+
+def test_line_ends_inside_quotes_are_kept(write):
+    assert_ratings(read_ratings(write('"a\r\nb","c\nd",3\r\n1,2,3\r\n'), sep=","),
+                   ["a\r\nb", "1"], ["c\nd", "2"], [3.0, 3.0])
 
 
 def test_quotes_mean_nothing_to_long_separators_and_white_space(write):
@@ -236,6 +241,11 @@ def test_names_that_cannot_be_guessed_are_listed(names, role, why):
     message = rf"^x.csv: cannot tell which column is the {role} \({why}\) of {listed}; pass {role}="
     with pytest.raises(ValueError, match=message):
         resolve_columns(names, None, None, None, "x.csv")
+
+
+def test_names_are_stripped(write):
+    path = write(" who , what,how much\n1,7,4\n20,8,2.5\n-3,7,1\n")
+    assert_ratings(read_ratings(path, user="who", item="what", rating="how much"), *THREE)
 
 
 def test_a_choice_settles_what_cannot_be_guessed():
@@ -443,6 +453,15 @@ def test_parquet_nulls_and_nans_are_bad_rows(write_parquet):
     assert_ratings(found, *THREE)
 
 
+def test_parquet_ratings_may_be_any_numbers(write_parquet):
+    pa = pytest.importorskip("pyarrow")
+    for kind in (pa.int8(), pa.uint64(), pa.float16(), pa.float64(), pa.decimal128(4, 1)):
+        path = write_parquet(user=[1, 2], item=[3, 4], rating=pa.array([1, 2], kind))
+        assert_ratings(read_ratings(path), [1, 2], [3, 4], [1.0, 2.0])
+    path = write_parquet(user=[1, 2], item=[3, 4], rating=[2**53 + 1, 2])
+    assert_ratings(read_ratings(path), [1, 2], [3, 4], [2.0**53, 2.0])
+
+
 @pytest.mark.parametrize("rating", [["1", "2"], [True, False]])
 def test_parquet_ratings_must_be_numbers(write_parquet, rating):
     with pytest.raises(ValueError, match=r"the rating column 'rating' holds (string|bool), not numbers"):
@@ -452,6 +471,11 @@ def test_parquet_ratings_must_be_numbers(write_parquet, rating):
 def test_parquet_that_cannot_be_used_is_named(write_parquet):
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file .*list"):
         read_ratings(write_parquet(user=[[1], [2]], item=[1, 2], rating=[1, 2]))
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = write_parquet(user=[1])
+    parquet.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["user", "user", "rating"]), path)
+    with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file .*2 times"):
+        read_ratings(path, user=0, item=1)
     path = write_parquet(user=[1, 2], item=[1, 2], rating=[1, 2])
     for argument in ({"sep": ","}, {"header": True}):
         with pytest.raises(ValueError, match="is a Parquet file; sep and header are for text"):
@@ -516,7 +540,7 @@ SLOW = {
     "odd number": "1,7,4\n20,8,1_0\n",
     "no number": "1,7,4\n20,8,\n",
     "long separator": "1::7::4\n20::8::2.5\n",
-    "runs of blanks": "1  7  4\n20 8 2.5\n",
+    "runs of blanks": "1 7 4 5\n20  8 2\n",
 }
 
 
