@@ -14,6 +14,7 @@ import numpy as np
 from funksvd.ratings import parallel
 
 PAIR_CHUNK = 1 << 18
+START_CHUNK = 1 << 14
 
 
 def _level():
@@ -90,20 +91,34 @@ class CpuEngine:
         self.seed, self.n_jobs = seed, n_jobs if len(grid) > 200_000 else 1
         self.mean = grid.total / len(grid)
         width = -(-n_factors // 8) * 8
-        rng = np.random.default_rng([seed, 1])
         self.run_factors = aligned(len(grid.run_codes), width, self.dtype)
         self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
         self.factors = aligned(len(grid.codes) + grid.n_bands, width, self.dtype)
         self.biases = np.zeros(len(self.factors), self.dtype)
         # Row of each position on the gathered side: every band ends with a spare row of zeros.
         self.rows = np.arange(len(grid.codes)) + np.repeat(np.arange(grid.n_bands), np.diff(grid.bands))
-        for factors, rows, codes, counts in (
-            (self.run_factors, slice(None), grid.run_codes, grid.run_counts),
-            (self.factors, self.rows, grid.codes, grid.counts),
+        for side, (factors, rows, codes, counts) in enumerate(
+            (
+                (self.run_factors, np.arange(len(grid.run_codes)), grid.run_codes, grid.run_counts),
+                (self.factors, self.rows, grid.codes, grid.counts),
+            )
         ):
-            start = rng.standard_normal((len(codes), n_factors), dtype=self.dtype) * self.dtype.type(init_std)
-            start[counts == 0] = 0  # rows without ratings stay at the mean
-            factors[rows, :n_factors] = start[codes]
+            self._start(side, factors, rows, codes, counts, init_std, n_jobs)
+
+    def _start(self, side, factors, rows, codes, counts, init_std, n_jobs):
+        """Random factors by code, in chunks with a generator of their own; rows without ratings stay at the mean."""
+        place = np.empty(len(codes), np.int64)
+        place[codes] = rows
+
+        def one(first):
+            part = slice(first, first + START_CHUNK)
+            rng = np.random.default_rng([self.seed, 1, side, first])
+            start = rng.standard_normal((len(place[part]), self.k), dtype=self.dtype)
+            start *= self.dtype.type(init_std)
+            start[counts[part] == 0] = 0
+            factors[place[part], : self.k] = start
+
+        parallel(one, range(0, len(codes), START_CHUNK), n_jobs)
 
     def epoch(self, epoch, learning_rate, l2, l2_bias):
         """One pass over all ratings; returns the mean squared error seen on the way."""

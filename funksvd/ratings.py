@@ -102,9 +102,7 @@ def table_and_keys(raw, name):
     if ids.dtype.kind == "i":
         low, high = int(ids.min()), int(ids.max())
         if high - low < max(16 * len(ids), 1 << 24):
-            counts = np.zeros(high - low + 1, np.int64)
-            _grid.count(ids, low, counts)
-            return IdTable(np.flatnonzero(counts) + low), ids
+            return IdTable(np.flatnonzero(count_keys(ids, low, high - low + 1, cpu_count())) + low), ids
         unique, codes = np.unique(ids, return_inverse=True)
         return IdTable(unique), codes.astype(np.int32)
     values = ids.tolist()
@@ -120,6 +118,18 @@ def table_and_keys(raw, name):
             unique = np.array(distinct)
     rank = {x: c for c, x in enumerate(distinct)}
     return IdTable(unique), np.fromiter(map(rank.__getitem__, values), np.int32, len(values))
+
+
+def count_keys(keys, base, span, n_jobs):
+    """How often each of `span` keys from `base` on occurs."""
+
+    def one(part):
+        out = np.zeros(span, np.int64)
+        _grid.count(keys[part], base, out)
+        return out
+
+    share = max(CHUNK, -(-len(keys) // n_jobs))
+    return sum(parallel(one, [slice(s, s + share) for s in range(0, len(keys), share)], n_jobs))
 
 
 @dataclass(frozen=True)
@@ -261,7 +271,7 @@ class Ratings:
         places = [self._place(0), self._place(1)]
         chunks = [slice(s, min(s + CHUNK * 4, n)) for s in range(0, n, CHUNK * 4)]
         if like is None:
-            side_counts = [self._count(side, places[side], chunks, n_jobs) for side in (0, 1)]
+            side_counts = [self._count(side, places[side], n_jobs) for side in (0, 1)]
             users_run = self._users_run(side_counts)
         else:
             users_run = like.users_run
@@ -332,19 +342,10 @@ class Ratings:
         return Grid(users_run, n_bands, *layout[0], *layout[1], *counts, block_start, block_runs, run_row, run_end,
                     index, rating, float(sum(total for _, total in sorted_blocks)))  # fmt: skip
 
-    def _count(self, side, place, chunks, n_jobs):
+    def _count(self, side, place, n_jobs):
         """Ratings of each code of a side."""
         base, lookup = place
-        keys = self._keys[side]
-
-        def one(part):
-            out = np.zeros(len(lookup), np.int64)
-            _grid.count(keys[part], base, out)
-            return out
-
-        share = max(1, -(-len(chunks) // n_jobs))
-        parts = [slice(c[0].start, c[-1].stop) for c in (chunks[s : s + share] for s in range(0, len(chunks), share))]
-        by_key = sum(parallel(one, parts, n_jobs))
+        by_key = count_keys(self._keys[side], base, len(lookup), n_jobs)
         known = lookup >= 0
         out = np.zeros(len(self._tables[side]), np.int64)
         out[lookup[known]] = by_key[known]
