@@ -97,14 +97,16 @@ def as_ids(raw, name):
 
 
 def table_and_keys(raw, name):
-    """The id table of raw ids, and integer keys with `keys - base` in the table's lookup."""
+    """The id table of raw ids, their integer keys (`keys - base` is a place in its lookup), and counts where at hand."""
     ids = as_ids(raw, name)
     if ids.dtype.kind == "i":
         low, high = int(ids.min()), int(ids.max())
         if high - low < max(16 * len(ids), 1 << 24):
-            return IdTable(np.flatnonzero(count_keys(ids, low, high - low + 1, cpu_count())) + low), ids
+            counts = count_keys(ids, low, high - low + 1, cpu_count())
+            present = np.flatnonzero(counts)
+            return IdTable(present + low), ids, counts[present]
         unique, codes = np.unique(ids, return_inverse=True)
-        return IdTable(unique), codes.astype(np.int32)
+        return IdTable(unique), codes.astype(np.int32), None
     values = ids.tolist()
     distinct = list(dict.fromkeys(values))
     try:
@@ -117,7 +119,7 @@ def table_and_keys(raw, name):
         if all(type(x) is str for x in distinct):
             unique = np.array(distinct)
     rank = {x: c for c, x in enumerate(distinct)}
-    return IdTable(unique), np.fromiter(map(rank.__getitem__, values), np.int32, len(values))
+    return IdTable(unique), np.fromiter(map(rank.__getitem__, values), np.int32, len(values)), None
 
 
 def count_keys(keys, base, span, n_jobs):
@@ -159,8 +161,9 @@ class Grid:
 class Ratings:
     """Encoded ratings. Make one with `from_arrays`, `from_frame`, `from_sparse` or `read`."""
 
-    def __init__(self, user_table, item_table, user_keys, item_keys, values):
+    def __init__(self, user_table, item_table, user_keys, item_keys, values, counts=(None, None)):
         self._tables, self._keys, self.values = (user_table, item_table), (user_keys, item_keys), values
+        self._counts = counts  # ratings of each code, where they are at hand
 
     def __len__(self):
         return len(self.values)
@@ -208,9 +211,9 @@ class Ratings:
         if not (np.isfinite(values.min()) and np.isfinite(values.max())):
             bad = np.flatnonzero(~np.isfinite(values))
             raise ValueError(f"{len(bad)} of {len(values)} ratings are NaN or infinite, the first at index {bad[0]}")
-        user_table, user_keys = table_and_keys(users, "user")
-        item_table, item_keys = table_and_keys(items, "item")
-        return cls(user_table, item_table, user_keys, item_keys, values)
+        user_table, user_keys, user_counts = table_and_keys(users, "user")
+        item_table, item_keys, item_counts = table_and_keys(items, "item")
+        return cls(user_table, item_table, user_keys, item_keys, values, (user_counts, item_counts))
 
     @classmethod
     def from_sparse(cls, matrix):
@@ -344,6 +347,8 @@ class Ratings:
 
     def _count(self, side, place, n_jobs):
         """Ratings of each code of a side."""
+        if self._counts[side] is not None:
+            return self._counts[side]
         base, lookup = place
         by_key = count_keys(self._keys[side], base, len(lookup), n_jobs)
         known = lookup >= 0
