@@ -235,12 +235,15 @@ class FunkSVD:
             raise ValueError(f"unknown must be 'mean', 'nan' or 'raise', got {unknown!r}")
         params = self._weights()
         raw = (X.user_ids[X.users], X.item_ids[X.items]) if isinstance(X, Ratings) else pairs_of(X)
-        users, items = (t.encode(r, name) for t, r, name in zip(self._tables, raw, ("user", "item"), strict=True))
+        n_jobs = self._threads()
+        users, items = (
+            t.encode(r, name, n_jobs) for t, r, name in zip(self._tables, raw, ("user", "item"), strict=True)
+        )
         if len(users) != len(items):
             raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
-        out = engines.predict(params, users, items, self._threads())
-        strange = (users < 0) | (items < 0)
-        if strange.any():
+        out = engines.predict(params, users, items, n_jobs)
+        if min(users.min(initial=0), items.min(initial=0)) < 0:
+            strange = (users < 0) | (items < 0)
             said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
             if unknown == "raise":
                 raise ValueError(f"{said}; unknown='mean' or 'nan' accepts them")

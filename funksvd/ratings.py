@@ -48,7 +48,7 @@ class IdTable:
     def __len__(self):
         return len(self.ids)
 
-    def encode(self, raw, name):
+    def encode(self, raw, name, n_jobs=1):
         """int32 codes of raw ids, -1 where an id is unknown. TypeError where they are of another kind."""
         raw = as_ids(raw, name)
         if len(raw) == 0:
@@ -61,7 +61,11 @@ class IdTable:
             return np.fromiter((get(x, -1) for x in raw.tolist()), np.int32, len(raw))
         out = np.empty(len(raw), np.int32)
         if self.lookup is not None:
-            _grid.look_up(raw, self.base, self.lookup, -1, out)
+
+            def one(part):
+                _grid.look_up(raw[part], self.base, self.lookup, -1, out[part])
+
+            parallel(one, [slice(s, s + CHUNK) for s in range(0, len(raw), CHUNK)], n_jobs)
             return out
         at = np.minimum(np.searchsorted(self.ids, raw), len(self.ids) - 1)
         return np.where(self.ids[at] == raw, at, -1).astype(np.int32)
