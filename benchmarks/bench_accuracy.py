@@ -16,8 +16,10 @@ from common import print_header, print_table
 
 # Chosen by validation inside the training ratings, never on the ratings reported here.
 TUNED = {
-    "ml-100k": {"n_factors": 128},
-    "goodbooks": {"n_factors": 128},
+    # Chosen on random splits other than those reported here: seeds 11 to 13, a fifth (ml-100k) or a tenth held out.
+    "ml-100k": {"n_factors": 1000, "n_epochs": 60, "learning_rate": 0.01, "learning_rate_decay": 0.02, "l2": 0.085,
+                "init_std": 0.02},
+    "goodbooks": {"n_factors": 256, "n_epochs": 60, "init_std": 0.03},
 }
 FOLD = 20_000
 SEEDS = (0, 1, 2)
