@@ -17,31 +17,36 @@ PAIR_CHUNK = 1 << 18
 START_CHUNK = 1 << 14
 
 
+LEVELS = {"baseline": 0, "v3": 3, "v4": 4}  # builds of the kernels, and the x86-64 level that each needs
+
+
+def levels():
+    """The builds that are there and that this CPU runs."""
+    runs = importlib.import_module("funksvd._sgd_float32").level()
+    return [
+        name
+        for name, needed in LEVELS.items()
+        if needed <= runs and (not needed or importlib.util.find_spec(f"funksvd._sgd_float32_{name}"))
+    ]
+
+
 def _level():
-    """The build of the kernels: FUNKSVD_ISA forces one; else v3 where the CPU runs it, else the baseline.
+    """The build to use: FUNKSVD_ISA forces one; else v3 where the CPU runs it, else the baseline.
 
     v4 is not taken by itself: measured on Zen 4 it was no faster than v3.
     """
-    base = importlib.import_module("funksvd._sgd_float32")
-    supported = {"baseline": 0, "v3": 3, "v4": 4}
     forced = os.environ.get("FUNKSVD_ISA")
-    if forced:
-        if forced not in supported:
-            raise ImportError(f"FUNKSVD_ISA must be one of {list(supported)}, got {forced!r}")
-        if supported[forced] > base.level():
-            raise ImportError(f"FUNKSVD_ISA={forced} but this CPU does not run x86-64-{forced}; unset it")
-        return forced
-    if base.level() >= 3 and importlib.util.find_spec("funksvd._sgd_float32_v3"):
-        return "v3"
-    return "baseline"
+    if forced and forced not in levels():
+        raise ImportError(f"FUNKSVD_ISA must be one of {levels()} on this CPU, got {forced!r}; or unset it")
+    return forced or ("v3" if "v3" in levels() else "baseline")
 
 
 LEVEL = _level()
 
 
-def kernels(dtype):
-    """The kernel module for a dtype on this CPU."""
-    suffix = "" if LEVEL == "baseline" else f"_{LEVEL}"
+def kernels(dtype, level=LEVEL):
+    """The kernel module for a dtype."""
+    suffix = "" if level == "baseline" else f"_{level}"
     return importlib.import_module(f"funksvd._sgd_{np.dtype(dtype).name}{suffix}")
 
 

@@ -153,28 +153,24 @@ class FunkSVD:
         listed = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         progress = {0: [], 1: [ProgressBar], 2: [EpochLines]}[int(verbose)]
         hooks = CallbackList([*listed, *(make() for make in progress)], self)
-        logs = {}
+        logs, before, epoch = {}, None, 0
         try:
             hooks.on_train_begin({})
             for epoch in range(self.n_epochs):
-                last = engine.snapshot()
-                try:
-                    logs = self._epoch(engine, check, epoch, hooks)
-                except KeyboardInterrupt:
-                    if self.n_epochs_ == epoch:  # in the middle of the epoch
-                        engine.restore(last)
-                    if not self.n_epochs_:
-                        raise
-                    self.interrupted_ = True
-                    warnings.warn(
-                        f"interrupted in epoch {epoch + 1}: the model is that after epoch {self.n_epochs_}", stacklevel=3
-                    )
-                    return
-                except FloatingPointError:
-                    engine.restore(last)
-                    raise
+                before = None
+                before = engine.snapshot()
+                logs = self._epoch(engine, check, epoch, hooks)
                 if self.stop_training:
                     return
+        except (KeyboardInterrupt, FloatingPointError) as error:
+            if before is not None and self.n_epochs_ == epoch:  # in the middle of an epoch
+                engine.restore(before)
+                for values in self.history_.values():
+                    del values[epoch:]
+            if not self.n_epochs_ or isinstance(error, FloatingPointError):
+                raise
+            self.interrupted_ = True
+            warnings.warn(f"interrupted in epoch {epoch + 1}: the model is that after epoch {self.n_epochs_}", stacklevel=3)
         finally:
             hooks.on_train_end(logs)
 

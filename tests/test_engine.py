@@ -1,9 +1,14 @@
+from unittest import mock
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from naive import block
 
+import funksvd.ratings as ratings_module
 from funksvd import Callback, FunkSVD, Ratings, load
-from funksvd.engine import CpuEngine, kernels
+from funksvd.engine import LEVEL, CpuEngine, kernels, levels
 
 
 def some(n=3000, n_users=80, n_items=50, seed=0):
@@ -11,10 +16,16 @@ def some(n=3000, n_users=80, n_items=50, seed=0):
     return rng.integers(0, n_users, n), rng.integers(0, n_items, n), rng.normal(3.5, 1, n)
 
 
+@pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("k", [1, 3, 8, 20, 32, 100, 257])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-4)])
-def test_kernel_equals_naive(k, dtype, tolerance):
-    grid = Ratings.from_arrays(*some()).grid(64, dtype)
+def test_kernel_equals_naive(k, dtype, tolerance, level):
+    grid = Ratings.from_arrays(*some(20_000)).grid(64, dtype)
+    assert grid.n_bands > 1
+    compare_with_naive(grid, k, dtype, tolerance, level)
+
+
+def compare_with_naive(grid, k, dtype, tolerance, level=LEVEL):
     engine = CpuEngine(grid, k, dtype=dtype)
     for b in range(grid.n_bands**2):
         y = b % grid.n_bands
@@ -24,11 +35,41 @@ def test_kernel_equals_naive(k, dtype, tolerance):
         fast = [engine.run_factors, engine.run_biases, engine.factors[rows], engine.biases[rows]]
         slow = [a.copy() for a in fast]
         data = (grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part], engine.mean)
-        got = kernels(dtype).block(*fast, *data, True, 0.02, 0.05, 0.01, 0.03)
+        got = kernels(dtype, level).block(*fast, *data, True, 0.02, 0.05, 0.01, 0.03)
         want = block(*slow, *data, 0.02, 0.05, 0.01, 0.03)
         assert got == pytest.approx(want, rel=tolerance)
         for a, c in zip(fast, slow, strict=True):
             np.testing.assert_allclose(a, c, rtol=tolerance, atol=tolerance)
+        assert (fast[2][-1] == 0).all()
+        assert (engine.run_factors[:, k:] == 0).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(2, 400), n_users=st.integers(1, 40), n_items=st.integers(1, 40), k=st.integers(1, 12),
+    seed=st.integers(0, 99), bands=st.integers(1, 5),
+)  # fmt: skip
+def test_any_shape_equals_naive(n, n_users, n_items, k, seed, bands):
+    """Repeated pairs, single rows and empty blocks among them; and the grid is the sorted ratings, each once."""
+    users, items, values = some(n, n_users, n_items, seed)
+    with mock.patch.object(ratings_module, "choose_bands", return_value=bands):
+        grid = Ratings.from_arrays(users, items, values).grid(32, np.float64)
+    compare_with_naive(grid, k, "float64", 1e-6)
+    found = []
+    for b in range(grid.n_bands**2):
+        x, y = divmod(b, grid.n_bands)
+        start = 0
+        for r in range(grid.block_runs[b], grid.block_runs[b + 1]):
+            assert grid.run_bands[x] <= grid.run_row[r] < grid.run_bands[x + 1]
+            part = slice(grid.block_start[b] + start, grid.block_start[b] + grid.run_end[r])
+            start = grid.run_end[r]
+            index = grid.index[part].astype(int)
+            assert (np.diff(index) > 0).all()  # no item twice in a run
+            run_code, codes = grid.run_codes[grid.run_row[r]], grid.codes[grid.bands[y] + index]
+            for code, value in zip(codes, grid.rating[part], strict=True):
+                found.append((run_code, code, value) if grid.users_run else (code, run_code, value))
+    user_codes, item_codes = (np.unique(a, return_inverse=True)[1] for a in (users, items))
+    assert sorted(found) == sorted(zip(user_codes, item_codes, values, strict=True))
 
 
 def test_same_bytes_for_any_threads_and_row_order(tmp_path):

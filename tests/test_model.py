@@ -1,0 +1,144 @@
+"""FunkSVD on what users bring: tables, matrices, odd ids, real ratings."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from funksvd import FunkSVD, Ratings, datasets
+
+DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
+
+
+def some(n=2000, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 60, n), rng.integers(0, 40, n), rng.normal(3.5, 1, n)
+
+
+def same(a, b):
+    return (a.user_factors_ == b.user_factors_).all() and (a.item_biases_ == b.item_biases_).all()
+
+
+def test_every_form_of_input_gives_the_same_model():
+    users, items, values = some()
+    # A sparse matrix adds up repeats: leave the first of each pair.
+    first = np.unique(users * 1000 + items, return_index=True)[1]
+    users, items, values = users[first], items[first], values[first]
+    want = FunkSVD(4, 3, random_state=0).fit((users, items), values)
+    forms = [((np.column_stack([users, items]), values)), (sparse.coo_matrix((values, (users, items))), None)]
+    columns = {"user": users, "item": items, "rating": values}
+    for library in ("pandas", "polars"):
+        forms.append((pytest.importorskip(library).DataFrame(columns), None))
+    forms.append((pytest.importorskip("pyarrow").table(columns), None))
+    forms.append((Ratings.from_arrays(users.astype(np.uint8), items.astype(float), values), None))
+    for X, y in forms:
+        assert same(FunkSVD(4, 3, random_state=0).fit(X, y), want)
+
+
+def test_predict_is_the_formula():
+    users, items, values = some()
+    for k in (1, 7, 20, 32):
+        m = FunkSVD(k, 3, random_state=0, dtype="float64").fit((users, items), values)
+        u, i = np.searchsorted(m.user_ids_, users), np.searchsorted(m.item_ids_, items)
+        want = m.global_mean_ + m.user_biases_[u] + m.item_biases_[i]
+        want = want + np.einsum("tk,tk->t", m.user_factors_[u], m.item_factors_[i])
+        np.testing.assert_allclose(m.predict((users, items)), want, rtol=1e-12)
+
+
+def test_huge_penalty_gives_the_mean():
+    users, items, values = some()
+    model = FunkSVD(4, 60, l2=50, l2_bias=50, learning_rate=0.002, learning_rate_decay=0, random_state=0)
+    model.fit((users, items), values)
+    np.testing.assert_allclose(model.predict((users, items)), values.mean(), atol=0.05)
+
+
+@pytest.mark.parametrize("make", [str, lambda x: uuid.UUID(int=int(x)), lambda x: int(x) * 10**15, lambda x: -int(x)])
+def test_ids_of_many_types(make):
+    users, items, values = some()
+    ids = np.array([make(u) for u in users])
+    model = FunkSVD(4, 3, random_state=0).fit((ids, items), values)
+    assert np.isfinite(model.predict((ids, items), unknown="raise")).all()
+    found, scores = model.recommend(ids[0], n=5, exclude=Ratings.from_arrays(ids, items, values))
+    assert not set(found.tolist()) & set(items[ids == ids[0]].tolist())
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_recommend_agrees_with_predict():
+    users, items, values = some()
+    model = FunkSVD(4, 5, random_state=0).fit((users, items), values)
+    found, scores = model.recommend(3, n=100)
+    assert sorted(found) == sorted(model.item_ids_)
+    np.testing.assert_array_equal(scores, model.predict((np.full(len(found), 3), found)))
+
+
+def test_validation_loss_is_the_prediction_error():
+    users, items, values = some()
+    train, held_out = Ratings.from_arrays(users, items, values).split(0.2, 3)
+    assert len(held_out) == 400
+    model = FunkSVD(4, 5, random_state=0).fit(train, validation_data=held_out)
+    assert model.evaluate(held_out)["rmse"] == pytest.approx(model.history_["val_rmse"][-1], rel=1e-5)
+
+
+def test_planted_ratings_are_found():
+    made = datasets.make_ratings(600, 400, 60_000, rank=4, noise=0.5, random_state=1)
+    model = FunkSVD(8, 60, random_state=0).fit((made.users, made.items), made.ratings, validation_split=0.1)
+    best = min(model.history_["val_rmse"])
+    biases = FunkSVD(1, 60, init_std=0, random_state=0).fit((made.users, made.items), made.ratings, validation_split=0.1)
+    assert made.noise < best < 0.5 * (made.noise + min(biases.history_["val_rmse"]))
+
+
+def test_sklearn_can_clone_and_search():
+    base = pytest.importorskip("sklearn.base")
+    model = FunkSVD(n_factors=3, l2=0.5)
+    assert base.clone(model).get_params() == model.get_params()
+    with pytest.raises(ValueError, match="unknown parameter 'lrate'"):
+        model.set_params(lrate=1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_returns_within_a_second():
+    code = (
+        "import warnings, numpy as np; warnings.simplefilter('always')\n"
+        "from funksvd import FunkSVD\n"
+        "rng = np.random.default_rng(0); n = 3_000_000\n"
+        "u, i, y = rng.integers(0, 50_000, n), rng.integers(0, 9_000, n), rng.normal(3, 1, n)\n"
+        "from funksvd import LambdaCallback\n"
+        "m = FunkSVD(64, 100_000, random_state=0)\n"
+        "m.fit((u, i), y, callbacks=[LambdaCallback(on_epoch_end=lambda e, logs: print(e, flush=True))])\n"
+        "print('usable', m.interrupted_, m.n_epochs_, m.predict((u[:1], i[:1])).shape)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for _ in range(3):
+        process.stdout.readline()
+    begun = time.perf_counter()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert time.perf_counter() - begun < 30  # a hang, not a speed
+    assert "usable True" in out, err
+    assert "interrupted in epoch" in err
+
+
+@needs_data
+def test_defaults_on_the_official_folds():
+    ratings = np.loadtxt(DATA / "ml-100k" / "u.data", dtype=np.int64)
+    errors = []
+    for fold in range(5):
+        test = np.zeros(len(ratings), bool)
+        test[20_000 * fold : 20_000 * (fold + 1)] = True
+        model = FunkSVD(random_state=0).fit(ratings[~test, :2], ratings[~test, 2])
+        errors.append(model.evaluate(ratings[test, :2], ratings[test, 2])["rmse"])
+    assert np.mean(errors) <= 0.918
+
+
+@needs_data
+def test_defaults_on_goodbooks():
+    train, test = Ratings.read(DATA / "goodbooks" / "ratings.csv.gz").split(0.1, 0)
+    assert FunkSVD(random_state=0).fit(train).evaluate(test)["rmse"] <= 0.823
