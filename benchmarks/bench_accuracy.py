@@ -22,7 +22,7 @@ TUNED = {
     "goodbooks": {"n_factors": 256, "n_epochs": 60, "init_std": 0.03},
 }
 FOLD = 20_000
-SEEDS = (0, 1, 2)
+SEEDS = (3, 4, 5)  # of splits on which nothing was chosen
 
 
 def movielens_folds(path):

@@ -130,6 +130,9 @@ def plot(path, by_ratings, by_factors):
             y = np.array([point[3] for point in points if point[2] == threads])
             (line,) = panel.loglog(x, y, "o-", label=f"{threads} thread{'s' * (threads > 1)}")
             panel.loglog(x, y[0] * x / x[0], ":", color=line.get_color(), linewidth=1)
+        if label == "factors":
+            panel.set_xticks(FACTORS, [str(k) for k in FACTORS])
+            panel.minorticks_off()
         panel.set_xlabel(label)
         panel.set_ylabel("seconds an epoch")
         panel.set_title(title)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import secrets
 import tempfile
 import time
 import warnings
 import zipfile
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from funksvd import engine as engines
-from funksvd.callbacks import CallbackList, EpochLines, ProgressBar
+from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
 from funksvd.ratings import IdTable, Ratings, cpu_count
 
 FORMAT = 1  # of the model file
@@ -58,10 +62,10 @@ class FunkSVD:
         self.rating_scale, self.n_jobs, self.device, self.dtype = rating_scale, n_jobs, device, dtype
         self.random_state, self.verbose = random_state, verbose
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
-    def set_params(self, **params):
+    def set_params(self, **params: Any) -> FunkSVD:
         for name, value in params.items():
             if name not in self.get_params():
                 raise ValueError(f"unknown parameter {name!r}; there are {', '.join(self.get_params())}")
@@ -103,7 +107,16 @@ class FunkSVD:
     def _threads(self):
         return cpu_count() if self.n_jobs == -1 else self.n_jobs
 
-    def fit(self, X, y=None, *, validation_split=0.0, validation_data=None, callbacks=None, verbose=None):
+    def fit(
+        self,
+        X: Any,
+        y: npt.ArrayLike | None = None,
+        *,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        verbose: int | None = None,
+    ) -> FunkSVD:
         """Train.
 
         Parameters
@@ -125,7 +138,7 @@ class FunkSVD:
         if not 0 <= validation_split < 1:
             raise ValueError(f"validation_split must be in [0, 1), got {validation_split}")
         ratings = as_ratings(X, y)
-        seed = np.random.SeedSequence().entropy % 2**63 if self.random_state is None else int(self.random_state)
+        seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         held_out = None
         if validation_data is not None:
             held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else validation_data
@@ -138,8 +151,10 @@ class FunkSVD:
         check = None if held_out is None else held_out.grid(0, dtype, seed, n_jobs, like=grid)
         engine = engines.CpuEngine(grid, self.n_factors, dtype=dtype, biased=self.biased, init_std=self.init_std,
                                    seed=seed, n_jobs=n_jobs)  # fmt: skip
-        self._tables, self._engine = ratings._tables, engine
-        self.stop_training, self.interrupted_, self.history_, self.n_epochs_ = False, False, {}, 0
+        self._tables = ratings._tables
+        self._engine: engines.CpuEngine | None = engine
+        self.history_: dict[str, list[float]] = {}
+        self.stop_training, self.interrupted_, self.n_epochs_ = False, False, 0
         self.setup_seconds_ = time.perf_counter() - started
         try:
             self._train(engine, check, callbacks, self.verbose if verbose is None else verbose)
@@ -222,7 +237,7 @@ class FunkSVD:
         keys = [ratings._tables[s].ids[c[known]] if ratings._raw(s) else c[known] for s, c in enumerate(codes)]
         return Ratings(*ratings._tables, *keys, held_out.values[known])
 
-    def predict(self, X, unknown="mean"):
+    def predict(self, X: Any, unknown: str = "mean") -> npt.NDArray[Any]:
         """Ratings for (users, items), an (n, 2) array or a `Ratings`.
 
         `unknown` ids: "mean" uses the mean and the known bias and warns once, "nan" gives NaN, "raise" raises.
@@ -254,7 +269,7 @@ class FunkSVD:
             raise ValueError("this FunkSVD is not fitted yet; call fit first")
         return self.get_weights()
 
-    def evaluate(self, X, y=None):
+    def evaluate(self, X: Any, y: npt.ArrayLike | None = None) -> dict[str, float]:
         """{"rmse", "mae", "n", "unknown": share of pairs with an unknown id} on ratings."""
         ratings = as_ratings(X, y)
         with warnings.catch_warnings():
@@ -264,12 +279,14 @@ class FunkSVD:
         return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error))), "n": len(error),
                 "unknown": float(unknown)}  # fmt: skip
 
-    def score(self, X, y=None):
+    def score(self, X: Any, y: npt.ArrayLike | None = None) -> float:
         """R^2, as scikit-learn's regressors."""
         ratings = as_ratings(X, y)
         return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(np.var(ratings.values))
 
-    def recommend(self, user, n=10, exclude=None):
+    def recommend(
+        self, user: Any, n: int = 10, exclude: Ratings | None = None
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         """(item ids, scores) of the n best items for one user id, best first, without the user's items in `exclude`."""
         params = self._weights()
         if n < 1:
@@ -287,7 +304,7 @@ class FunkSVD:
         best = best[scores[best] > -np.inf]
         return self._tables[1].ids[best], scores[best]
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as npz without pickle, to a temporary name first: an error leaves the old file whole."""
         params = self._weights()
         for table, name in zip(self._tables, ("user", "item"), strict=True):
@@ -312,7 +329,7 @@ class FunkSVD:
             raise
 
 
-def load(path):
+def load(path: str | os.PathLike[str]) -> FunkSVD:
     """A saved model. ValueError where the file is not one, damaged or of a newer version."""
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
@@ -349,7 +366,7 @@ def load(path):
 def pairs_of(X):
     """(users, items) of a pair of arrays or an (n, 2) array."""
     if isinstance(X, tuple) and len(X) == 2:
-        return np.asarray(X[0]), np.asarray(X[1])
+        return X
     X = np.asarray(X)
     if X.ndim != 2 or X.shape[1] != 2:
         raise ValueError(f"X must be (n, 2) or a tuple (users, items), got shape {X.shape}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from funksvd import _grid
 from funksvd.datasets import read_ratings, resolve_columns
@@ -85,6 +87,9 @@ def kind_of(ids):
 def as_ids(raw, name):
     """A 1-d array of ids: int32 or int64 where they are whole numbers, else str, bytes or objects."""
     ids = np.asarray(raw)
+    if ids.dtype.kind in "US" and ids is not raw and not all(isinstance(x, (str, bytes)) for x in raw):
+        ids = np.empty(len(raw), object)  # NumPy would have made text of the numbers among them
+        ids[:] = list(raw)
     if ids.ndim != 1:
         raise ValueError(f"{name} ids must be one-dimensional, got shape {ids.shape}")
     if ids.dtype.kind == "f":
@@ -196,7 +201,7 @@ class Ratings:
         return out
 
     @classmethod
-    def from_arrays(cls, users, items, ratings):
+    def from_arrays(cls, users: Any, items: Any, ratings: npt.ArrayLike) -> Ratings:
         """Ratings from three arrays of equal length. Integer arrays are used in place, not copied."""
         values = np.asarray(ratings)
         if values.dtype not in (np.float32, np.float64):
@@ -220,13 +225,15 @@ class Ratings:
         return cls(user_table, item_table, user_keys, item_keys, values, (user_counts, item_counts))
 
     @classmethod
-    def from_sparse(cls, matrix):
+    def from_sparse(cls, matrix: Any) -> Ratings:
         """Ratings from a SciPy sparse matrix: row numbers are user ids, columns item ids, stored values ratings."""
         coo = matrix.tocoo()
         return cls.from_arrays(coo.row, coo.col, coo.data)
 
     @classmethod
-    def from_frame(cls, frame, user=None, item=None, rating=None):
+    def from_frame(
+        cls, frame: Any, user: str | int | None = None, item: str | int | None = None, rating: str | int | None = None
+    ) -> Ratings:
         """Ratings from a table (pandas, polars, pyarrow) by column names; None finds well-known names."""
         try:
             import narwhals.stable.v1 as nw
@@ -242,11 +249,11 @@ class Ratings:
         return cls.from_arrays(*(table[name].to_numpy() for name in chosen))
 
     @classmethod
-    def read(cls, path, **options):
+    def read(cls, path: str | os.PathLike[str], **options: Any) -> Ratings:
         """Ratings from a file; options and errors as in `datasets.read_ratings`."""
         return cls.from_arrays(*read_ratings(path, **options))
 
-    def split(self, fraction, seed=0):
+    def split(self, fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
         """(train, held out): round(fraction * n) ratings, chosen by a hash of rating and seed, in any row order."""
         n = round(fraction * len(self))
         if not 0 < fraction < 1 or not 0 < n < len(self) - 1:

@@ -142,3 +142,9 @@ def test_defaults_on_the_official_folds():
 def test_defaults_on_goodbooks():
     train, test = Ratings.read(DATA / "goodbooks" / "ratings.csv.gz").split(0.1, 0)
     assert FunkSVD(random_state=0).fit(train).evaluate(test)["rmse"] <= 0.823
+
+
+def test_ids_of_mixed_types_stay_apart():
+    users, items = [1, "1", 2, "b", 2, 1], ["x"] * 6
+    model = FunkSVD(2, 3, random_state=0).fit((users, items), [1.0, 2, 3, 4, 5, 3])
+    assert {(type(x), x) for x in model.user_ids_} == {(int, 1), (str, "1"), (int, 2), (str, "b")}
