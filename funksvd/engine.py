@@ -102,6 +102,7 @@ class CpuEngine:
         self.biases = np.zeros(len(self.factors), self.dtype)
         # Row of each position on the gathered side: every band ends with a spare row of zeros.
         self.rows = np.arange(len(grid.codes)) + np.repeat(np.arange(grid.n_bands), np.diff(grid.bands))
+        self.places = [np.empty(len(c), np.int64) for c in (grid.run_codes, grid.codes)]  # row of each code
         for side, (factors, rows, codes, counts) in enumerate(
             (
                 (self.run_factors, np.arange(len(grid.run_codes)), grid.run_codes, grid.run_counts),
@@ -112,7 +113,7 @@ class CpuEngine:
 
     def _start(self, side, factors, rows, codes, counts, init_std, n_jobs):
         """Random factors by code, in chunks with a generator of their own; rows without ratings stay at the mean."""
-        place = np.empty(len(codes), np.int64)
+        place = self.places[side]
         place[codes] = rows
 
         def one(first):
@@ -131,9 +132,20 @@ class CpuEngine:
         rate["bias_rate"] = learning_rate if self.biased else 0.0
         return self._pass(self.grid, epoch, True, rate) / len(self.grid)
 
-    def evaluate(self, grid):
-        """Mean squared error on another grid with the same bands."""
-        return self._pass(grid, 0, False, {}) / len(grid)
+    def evaluate(self, grid, strange=None):
+        """Mean squared error on another grid with the same bands, and on (users, items, values) with unknown ids.
+
+        These, a code of -1, are predicted as `predict` does: by the mean and the known bias.
+        """
+        squares, n = self._pass(grid, 0, False, {}), len(grid)
+        if strange is not None:
+            users, items, values = strange
+            run, gathered = (users, items) if grid.users_run else (items, users)
+            sides = zip(self.places, (self.run_biases, self.biases), (run, gathered), strict=True)
+            b, c = (np.where(codes >= 0, biases[place[codes]], 0) for place, biases, codes in sides)
+            squares += float(np.sum((values - (self.mean + (b + c))) ** 2))
+            n += len(values)
+        return squares / n
 
     def _pass(self, grid, epoch, train, rate):
         kernel = kernels(self.dtype).block

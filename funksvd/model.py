@@ -144,11 +144,12 @@ class FunkSVD:
             held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else validation_data
         elif validation_split:
             ratings, held_out = ratings.split(validation_split, seed)
-        if held_out is not None and held_out._tables is not ratings._tables:
-            held_out = self._known(ratings, held_out)
         n_jobs, dtype = self._threads(), np.dtype(self.dtype)
         grid = ratings.grid(-(-self.n_factors // 8) * 8 * dtype.itemsize, dtype, seed, n_jobs)
-        check = None if held_out is None else held_out.grid(0, dtype, seed, n_jobs, like=grid)
+        check = None
+        if held_out is not None:
+            known, strange = held_out.like(ratings)
+            check = known.grid(0, dtype, seed, n_jobs, like=grid), strange
         engine = engines.CpuEngine(grid, self.n_factors, dtype=dtype, biased=self.biased, init_std=self.init_std,
                                    seed=seed, n_jobs=n_jobs)  # fmt: skip
         self._tables = ratings._tables
@@ -200,7 +201,7 @@ class FunkSVD:
             )
         logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": self.current_learning_rate}
         if check is not None:
-            logs["val_loss"] = engine.evaluate(check)
+            logs["val_loss"] = engine.evaluate(*check)
             logs["val_rmse"] = logs["val_loss"] ** 0.5
         logs["seconds"] = time.perf_counter() - begun
         for name, value in logs.items():
@@ -226,16 +227,6 @@ class FunkSVD:
         self.user_biases_, self.item_biases_ = params.user_biases, params.item_biases
         self.user_factors_, self.item_factors_ = params.user_factors, params.item_factors
         self.user_ids_, self.item_ids_ = (table.ids for table in self._tables)
-
-    def _known(self, ratings, held_out):
-        """Held-out ratings in the codes of the training ratings; those with an unknown id are left out."""
-        codes = [ratings._tables[s].encode(held_out._tables[s].ids[c], name)
-                 for s, c, name in ((0, held_out.users, "user"), (1, held_out.items, "item"))]  # fmt: skip
-        known = (codes[0] >= 0) & (codes[1] >= 0)
-        if not known.all():
-            warnings.warn(f"{np.mean(~known):.1%} of validation ratings have unknown ids and are left out", stacklevel=3)
-        keys = [ratings._tables[s].ids[c[known]] if ratings._raw(s) else c[known] for s, c in enumerate(codes)]
-        return Ratings(*ratings._tables, *keys, held_out.values[known])
 
     def predict(self, X: Any, unknown: str = "mean") -> npt.NDArray[Any]:
         """Ratings for (users, items), an (n, 2) array or a `Ratings`.

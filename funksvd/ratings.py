@@ -34,18 +34,16 @@ def parallel(function, arguments, n_jobs):
 class IdTable:
     """The sorted distinct ids of one side; a code is an id's position in it."""
 
-    def __init__(self, ids):
+    def __init__(self, ids, n_ratings=0):
         self.ids = ids
         self.kind = kind_of(ids)
         self.base, self.lookup = 0, None
-        if self.kind == "int" and len(ids):
-            span = int(ids[-1]) - int(ids[0]) + 1
-            if span <= max(16 * len(ids), 1 << 24):
-                self.base = int(ids[0])
-                self.lookup = np.full(span, -1, np.int32)
-                self.lookup[ids - self.base] = np.arange(len(ids), dtype=np.int32)
-        else:
+        if self.kind != "int":
             self.positions = {x: c for c, x in enumerate(ids.tolist())}
+        elif len(ids) and is_dense(int(ids[0]), int(ids[-1]), n_ratings):
+            self.base = int(ids[0])
+            self.lookup = np.full(int(ids[-1]) - self.base + 1, -1, np.int32)
+            self.lookup[ids - self.base] = np.arange(len(ids), dtype=np.int32)
 
     def __len__(self):
         return len(self.ids)
@@ -73,6 +71,11 @@ class IdTable:
         return np.where(self.ids[at] == raw, at, -1).astype(np.int32)
 
 
+def is_dense(low, high, n_ratings):
+    """Whether integer ids get a lookup table: it may take as much memory as a few copies of the ratings, or 64 MiB."""
+    return high - low < max(16 * n_ratings, 1 << 24)
+
+
 def kind_of(ids):
     if ids.dtype.kind in "iu":
         return "int"
@@ -96,8 +99,13 @@ def as_ids(raw, name):
         if not np.isfinite(ids).all() or (ids != np.floor(ids)).any():
             raise ValueError(f"{name} ids are floats that are not whole numbers; pass int or str ids")
         ids = ids.astype(np.int64)
-    if ids.dtype.kind == "O" and len(ids) and all(type(x) is int for x in ids.tolist()):
-        ids = ids.astype(np.int64)
+    try:
+        if ids.dtype.kind == "O" and len(ids) and all(type(x) is int for x in ids.tolist()):
+            ids = ids.astype(np.int64)
+        if ids.dtype == np.uint64 and len(ids) and ids.max() > np.iinfo(np.int64).max:
+            raise OverflowError
+    except OverflowError:
+        raise ValueError(f"{name} ids must fit 64 bits with a sign; pass larger ones as str") from None
     if ids.dtype.kind == "O" and any(x is None or x != x for x in ids.tolist()):
         raise ValueError(f"{name} ids hold missing values (None or NaN); drop these ratings first")
     if ids.dtype.kind in "iub" and ids.dtype not in (np.int32, np.int64):
@@ -110,10 +118,10 @@ def table_and_keys(raw, name):
     ids = as_ids(raw, name)
     if ids.dtype.kind == "i":
         low, high = int(ids.min()), int(ids.max())
-        if high - low < max(16 * len(ids), 1 << 24):
+        if is_dense(low, high, len(ids)):
             counts = count_keys(ids, low, high - low + 1, cpu_count())
             present = np.flatnonzero(counts)
-            return IdTable(present + low), ids, counts[present]
+            return IdTable(present + low, len(ids)), ids, counts[present]
         unique, codes = np.unique(ids, return_inverse=True)
         return IdTable(unique), codes.astype(np.int32), None
     values = ids.tolist()
@@ -185,14 +193,11 @@ class Ratings:
     items = property(lambda self: self._codes(1), doc="int32 codes of the items")
 
     def _place(self, side):
-        """(base, lookup) from a side's keys to codes."""
+        """(base, lookup) from a side's keys to codes: the keys are raw ids where these have a table, else codes."""
         table = self._tables[side]
-        if table.lookup is not None and self._keys[side].dtype.kind == "i" and self._raw(side):
+        if table.lookup is not None:
             return table.base, table.lookup
         return 0, np.arange(len(table), dtype=np.int32)
-
-    def _raw(self, side):
-        return self._tables[side].kind == "int" and self._tables[side].lookup is not None
 
     def _codes(self, side):
         base, lookup = self._place(side)
@@ -269,6 +274,21 @@ class Ratings:
             ties = ties[np.lexsort((self.values[ties], items[ties], users[ties]))]
             held[ties[:short]] = True
         return self._take(~held), self._take(held)
+
+    def like(self, other):
+        """(these ratings in the codes of `other`, those it cannot code as (users, items, values), a code of -1 unknown).
+
+        Both are independent of the order of the rows: the second is sorted.
+        """
+        if self._tables is other._tables:
+            return self, None
+        sides = zip(other._tables, self._tables, (self.users, self.items), ("user", "item"), strict=True)
+        codes = [theirs.encode(ours.ids, name)[c] for theirs, ours, c, name in sides]
+        known = (codes[0] >= 0) & (codes[1] >= 0)
+        keys = [t.ids[c[known]] if t.lookup is not None else c[known] for t, c in zip(other._tables, codes, strict=True)]
+        strange = [a[~known] for a in (*codes, self.values)]
+        order = np.lexsort(strange)
+        return Ratings(*other._tables, *keys, self.values[known]), tuple(a[order] for a in strange)
 
     def _take(self, mask):
         return Ratings(*self._tables, *(keys[mask] for keys in self._keys), self.values[mask])

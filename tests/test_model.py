@@ -148,3 +148,27 @@ def test_ids_of_mixed_types_stay_apart():
     users, items = [1, "1", 2, "b", 2, 1], ["x"] * 6
     model = FunkSVD(2, 3, random_state=0).fit((users, items), [1.0, 2, 3, 4, 5, 3])
     assert {(type(x), x) for x in model.user_ids_} == {(int, 1), (str, "1"), (int, 2), (str, "b")}
+
+
+def test_unknown_ids_in_validation_count_as_predict_does():
+    users, items, values = some()
+    known = (users < 50) & (items < 35)
+    for part in (slice(None), ~known):  # some, and nothing but unknown ids
+        model = FunkSVD(4, 5, random_state=0).fit(
+            (users[known], items[known]), values[known], validation_data=((users[part], items[part]), values[part])
+        )
+        want = model.evaluate((users[part], items[part]), values[part])
+        assert want["unknown"] > 0
+        assert model.history_["val_rmse"][-1] == pytest.approx(want["rmse"], rel=1e-5)
+
+
+def test_integer_ids_spread_wide_and_dense():
+    rng = np.random.default_rng(0)
+    for span in (1 << 23, 1 << 26, 1 << 40):
+        users, items = rng.choice(rng.integers(0, span, 50), 3000) - span // 2, rng.integers(0, 40, 3000)
+        ratings = Ratings.from_arrays(users, items, np.ones(3000) + rng.random(3000))
+        assert (ratings.user_ids[ratings.users] == users).all()
+        model = FunkSVD(3, 2, random_state=0).fit(ratings)
+        assert np.isfinite(model.predict((users, items), unknown="raise")).all()
+    with pytest.raises(ValueError, match="must fit 64 bits"):
+        Ratings.from_arrays([2**70, 1], [1, 2], [1.0, 2.0])
