@@ -8,9 +8,11 @@ import os
 import secrets
 import tempfile
 import time
+import uuid
 import warnings
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,14 @@ from funksvd.ratings import IdTable, Ratings, cpu_count
 
 FORMAT = 1  # of the model file
 RUNTIME = ("n_jobs", "verbose", "device")  # parameters that change no bit of the model, and are not saved
+
+
+# Id types that a file keeps beside int, str and bytes: how each becomes text and comes back.
+ID_TEXT: dict[str, tuple[Callable[..., str], Callable[[str], Any]]] = {
+    "UUID": (str, uuid.UUID),
+    "datetime": (datetime.isoformat, datetime.fromisoformat),
+    "date": (date.isoformat, date.fromisoformat),
+}
 
 
 class FunkSVD:
@@ -282,7 +292,7 @@ class FunkSVD:
         params = self._weights()
         if n < 1:
             raise ValueError(f"n must be >= 1, got {n}")
-        code = int(self._tables[0].encode(np.array([user]), "user")[0])
+        code = int(self._tables[0].encode([user], "user")[0])
         if code < 0:
             raise ValueError(f"user {user!r} is unknown to the model")
         items = np.arange(len(self._tables[1]), dtype=np.int32)
@@ -298,22 +308,26 @@ class FunkSVD:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as npz without pickle, to a temporary name first: an error leaves the old file whole."""
         params = self._weights()
+        ids = []
         for table, name in zip(self._tables, ("user", "item"), strict=True):
-            if table.ids.dtype.kind == "O":
-                raise TypeError(f"{name} ids of type {table.kind} cannot be saved; use int, str or bytes ids")
+            if table.ids.dtype.kind == "O" and table.kind not in ID_TEXT:
+                raise TypeError(
+                    f"{name} ids of type {table.kind} cannot be saved; use int, str, bytes or one of {', '.join(ID_TEXT)}"
+                )
+            ids.append(np.array([ID_TEXT[table.kind][0](x) for x in table.ids]) if table.kind in ID_TEXT else table.ids)
         kept = {k: v for k, v in self.get_params().items() if k not in RUNTIME}
         kept["dtype"] = str(np.dtype(self.dtype))
         history = {k: v for k, v in self.history_.items() if k != "seconds"}
-        meta = {"format": FORMAT, "params": kept, "history": history, "n_epochs": self.n_epochs_}
+        kinds = [table.kind for table in self._tables]
+        meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": self.n_epochs_}
         path = os.fspath(path)
         handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
                 np.savez(file, meta=np.frombuffer(json.dumps(meta, sort_keys=True, default=float).encode(), np.uint8),
-                         global_mean=np.float64(params.global_mean), user_ids=self._tables[0].ids,
-                         item_ids=self._tables[1].ids, user_biases=params.user_biases,
-                         item_biases=params.item_biases, user_factors=params.user_factors,
-                         item_factors=params.item_factors)  # fmt: skip
+                         global_mean=np.float64(params.global_mean), user_ids=ids[0], item_ids=ids[1],
+                         user_biases=params.user_biases, item_biases=params.item_biases,
+                         user_factors=params.user_factors, item_factors=params.item_factors)  # fmt: skip
             os.replace(temporary, path)
         except BaseException:
             os.unlink(temporary)
@@ -330,7 +344,10 @@ def load(path: str | os.PathLike[str]) -> FunkSVD:
         if version > FORMAT:
             raise ValueError(f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd")
         model = FunkSVD(**meta["params"])
-        users, items = IdTable(arrays.pop("user_ids")), IdTable(arrays.pop("item_ids"))
+        users, items = (
+            table_of(arrays.pop(name), kind)
+            for name, kind in zip(("user_ids", "item_ids"), meta["id_kinds"], strict=True)
+        )
         params = engines.Params(float(arrays.pop("global_mean")), **arrays)
         k = model.n_factors
         model._check_params()
@@ -352,6 +369,15 @@ def load(path: str | os.PathLike[str]) -> FunkSVD:
     model.interrupted_ = False
     model._adopt(params)
     return model
+
+
+def table_of(ids, kind):
+    """The id table of a file's array."""
+    if kind in ID_TEXT:
+        values = [ID_TEXT[kind][1](x) for x in ids.tolist()]
+        ids = np.empty(len(values), object)
+        ids[:] = values
+    return IdTable(ids)
 
 
 def pairs_of(X):

@@ -89,10 +89,11 @@ def kind_of(ids):
 
 def as_ids(raw, name):
     """A 1-d array of ids: int32 or int64 where they are whole numbers, else str, bytes or objects."""
-    ids = np.asarray(raw)
-    if ids.dtype.kind in "US" and ids is not raw and not all(isinstance(x, (str, bytes)) for x in raw):
-        ids = np.empty(len(raw), object)  # NumPy would have made text of the numbers among them
-        ids[:] = list(raw)
+    kinds = {type(x) for x in raw} if isinstance(raw, (list, tuple)) else set()
+    if all(issubclass(k, (int, float, np.number)) for k in kinds) or (len(kinds) == 1 and tuple not in kinds):
+        ids = np.asarray(raw)
+    else:  # NumPy would make text of numbers beside text, and rows of tuples
+        ids = np.fromiter(raw, object, len(raw))
     if ids.ndim != 1:
         raise ValueError(f"{name} ids must be one-dimensional, got shape {ids.shape}")
     if ids.dtype.kind == "f":

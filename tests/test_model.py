@@ -1,20 +1,23 @@
 """FunkSVD on what users bring: tables, matrices, odd ids, real ratings."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 import uuid
+from datetime import date, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import sparse
 
-from funksvd import FunkSVD, Ratings, datasets
+from funksvd import FunkSVD, Ratings, datasets, load
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
+DATE = lambda x: date(2000, 1, 1) + timedelta(int(x))  # noqa: E731
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
 
 
@@ -60,8 +63,8 @@ def test_huge_penalty_gives_the_mean():
     np.testing.assert_allclose(model.predict((users, items)), values.mean(), atol=0.05)
 
 
-@pytest.mark.parametrize("make", [str, lambda x: uuid.UUID(int=int(x)), lambda x: int(x) * 10**15, lambda x: -int(x)])
-def test_ids_of_many_types(make):
+@pytest.mark.parametrize("make", [str, lambda x: uuid.UUID(int=int(x)), lambda x: int(x) * 10**15, lambda x: -int(x), DATE])
+def test_ids_of_many_types(make, tmp_path):
     users, items, values = some()
     ids = np.array([make(u) for u in users])
     model = FunkSVD(4, 3, random_state=0).fit((ids, items), values)
@@ -69,6 +72,10 @@ def test_ids_of_many_types(make):
     found, scores = model.recommend(ids[0], n=5, exclude=Ratings.from_arrays(ids, items, values))
     assert not set(found.tolist()) & set(items[ids == ids[0]].tolist())
     assert (np.diff(scores) <= 0).all()
+    model.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    assert [type(x) for x in again.user_ids_] == [type(x) for x in model.user_ids_]
+    assert (again.predict((ids, items)) == model.predict((ids, items))).all()
 
 
 def test_recommend_agrees_with_predict():
@@ -172,3 +179,28 @@ def test_integer_ids_spread_wide_and_dense():
         assert np.isfinite(model.predict((users, items), unknown="raise")).all()
     with pytest.raises(ValueError, match="must fit 64 bits"):
         Ratings.from_arrays([2**70, 1], [1, 2], [1.0, 2.0])
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    users, items, values = some()
+    model = FunkSVD(4, 3, random_state=0).fit((users, items), values)
+    path = tmp_path / "m.npz"
+    model.save(path)
+    before = path.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half of a model")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="No space left"):
+        model.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m.npz"]
+
+
+def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
+    model = FunkSVD(2, 2, random_state=0).fit(([(1, 2), (3, 4), (1, 2)], [1, 2, 3]), [1.0, 2.0, 3.0])
+    with pytest.raises(TypeError, match="user ids of type tuple cannot be saved"):
+        model.save(tmp_path / "m.npz")
+    assert os.listdir(tmp_path) == []
