@@ -111,8 +111,8 @@ class FunkSVD:
         need("random_state", self.random_state is None or (whole(self.random_state) and self.random_state >= 0),
              "None or an int >= 0")  # fmt: skip
         scale = self.rating_scale
-        need("rating_scale", scale is None or (len(scale) == 2 and all(map(number, scale)) and scale[0] < scale[1]),
-             "None or (low, high)")  # fmt: skip
+        pair = isinstance(scale, (tuple, list)) and len(scale) == 2 and all(map(number, scale)) and scale[0] < scale[1]
+        need("rating_scale", scale is None or pair, "None or (low, high)")
 
     def _threads(self):
         return cpu_count() if self.n_jobs == -1 else self.n_jobs
@@ -147,6 +147,10 @@ class FunkSVD:
         self._check_params()
         if not 0 <= validation_split < 1:
             raise ValueError(f"validation_split must be in [0, 1), got {validation_split}")
+        if validation_split and validation_data is not None:
+            raise ValueError("give validation_split or validation_data, not both")
+        if verbose not in (None, 0, 1, 2):
+            raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
         ratings = as_ratings(X, y)
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         held_out = None
@@ -162,6 +166,7 @@ class FunkSVD:
             check = known.grid(0, dtype, seed, n_jobs, like=grid), strange
         engine = engines.CpuEngine(grid, self.n_factors, dtype=dtype, biased=self.biased, init_std=self.init_std,
                                    seed=seed, n_jobs=n_jobs)  # fmt: skip
+        self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
         self._tables = ratings._tables
         self._engine: engines.CpuEngine | None = engine
         self.history_: dict[str, list[float]] = {}

@@ -204,3 +204,53 @@ def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
     with pytest.raises(TypeError, match="user ids of type tuple cannot be saved"):
         model.save(tmp_path / "m.npz")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_factors", 5), ("n_epochs", 4), ("learning_rate", 0.03), ("learning_rate_decay", 0.1), ("l2", 0.2),
+        ("l2_bias", 0.2), ("biased", False), ("init_std", 0.2), ("rating_scale", (3, 4)), ("dtype", "float64"),
+        ("random_state", 1),
+    ],
+)  # fmt: skip
+def test_every_parameter_changes_the_result(name, value):
+    users, items, values = some()
+    base = FunkSVD(4, 3, random_state=0).fit((users, items), values)
+    other = FunkSVD(n_factors=4, n_epochs=3, random_state=0).set_params(**{name: value}).fit((users, items), values)
+    assert not np.array_equal(base.predict((users, items)), other.predict((users, items)))
+    assert set(base.get_params()) == {  # the list above, and what must change nothing
+        "n_factors", "n_epochs", "learning_rate", "learning_rate_decay", "l2", "l2_bias", "biased", "init_std",
+        "rating_scale", "dtype", "random_state", "solver", "device", "n_jobs", "verbose",
+    }  # fmt: skip
+
+
+def test_a_failed_refit_leaves_no_model_of_other_ids():
+    users, items, values = some()
+    model = FunkSVD(4, 3, random_state=0).fit((users, items), values)
+    with pytest.raises(FloatingPointError):
+        model.set_params(learning_rate=1e6).fit((users + 7, items), values)
+    with pytest.raises(ValueError, match="not fitted"):
+        model.predict((users, items))
+
+
+def test_malformed_input_is_named():
+    users, items, values = some()
+    for X, y, said in [
+        ((users, items), values[:-1], "equal lengths, got 2000, 2000, 1999"),
+        ((users[:0], items[:0]), values[:0], "at least 2 ratings are needed, got 0"),
+        ((users[:1], items[:1]), values[:1], "at least 2 ratings are needed, got 1"),
+        (np.zeros((5, 3)), np.ones(5), r"X must be \(n, 2\)"),
+        ((users, items), np.where(values > 4, np.inf, values), r"\d+ of 2000 ratings are NaN or infinite, the first at"),
+        ((users + 0.5, items), values, "user ids are floats that are not whole numbers"),
+        (([None, "a"], [1, 2]), [1, 2], "user ids hold missing values"),
+        ((users, items), None, "y is missing"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            FunkSVD().fit(X, y)
+    with pytest.raises(TypeError, match="ratings must be numbers"):
+        FunkSVD().fit((users[:2], items[:2]), ["good", "bad"])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lrate'"):
+        FunkSVD(lrate=1)
+    with pytest.raises(ValueError, match="not both"):
+        FunkSVD().fit((users, items), values, validation_split=0.1, validation_data=((users, items), values))
