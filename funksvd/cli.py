@@ -109,7 +109,8 @@ def _parser():
         "funksvd train ratings.csv -o movies.npz --n-factors 32 --rating-scale 1 5",
     )
     command.add_argument("file", metavar="FILE", help="ratings, one a line: user, item, rating")
-    command.add_argument("-o", "--output", metavar="MODEL", required=True, help="file for the model, such as movies.npz")
+    command.add_argument("-o", "--output", metavar="MODEL", default="funksvd-model.npz",
+                         help="file for the model (default: funksvd-model.npz)")
     _add_file_options(command)
     command.add_argument("--validation-split", type=float, default=0.1, metavar="SHARE",
                          help="share of the ratings to hold out; 0 holds out none and trains all epochs (default: 0.1)")
