@@ -39,7 +39,11 @@ cdef extern from *:
     #endif
     #endif
     #ifndef SHUFFLE  /* gcc before 12; a mask has lanes of the size of REAL's */
-    typedef __typeof__((vec){0} == (vec){0}) mask;
+    #if REAL_BYTES == 4
+    typedef int mask __attribute__((vector_size(VECTOR_BYTES)));
+    #else
+    typedef long long mask __attribute__((vector_size(VECTOR_BYTES)));
+    #endif
     #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
     #endif
 
