@@ -35,16 +35,14 @@ def count(const key_t[:] keys, int64_t base, int64_t[::1] counts):
             counts[keys[t] - base] += 1
 
 
-def look_up(const key_t[:] keys, int64_t base, const int32_t[::1] table, int32_t otherwise, int32_t[::1] out):
-    """out = table[keys - base], or `otherwise` where that is outside the table or negative."""
+def look_up(const key_t[:] keys, int64_t base, const int32_t[::1] table, int32_t[::1] out):
+    """out = table[keys - base], or -1 where that is outside the table."""
     cdef Py_ssize_t t
     cdef int64_t k
-    cdef int32_t code
     with nogil:
         for t in range(keys.shape[0]):
             k = keys[t] - base
-            code = table[k] if 0 <= k < table.shape[0] else -1
-            out[t] = code if code >= 0 else otherwise
+            out[t] = table[k] if 0 <= k < table.shape[0] else -1
 
 
 cdef inline uint64_t mix(uint64_t x) noexcept nogil:
@@ -60,6 +58,7 @@ def hash_ratings(const int32_t[::1] users, const int32_t[::1] items, const value
     cdef Py_ssize_t t
     cdef uint64_t bits
     cdef double v
+    seed = mix(seed + 1)  # far apart for neighbouring seeds
     with nogil:
         for t in range(users.shape[0]):
             v = values[t]

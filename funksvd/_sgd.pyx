@@ -359,9 +359,9 @@ cdef inline real dot(Py_ssize_t k, const real* p, const real* q) noexcept nogil:
     cdef loose_vec s
     cdef real total = 0
     if whole:
-        s = (<loose_vec*>p)[0] * (<loose_vec*>q)[0]
+        s = (<const loose_vec*>p)[0] * (<const loose_vec*>q)[0]
         for f in range(1, whole / LANES):
-            s += (<loose_vec*>p)[f] * (<loose_vec*>q)[f]
+            s += (<const loose_vec*>p)[f] * (<const loose_vec*>q)[f]
         total = lane_sum(s)
     for f in range(whole, k):
         total += p[f] * q[f]
@@ -369,15 +369,15 @@ cdef inline real dot(Py_ssize_t k, const real* p, const real* q) noexcept nogil:
 
 
 def predict(
-    real[:, ::1] user_factors, const real[::1] user_biases, real[:, ::1] item_factors, const real[::1] item_biases,
-    double mean, const int32_t[::1] users, const int32_t[::1] items, real[::1] out,
+    const real[:, ::1] user_factors, const real[::1] user_biases, const real[:, ::1] item_factors,
+    const real[::1] item_biases, double mean, const int32_t[::1] users, const int32_t[::1] items, real[::1] out,
 ):
     """out[t] = the prediction for codes (users[t], items[t]); a code of -1 is an unknown id: bias 0 and no factors."""
     cdef Py_ssize_t t, ahead, k = user_factors.shape[1], count = users.shape[0]
     cdef int32_t u, i
     cdef real bu, bi, s
-    cdef real* P = &user_factors[0, 0]
-    cdef real* Q = &item_factors[0, 0]
+    cdef const real* P = &user_factors[0, 0]
+    cdef const real* Q = &item_factors[0, 0]
     with nogil:
         for t in range(count):
             # The rows of pairs to come travel from memory meanwhile; a wrong address (code -1) is harmless.

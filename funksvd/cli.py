@@ -19,6 +19,7 @@ import numpy as np
 
 import funksvd
 from funksvd import EarlyStopping, FunkSVD, Ratings, datasets, load, show_config
+from funksvd.model import replacing
 
 __all__ = ["main"]
 
@@ -267,15 +268,8 @@ def _train(args):
          f"from {args.file} in {time.perf_counter() - start:.1f} s.")
 
     validated = args.validation_split != 0
-    callbacks = [stopping] if validated else []
-    try:
-        model.fit(ratings, validation_split=args.validation_split, callbacks=callbacks, verbose=2)
-        interrupted = model.interrupted_
-    except KeyboardInterrupt:  # between two epochs
-        if not getattr(model, "n_epochs_", 0):
-            raise
-        interrupted = True
-    if interrupted:
+    model.fit(ratings, validation_split=args.validation_split, callbacks=[stopping] if validated else [], verbose=2)
+    if model.interrupted_:
         _say(f"Stopped by Ctrl-C after {_count(model.n_epochs_, 'epoch')}; saving what was learned.")
     if validated:
         best = stopping.best_epoch
@@ -284,7 +278,7 @@ def _train(args):
     else:
         _say(f"Training RMSE {model.history_['rmse'][-1]:.4f} in the last epoch; nothing was held out.")
     _save(model, args.output)
-    return 130 if interrupted else 0
+    return 130 if model.interrupted_ else 0
 
 
 def _evaluate(args):
@@ -306,15 +300,8 @@ def _predict(args):
     if args.output is None:
         _write_csv(sys.stdout, rows)
         return
-    target = os.path.realpath(args.output)
-    temporary = f"{target}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
-            _write_csv(file, rows)
-        os.replace(temporary, target)
-    finally:
-        if os.path.exists(temporary):
-            os.remove(temporary)
+    with replacing(args.output, "w", newline="", encoding="utf-8") as file:
+        _write_csv(file, rows)
     _say(f"Wrote {len(predictions):,} predictions to {args.output}.")
 
 

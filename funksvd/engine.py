@@ -209,6 +209,11 @@ def run_blocks(order, n_bands, work, n_jobs):
     ready, left = threading.Condition(), iter(order)
     rows, columns, stopped = [0] * n_bands, [0] * n_bands, []
 
+    def stop():
+        with ready:
+            stopped.append(True)
+            ready.notify_all()
+
     def worker():
         try:
             while True:
@@ -227,9 +232,7 @@ def run_blocks(order, n_bands, work, n_jobs):
                     columns[y] += 1
                     ready.notify_all()
         except BaseException:
-            with ready:
-                stopped.append(True)
-                ready.notify_all()
+            stop()
             raise
 
     with ThreadPoolExecutor(n_jobs) as pool:
@@ -238,7 +241,5 @@ def run_blocks(order, n_bands, work, n_jobs):
             for future in futures:
                 future.result()
         except BaseException:
-            with ready:
-                stopped.append(True)
-                ready.notify_all()
+            stop()
             raise

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
 import os
 import secrets
-import tempfile
 import time
 import uuid
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Any
@@ -25,6 +26,9 @@ from funksvd.ratings import IdTable, Ratings, cpu_count
 FORMAT = 1  # of the model file
 RUNTIME = ("n_jobs", "verbose", "device")  # parameters that change no bit of the model, and are not saved
 
+# What NumPy, zipfile, zlib and json raise on bytes that are no whole model.
+UNREADABLE = (ValueError, LookupError, TypeError, EOFError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
+              zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 # Id types that a file keeps beside int, str and bytes: how each becomes text and comes back.
 ID_TEXT: dict[str, tuple[Callable[..., str], Callable[[str], Any]]] = {
@@ -155,7 +159,7 @@ class FunkSVD:
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         held_out = None
         if validation_data is not None:
-            held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else validation_data
+            held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else as_ratings(validation_data)
         elif validation_split:
             ratings, held_out = ratings.split(validation_split, seed)
         n_jobs, dtype = self._threads(), np.dtype(self.dtype)
@@ -193,12 +197,12 @@ class FunkSVD:
                 logs = self._epoch(engine, check, epoch, hooks)
                 if self.stop_training:
                     return
-        except (KeyboardInterrupt, FloatingPointError) as error:
+        except BaseException as error:
             if before is not None and self.n_epochs_ == epoch:  # in the middle of an epoch
                 engine.restore(before)
                 for values in self.history_.values():
                     del values[epoch:]
-            if not self.n_epochs_ or isinstance(error, FloatingPointError):
+            if not self.n_epochs_ or not isinstance(error, KeyboardInterrupt):
                 raise
             self.interrupted_ = True
             warnings.warn(f"interrupted in epoch {epoch + 1}: the model is that after epoch {self.n_epochs_}", stacklevel=3)
@@ -250,17 +254,8 @@ class FunkSVD:
         """
         if unknown not in ("mean", "nan", "raise"):
             raise ValueError(f"unknown must be 'mean', 'nan' or 'raise', got {unknown!r}")
-        params = self._weights()
-        raw = (X.user_ids[X.users], X.item_ids[X.items]) if isinstance(X, Ratings) else pairs_of(X)
-        n_jobs = self._threads()
-        users, items = (
-            t.encode(r, name, n_jobs) for t, r, name in zip(self._tables, raw, ("user", "item"), strict=True)
-        )
-        if len(users) != len(items):
-            raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
-        out = engines.predict(params, users, items, n_jobs)
-        if min(users.min(initial=0), items.min(initial=0)) < 0:
-            strange = (users < 0) | (items < 0)
+        out, strange = self._predict(X)
+        if strange.any():
             said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
             if unknown == "raise":
                 raise ValueError(f"{said}; unknown='mean' or 'nan' accepts them")
@@ -268,7 +263,23 @@ class FunkSVD:
                 out[strange] = np.nan
             else:
                 warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=2)
-        return out if self.rating_scale is None else np.clip(out, *self.rating_scale)
+        return out
+
+    def _predict(self, X):
+        """(predictions, which pairs have an unknown id)."""
+        params, n_jobs = self._weights(), self._threads()
+        if isinstance(X, Ratings):
+            users, items = X.codes_in(self._tables)
+        else:
+            sides = zip(self._tables, pairs_of(X), ("user", "item"), strict=True)
+            users, items = (table.encode(raw, name, n_jobs) for table, raw, name in sides)
+        if len(users) != len(items):
+            raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
+        out = engines.predict(params, users, items, n_jobs)
+        return self._clipped(out), np.minimum(users, items) < 0
+
+    def _clipped(self, ratings):
+        return ratings if self.rating_scale is None else np.clip(ratings, *self.rating_scale)
 
     def _weights(self):
         if getattr(self, "_engine", None) is None and not hasattr(self, "_params"):
@@ -278,12 +289,10 @@ class FunkSVD:
     def evaluate(self, X: Any, y: npt.ArrayLike | None = None) -> dict[str, float]:
         """{"rmse", "mae", "n", "unknown": share of pairs with an unknown id} on ratings."""
         ratings = as_ratings(X, y)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            error = ratings.values - self.predict(ratings).astype(np.float64)
-        unknown = np.isnan(self.predict(ratings, unknown="nan")).mean()
+        predicted, strange = self._predict(ratings)
+        error = ratings.values - predicted.astype(np.float64)
         return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error))), "n": len(error),
-                "unknown": float(unknown)}  # fmt: skip
+                "unknown": float(strange.mean())}  # fmt: skip
 
     def score(self, X: Any, y: npt.ArrayLike | None = None) -> float:
         """R^2, as scikit-learn's regressors."""
@@ -303,12 +312,11 @@ class FunkSVD:
         items = np.arange(len(self._tables[1]), dtype=np.int32)
         scores = engines.predict(params, np.full(len(items), code, np.int32), items)
         if exclude is not None:
-            seen = exclude.item_ids[exclude.items[exclude.user_ids[exclude.users] == user]]
-            codes = self._tables[1].encode(seen, "item")
-            scores[codes[codes >= 0]] = -np.inf
+            users, codes = exclude.codes_in(self._tables)
+            scores[codes[(users == code) & (codes >= 0)]] = -np.inf
         best = np.lexsort((items, -scores))[:n]
         best = best[scores[best] > -np.inf]
-        return self._tables[1].ids[best], scores[best]
+        return self._tables[1].ids[best], self._clipped(scores[best])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as npz without pickle, to a temporary name first: an error leaves the old file whole."""
@@ -325,18 +333,25 @@ class FunkSVD:
         history = {k: v for k, v in self.history_.items() if k != "seconds"}
         kinds = [table.kind for table in self._tables]
         meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": self.n_epochs_}
-        path = os.fspath(path)
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(path) or ".", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, meta=np.frombuffer(json.dumps(meta, sort_keys=True, default=float).encode(), np.uint8),
-                         global_mean=np.float64(params.global_mean), user_ids=ids[0], item_ids=ids[1],
-                         user_biases=params.user_biases, item_biases=params.item_biases,
-                         user_factors=params.user_factors, item_factors=params.item_factors)  # fmt: skip
-            os.replace(temporary, path)
-        except BaseException:
+        with replacing(path) as file:
+            np.savez(file, meta=np.frombuffer(json.dumps(meta, sort_keys=True, default=float).encode(), np.uint8),
+                     global_mean=np.float64(params.global_mean), user_ids=ids[0], item_ids=ids[1],
+                     user_biases=params.user_biases, item_biases=params.item_biases,
+                     user_factors=params.user_factors, item_factors=params.item_factors)  # fmt: skip
+
+
+@contextlib.contextmanager
+def replacing(path, mode="wb", **options):
+    """A file that takes the place of `path` when all of it is written; after an error the old one is still there."""
+    target = os.path.realpath(path)
+    temporary = f"{target}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, mode, **options) as file:
+            yield file
+        os.replace(temporary, target)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
-            raise
 
 
 def load(path: str | os.PathLike[str]) -> FunkSVD:
@@ -368,7 +383,7 @@ def load(path: str | os.PathLike[str]) -> FunkSVD:
         if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
             raise
         raise ValueError(f"{path} is not a funksvd model: {error}") from error
-    except (ValueError, KeyError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
     model._tables, model.history_, model.n_epochs_ = (users, items), meta["history"], meta["n_epochs"]
     model.interrupted_ = False

@@ -63,7 +63,7 @@ class IdTable:
         if self.lookup is not None:
 
             def one(part):
-                _grid.look_up(raw[part], self.base, self.lookup, -1, out[part])
+                _grid.look_up(raw[part], self.base, self.lookup, out[part])
 
             parallel(one, [slice(s, s + CHUNK) for s in range(0, len(raw), CHUNK)], n_jobs)
             return out
@@ -96,6 +96,11 @@ def as_ids(raw, name):
         ids = np.fromiter(raw, object, len(raw))
     if ids.ndim != 1:
         raise ValueError(f"{name} ids must be one-dimensional, got shape {ids.shape}")
+    if ids.dtype.kind == "M":  # NumPy gives nanoseconds back as bare integers
+        micro = ids.astype("M8[us]")
+        if (micro.astype(ids.dtype) != ids)[~np.isnat(ids)].any():
+            raise ValueError(f"{name} ids are times finer than a microsecond; pass them as int or str")
+        ids = micro.astype(object)
     if ids.dtype.kind == "f":
         if not np.isfinite(ids).all() or (ids != np.floor(ids)).any():
             raise ValueError(f"{name} ids are floats that are not whole numbers; pass int or str ids")
@@ -203,7 +208,7 @@ class Ratings:
     def _codes(self, side):
         base, lookup = self._place(side)
         out = np.empty(len(self), np.int32)
-        _grid.look_up(self._keys[side], base, lookup, -1, out)
+        _grid.look_up(self._keys[side], base, lookup, out)
         return out
 
     @classmethod
@@ -276,6 +281,11 @@ class Ratings:
             held[ties[:short]] = True
         return self._take(~held), self._take(held)
 
+    def codes_in(self, tables):
+        """(user codes, item codes) in other id tables, -1 where these do not know an id."""
+        sides = zip(tables, self._tables, (self.users, self.items), ("user", "item"), strict=True)
+        return tuple(theirs.encode(ours.ids, name)[codes] for theirs, ours, codes, name in sides)
+
     def like(self, other):
         """(these ratings in the codes of `other`, those it cannot code as (users, items, values), a code of -1 unknown).
 
@@ -283,8 +293,7 @@ class Ratings:
         """
         if self._tables is other._tables:
             return self, None
-        sides = zip(other._tables, self._tables, (self.users, self.items), ("user", "item"), strict=True)
-        codes = [theirs.encode(ours.ids, name)[c] for theirs, ours, c, name in sides]
+        codes = self.codes_in(other._tables)
         known = (codes[0] >= 0) & (codes[1] >= 0)
         keys = [t.ids[c[known]] if t.lookup is not None else c[known] for t, c in zip(other._tables, codes, strict=True)]
         strange = [a[~known] for a in (*codes, self.values)]
@@ -297,7 +306,7 @@ class Ratings:
     def grid(self, row_bytes, dtype=np.float32, seed=0, n_jobs=1, like=None):
         """The block grid: B x B blocks of which those that share no band can be worked on at once.
 
-        The side with fewer ids is gathered; a band of its factors (`row_bytes` a row) fits in half of L2 and 16-bit
+        The side with fewer ids is gathered; a band of its factors (`row_bytes` a row) is about an L2 and fits 16-bit
         indices. Bands hold about equal numbers of ratings, their members shuffled by `seed`. The grid is a function
         of the set of ratings and the seed: neither `n_jobs` nor the order of the rows changes a bit.
         `like` takes the bands of another grid (for a validation set); codes it does not hold must not occur.

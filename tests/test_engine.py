@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from naive import block
 
 import funksvd.ratings as ratings_module
-from funksvd import Callback, FunkSVD, Ratings, load
+from funksvd import Callback, FunkSVD, Ratings, _grid, load
 from funksvd.engine import LEVEL, CpuEngine, kernels, levels
 
 
@@ -189,3 +189,18 @@ def test_damaged_model_files_are_refused(tmp_path, harm):
         np.savez(path, **arrays)
     with pytest.raises(ValueError, match=r"is not a (whole )?funksvd model"):
         load(path)
+
+
+@pytest.mark.parametrize(("n", "n_bands", "most"), [(50, 4, 50), (50, 4, 13), (51, 4, 13), (7, 7, 1), (9, 2, 5)])
+def test_bands_are_those_of_longest_processing_time(n, n_bands, most):
+    rng = np.random.default_rng(n)
+    counts = np.sort(rng.integers(0, 30, n))[::-1].copy()
+    band = np.empty(n, np.int32)
+    _grid.assign_bands(counts, np.arange(n), n_bands, most, band)
+    load, size = np.zeros(n_bands, int), np.zeros(n_bands, int)
+    for row in range(n):
+        free = [b for b in range(n_bands) if size[b] < most]
+        want = min(free, key=lambda b: (load[b], b))
+        assert band[row] == want
+        load[want] += counts[row]
+        size[want] += 1

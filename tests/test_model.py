@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from funksvd import FunkSVD, Ratings, datasets, load
+from funksvd import FunkSVD, LambdaCallback, Ratings, datasets, load
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
 DATE = lambda x: date(2000, 1, 1) + timedelta(int(x))  # noqa: E731
@@ -254,3 +254,68 @@ def test_malformed_input_is_named():
         FunkSVD(lrate=1)
     with pytest.raises(ValueError, match="not both"):
         FunkSVD().fit((users, items), values, validation_split=0.1, validation_data=((users, items), values))
+
+
+def test_any_damage_to_a_file_is_one_error(tmp_path):
+    """Bytes flipped, cut out or added anywhere: the model comes back equal, or ValueError; nothing else."""
+    users, items, values = some()
+    model = FunkSVD(4, 3, random_state=0).fit((users.astype(str), items), values)
+    path = tmp_path / "m.npz"
+    model.save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(400):
+        harmed, at = bytearray(whole), int(rng.integers(len(whole)))
+        kind = rng.integers(3)
+        if kind == 0:
+            harmed[at] ^= int(rng.integers(1, 256))
+        elif kind == 1:
+            del harmed[at : at + int(rng.integers(1, 50))]
+        else:
+            harmed[at:at] = rng.bytes(5)
+        path.write_bytes(harmed)
+        try:
+            again = load(path)
+        except ValueError as error:
+            refused += str(path) in str(error)
+        else:
+            assert (again.item_factors_ == model.item_factors_).all()
+    assert refused > 300
+
+
+def test_a_failing_callback_leaves_the_last_whole_epoch():
+    users, items, values = some()
+    whole = FunkSVD(4, 2, random_state=0).fit((users, items), values)
+
+    def fail(epoch, logs):
+        if epoch == 1:
+            raise RuntimeError("mine")
+
+    model = FunkSVD(4, 9, random_state=0)
+    with pytest.raises(RuntimeError, match="mine"):
+        model.fit((users, items), values, callbacks=LambdaCallback(on_epoch_end=fail))
+    assert model.n_epochs_ == 2
+    assert (model.item_factors_ == whole.item_factors_).all()
+
+
+def test_times_as_ids():
+    users, items, values = some()
+    days = np.datetime64("2000-01-01") + users
+    model = FunkSVD(2, 2, random_state=0).fit((days.astype("M8[ns]"), items), values)
+    assert np.isfinite(model.predict((days.astype("M8[ns]"), items), unknown="raise")).all()
+    with pytest.raises(ValueError, match="finer than a microsecond"):
+        Ratings.from_arrays(users.astype("M8[ns]") + np.timedelta64(1, "ns"), items, values)
+
+
+def test_splits_of_neighbouring_seeds_differ_and_ignore_row_order():
+    users, items, values = some()
+    ratings, order = Ratings.from_arrays(users, items, values), np.random.default_rng(1).permutation(len(users))
+    shuffled = Ratings.from_arrays(users[order], items[order], values[order])
+
+    def held_out(ratings, seed):
+        part = ratings.split(0.1, seed)[1]
+        return set(zip(part.users.tolist(), part.items.tolist(), part.values.tolist(), strict=True))
+
+    assert held_out(ratings, 0) == held_out(shuffled, 0)
+    assert len(held_out(ratings, 0) & held_out(ratings, 1)) < 50  # 20 by chance
