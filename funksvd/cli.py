@@ -13,7 +13,6 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
-from itertools import chain
 
 import numpy as np
 
@@ -24,8 +23,6 @@ from funksvd.model import replacing
 __all__ = ["main"]
 
 _COLUMNS = ("user", "item", "rating")
-_ITEM_NAMES = ("item_id", "id")
-_TITLE_NAMES = ("title", "name")
 _PARAMETER_HELP = {
     "n_factors": "factors of each user and item",
     "n_epochs": "passes over the ratings, at most",
@@ -294,7 +291,9 @@ def _predict(args):
     if args.output is not None:
         _check_output(args.output)
     model = load(args.model)
-    users, items = _typed(model, args.file, *_read_pairs(args))
+    pairs = datasets.read_pairs(args.file, user=args.user_column, item=args.item_column, sep=args.sep, header=args.header,
+                                on_bad_lines=args.on_bad_lines)
+    users, items = _typed(model, args.file, *pairs)
     predictions = model.predict((users, items), unknown=args.unknown)
     rows = zip(users.tolist(), items.tolist(), map("{:.6g}".format, predictions.tolist()), strict=True)
     if args.output is None:
@@ -310,7 +309,7 @@ def _recommend(args):
         raise ValueError(f"-n must be 1 or more, got {args.n}")
     model = load(args.model)
     user = _known_user(model, args.user)
-    titles = _read_titles(args.titles) if args.titles else {}
+    titles = datasets.read_titles(args.titles) if args.titles else {}
     seen = None
     if args.exclude:
         seen = Ratings.from_arrays(*_typed(model, args.exclude, *_read(args, args.exclude)))
@@ -421,82 +420,6 @@ def _read(args, path):
     return datasets.read_ratings(path, **columns, sep=args.sep, header=args.header, on_bad_lines=args.on_bad_lines)
 
 
-def _read_pairs(args):
-    """Users and items of a text file that needs no ratings; ids are typed as `datasets.read_ratings` does."""
-    path, columns = args.file, {"user": args.user_column, "item": args.item_column}
-    header = args.header
-    with _open_records(path, args.sep) as records:
-        first_line, first = next(records)
-        known = {role: datasets._KNOWN_NAMES[role] for role in columns}
-        if header is None:
-            header = any(isinstance(column, str) for column in columns.values()) or all(
-                any(datasets._squash(field) in names for field in first) for names in known.values()
-            )
-        user, item = _pair_positions(path, [field.strip() for field in first] if header else len(first), columns)
-        users, items, bad = [], [], []
-        for line, fields in records if header else chain([(first_line, first)], records):
-            pair = [fields[k].strip() if k < len(fields) else "" for k in (user, item)]
-            if all(pair):
-                users.append(pair[0])
-                items.append(pair[1])
-            else:
-                bad.append(line)
-    if bad:
-        problem = f"{path}: {_count(len(bad), 'line')} without a user or an item, the first is line {bad[0]}"
-        if args.on_bad_lines == "raise":
-            raise ValueError(f"{problem}; --on-bad-lines skip leaves such lines out")
-        warnings.warn(f"{problem}; left out", stacklevel=1)
-    if not users:
-        raise ValueError(f"{path} holds no pairs of user and item")
-    return _decode(users), _decode(items)
-
-
-def _pair_positions(path, names, columns):
-    positions = []
-    for default, (role, column) in enumerate(columns.items()):
-        if isinstance(column, str):
-            position = datasets._find(names, role, column, path)
-        elif column is None:
-            position = default if isinstance(names, int) else datasets._guess(names, role, path)
-        else:
-            position = column
-        n_columns = names if isinstance(names, int) else len(names)
-        if position >= n_columns:
-            raise ValueError(f"{path}: {role}={position} is out of range, there are {n_columns} columns, from 0")
-        positions.append(position)
-    if positions[0] == positions[1]:
-        raise ValueError(f"{path}: user and item are both column {positions[0]}; set user= or item=")
-    return positions
-
-
-@contextmanager
-def _open_records(path, sep=None):
-    """Yield the line number and fields of each line of a text table of two columns or more, the first line first."""
-    with open(path, "rb") as file:
-        if file.read(4) == b"PAR1":
-            raise ValueError(f"{path} is a Parquet file; here only delimited text is read")
-    with datasets._open_text(path) as file:
-        line = next(filter(str.strip, file), None)
-    if line is None:
-        raise ValueError(f"{path} is empty")
-    if sep is None:
-        separators = (s for s in datasets._SEPARATORS if any(len(f) > 1 for _, f in datasets._records([line], s)))
-        sep = next(separators, None)
-        if sep is None:
-            raise ValueError(f"{path}: cannot tell what separates the fields of {line.strip()[:80]!r}; use --sep")
-    with datasets._open_text(path) as file:
-        yield datasets._records(file, sep)
-
-
-def _decode(texts):
-    """Ids as int64 where all are integers as ``str(int)`` writes them, else as str."""
-    try:
-        values = np.array([int(text) for text in texts], dtype=np.int64)
-    except (ValueError, OverflowError):
-        return np.array(texts)
-    return values if list(map(str, values.tolist())) == texts else np.array(texts)
-
-
 def _typed(model, path, users, items, *ratings):
     """Give the ids of a file the type of the model's: a file with ids 1, 2, 3 may be part of one with 1, 2, x."""
     typed = []
@@ -527,22 +450,6 @@ def _known_user(model, text):
     near = [min(ids, key=lambda x: abs(x - user))] if user != text else difflib.get_close_matches(text, ids, n=1)
     hint = f"; the nearest id is {near[0]}" if near else ""
     raise ValueError(f"--user {text}: the model has not seen this user in training{hint}")
-
-
-def _read_titles(path):
-    """Item id as text -> title."""
-    with _open_records(path) as records:
-        names = [field.strip() for field in next(records)[1]]
-        lower = [name.casefold() for name in names]
-        ids = [lower.index(name) for name in _ITEM_NAMES if name in lower]
-        ids += [k for k, name in enumerate(names) if datasets._squash(name) in datasets._KNOWN_NAMES["item"]]
-        titles = [lower.index(name) for name in _TITLE_NAMES if name in lower]
-        titles = [k for k in titles if k not in ids[:1]]
-        if not ids or not titles:
-            missing = "title" if ids else "item_id or id"
-            raise ValueError(f"{path}: --titles needs a column {missing}; there are {', '.join(map(repr, names))}")
-        width = max(ids[0], titles[0])
-        return {f[ids[0]].strip(): f[titles[0]].strip() for _, f in records if len(f) > width}
 
 
 def _write_csv(file, rows):

@@ -111,6 +111,65 @@ def read_ratings(path, *, user=None, item=None, rating=None, sep=None, header=No
     return users.decode(), items.decode(), np.require(ratings, requirements="W")  # Arrow's is read-only
 
 
+def read_pairs(path, *, user=None, item=None, sep=None, header=None, on_bad_lines="raise"):
+    """Read the users and items of a text file that needs no ratings, to predict them.
+
+    Options, ids and errors are those of `read_ratings`, but a header is told by its names, and Parquet is not read.
+
+    Returns
+    -------
+    users, items : ndarray of shape (n_pairs,)
+    """
+    columns = {"user": user, "item": item}
+    with _open_records(path, sep) as records:
+        first = next(records)
+        fields = [field.strip() for field in first[1]]
+        if header is None:
+            header = any(isinstance(column, str) for column in columns.values()) or all(
+                any(_squash(field) in _KNOWN_NAMES[role] for field in fields) for role in columns
+            )
+        positions = _resolve(fields if header else len(fields), columns, path)
+        pairs, bad = [], []
+        for line, fields in records if header else chain([first], records):
+            pair = [fields[k].strip() if k < len(fields) else "" for k in positions]
+            (pairs if all(pair) else bad).append(pair if all(pair) else line)
+    if bad:
+        problem = f"{path}: {len(bad)} of {len(bad) + len(pairs)} pairs lack a user or an item, the first in line {bad[0]}"
+        if on_bad_lines == "raise":
+            raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
+        warnings.warn(f"{problem}. They are left out", stacklevel=2)
+    if not pairs:
+        raise ValueError(f"{path} holds no pairs of user and item")
+    return tuple(_Ids(np.arange(len(pairs)), list(texts)).decode() for texts in zip(*pairs, strict=True))
+
+
+def read_titles(path):
+    """Read {item id as text: title} from a text file with a header: a column item_id or id, and one title or name."""
+    with _open_records(path) as records:
+        names = [field.strip() for field in next(records)[1]]
+        lower = [name.casefold() for name in names]
+        ids = [lower.index(name) for name in ("item_id", "id") if name in lower]
+        ids += [k for k, name in enumerate(names) if _squash(name) in _KNOWN_NAMES["item"]]
+        titles = [lower.index(name) for name in ("title", "name") if name in lower]
+        titles = [k for k in titles if k not in ids[:1]]
+        if not ids or not titles:
+            missing = "title" if ids else "item_id or id"
+            raise ValueError(f"{path}: titles need a column {missing}; there are {_listed(names)}")
+        width = max(ids[0], titles[0])
+        return {f[ids[0]].strip(): f[titles[0]].strip() for _, f in records if len(f) > width}
+
+
+@contextmanager
+def _open_records(path, sep=None):
+    """Yield the records of a text table of two columns or more."""
+    with open(path, "rb") as file:
+        if file.read(4) == b"PAR1":
+            raise ValueError(f"{path} is a Parquet file; here only delimited text is read")
+    sep = sep or _detect_separator(path, 2)
+    with _open_text(path) as file:
+        yield _records(file, sep)
+
+
 def resolve_columns(names, user, item, rating, where):
     """Return the positions of the user, the item and the rating column.
 
@@ -131,8 +190,12 @@ def resolve_columns(names, user, item, rating, where):
     TypeError
         A column that is neither str nor int.
     """
+    return _resolve(names, {"user": user, "item": item, "rating": rating}, where)
+
+
+def _resolve(names, columns, where):
     positions = {}
-    for default, (role, column) in enumerate({"user": user, "item": item, "rating": rating}.items()):
+    for default, (role, column) in enumerate(columns.items()):
         if column is None:
             position = _guess(names, role, where) if _named(names) else default
         elif isinstance(column, str):
@@ -281,17 +344,17 @@ def _undecodable_line(path):
                 return number
 
 
-def _detect_separator(path):
+def _detect_separator(path, width=3):
     with _open_text(path) as file:
         line = next(filter(str.strip, file), None)
     if line is None:
         raise ValueError(f"{path} holds no ratings, it is empty")
     for sep in _SEPARATORS:
-        if any(len(fields) >= 3 for _, fields in _records([line], sep)):
+        if any(len(fields) >= width for _, fields in _records([line], sep)):
             return sep
     raise ValueError(
         f"{path}: no separator of {_listed(_SEPARATORS)} cuts the first line, {_shorten(line)}, "
-        f"into three fields or more; pass sep="
+        f"into {width} fields or more; pass sep="
     )
 
 
