@@ -1,4 +1,4 @@
-"""How FunkSVD scales: seconds an epoch against ratings, factors and threads, and the kernel alone in cache.
+"""How FunkSVD scales: seconds an epoch against ratings, factors and threads, the kernel alone in cache, predictions.
 
     python benchmarks/bench_scaling.py [--quick] [--plot scaling.png]
 
@@ -110,6 +110,26 @@ def epoch_seconds(users, items, ratings, factors, threads):
     return float(np.median(model.history_["seconds"][1:])), model.setup_seconds_
 
 
+def bench_predict(pairs, factors, threads):
+    """Pairs a second of `model.predict` for random pairs of integer ids, the look-up of the ids included."""
+    from funksvd import FunkSVD
+
+    rows = []
+    for name, n_users, n_items in (("ml-20m", 138_493, 26_744), ("netflix", 480_189, 17_770)):
+        rng = np.random.default_rng(0)
+        ids = [np.arange(max(n_users, n_items), dtype=np.int32) % n for n in (n_users, n_items)]
+        model = FunkSVD(factors, 1, n_jobs=threads, random_state=0).fit(tuple(ids), rng.normal(size=len(ids[0])))
+        users, items = (rng.integers(0, n, pairs, dtype=np.int32) for n in (n_users, n_items))
+        t, u, i = slice(0, 1000), users[:1000], items[:1000]  # every id is there, so that ids are codes
+        want = np.einsum("tk,tk->t", model.user_factors_[u], model.item_factors_[i]) + model.global_mean_
+        want += model.user_biases_[u] + model.item_biases_[i]
+        check(np.allclose(model.predict((users[t], items[t])), want, rtol=1e-4), "predictions differ from the formula")
+        seconds = median_seconds(lambda m=model, x=(users, items): m.predict(x), 5, 1)
+        rows.append([name, f"{pairs:,}", str(factors), str(threads), pairs / seconds / 1e6])
+    print("\n## predict: random pairs of integer ids, median of 5 calls after 1")
+    print_table(["shape", "pairs", "k", "threads", "M pairs/s"], rows)
+
+
 def plot(path, by_ratings, by_factors):
     """Two log-log panels with lines of slope one through each series' first point."""
     try:
@@ -165,6 +185,8 @@ def main():
     bench_kernel(all_factors, matmul)
     if options.kernel_only:
         return
+    bench_predict(1_000_000 if options.quick else 20_000_000, BASE_FACTORS, max(options.threads))
+    print()
     wanted = [(n, BASE_FACTORS) for n in sizes] + [(base, k) for k in all_factors]
     points, rows = {}, []
     for n in sizes:

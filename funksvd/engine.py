@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import mmap
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +17,7 @@ from funksvd.ratings import parallel
 
 PAIR_CHUNK = 1 << 18
 START_CHUNK = 1 << 14
-
+HUGE_PAGE = 2 << 20
 
 LEVELS = {"baseline": 0, "v3": 3, "v4": 4}  # builds of the kernels, and the x86-64 level that each needs
 
@@ -81,11 +83,20 @@ def predict(params, users, items, n_jobs=1):
 
 
 def aligned(rows, columns, dtype):
-    """Zeros (rows, columns) that start at a multiple of 64 bytes."""
-    size = np.dtype(dtype).itemsize
-    flat = np.zeros(rows * columns + 64 // size, dtype)
-    start = (-flat.ctypes.data % 64) // size
-    return flat[start : start + rows * columns].reshape(rows, columns)
+    """Zeros (rows, columns) that start at a multiple of 64 bytes; a large array on huge pages where Linux has them.
+
+    Factors are read at random, and with pages of 4 KiB most reads miss the TLB: predictions take twice the time.
+    """
+    size = rows * columns * np.dtype(dtype).itemsize
+    if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        flat, boundary = np.frombuffer(memory, np.uint8), HUGE_PAGE
+    else:
+        flat, boundary = np.zeros(size + 64, np.uint8), 64
+    start = -flat.ctypes.data % boundary
+    return flat[start : start + size].view(dtype).reshape(rows, columns)
 
 
 class CpuEngine:
@@ -181,7 +192,7 @@ class CpuEngine:
             (self.run_factors, self.run_biases, grid.run_codes),
             (self.factors[self.rows], self.biases[self.rows], grid.codes),
         ):
-            p, b = np.empty((len(codes), self.k), self.dtype), np.empty(len(codes), self.dtype)
+            p, b = aligned(len(codes), self.k, self.dtype), np.empty(len(codes), self.dtype)
             p[codes], b[codes] = factors[:, : self.k], biases
             sides.append((b, p))
         (ub, up), (ib, ip) = sides if grid.users_run else sides[::-1]

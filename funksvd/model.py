@@ -276,7 +276,10 @@ class FunkSVD:
         if len(users) != len(items):
             raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
         out = engines.predict(params, users, items, n_jobs)
-        return self._clipped(out), np.minimum(users, items) < 0
+        strange = np.zeros(len(out), bool)
+        if min(users.min(initial=0), items.min(initial=0)) < 0:  # the minima alone cost a tenth of the mask
+            np.less(np.minimum(users, items), 0, out=strange)
+        return self._clipped(out), strange
 
     def _clipped(self, ratings):
         return ratings if self.rating_scale is None else np.clip(ratings, *self.rating_scale)
@@ -379,6 +382,9 @@ def load(path: str | os.PathLike[str]) -> FunkSVD:
             shapes = getattr(params, f"{name}_biases").shape, getattr(params, f"{name}_factors").shape
             if shapes != ((len(table),), (len(table), k)):
                 raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {k}")
+            factors = engines.aligned(len(table), k, model.dtype)
+            factors[:] = getattr(params, f"{name}_factors")
+            setattr(params, f"{name}_factors", factors)
     except OSError as error:
         if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
             raise
