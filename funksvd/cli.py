@@ -18,7 +18,7 @@ import numpy as np
 
 import funksvd
 from funksvd import EarlyStopping, FunkSVD, Ratings, datasets, load, show_config
-from funksvd.model import replacing
+from funksvd.files import replacing
 
 __all__ = ["main"]
 

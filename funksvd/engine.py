@@ -99,14 +99,35 @@ def aligned(rows, columns, dtype):
     return flat[start : start + size].view(dtype).reshape(rows, columns)
 
 
-class CpuEngine:
-    """SGD over a `Grid`. Rows are kept in the grid's order; `params` and `load` speak the order of the codes."""
+def engine_for(hyper):
+    """The engine class that these parameters of FunkSVD ask for. All have the methods of `CpuEngine`."""
+    return CpuEngine
 
-    def __init__(self, grid, n_factors, *, dtype="float32", biased=True, init_std=0.1, seed=0, n_jobs=1):
-        self.grid, self.k, self.dtype, self.biased = grid, n_factors, np.dtype(dtype), biased
+
+class CpuEngine:
+    """SGD over the block grid.
+
+    Parameters
+    ----------
+    ratings, held_out : Ratings, Ratings or None
+        To train on; to validate on, whose ids may be unknown to the first.
+    hyper : namespace
+        The parameters of FunkSVD.
+    seed, n_jobs : int
+
+    Rows are kept in the grid's order; `params` and `load` speak the order of the codes.
+    """
+
+    def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
+        self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
+        width = -(-self.k // 8) * 8
+        self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs)
+        self.check = self.strange = None
+        if held_out is not None:
+            known, self.strange = held_out.like(ratings)
+            self.check = known.grid(0, self.dtype, seed, n_jobs, like=grid)
         self.seed, self.n_jobs = seed, n_jobs if len(grid) > 200_000 else 1
-        self.mean = grid.total / len(grid)
-        width = -(-n_factors // 8) * 8
+        self.mean = grid.mean
         self.run_factors = aligned(len(grid.run_codes), width, self.dtype)
         self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
         self.factors = aligned(len(grid.codes) + grid.n_bands, width, self.dtype)
@@ -120,7 +141,7 @@ class CpuEngine:
                 (self.factors, self.rows, grid.codes, grid.counts),
             )
         ):
-            self._start(side, factors, rows, codes, counts, init_std, n_jobs)
+            self._start(side, factors, rows, codes, counts, hyper.init_std, n_jobs)
 
     def _start(self, side, factors, rows, codes, counts, init_std, n_jobs):
         """Random factors by code, in chunks with a generator of their own; rows without ratings stay at the mean."""
@@ -137,25 +158,22 @@ class CpuEngine:
 
         parallel(one, range(0, len(codes), START_CHUNK), n_jobs)
 
-    def epoch(self, epoch, learning_rate, l2, l2_bias):
+    def epoch(self, epoch, learning_rate):
         """One pass over all ratings; returns the mean squared error seen on the way."""
-        rate = {"rate": learning_rate, "l2": l2, "l2_bias": l2_bias}
-        rate["bias_rate"] = learning_rate if self.biased else 0.0
-        return self._pass(self.grid, epoch, True, rate) / len(self.grid)
+        rate = {"rate": learning_rate, "l2": self.hyper.l2, "l2_bias": self.hyper.l2_bias}
+        rate["bias_rate"] = learning_rate if self.hyper.biased else 0.0
+        return self._pass(self.grid, epoch, True, rate) / self.grid.total_weight
 
-    def evaluate(self, grid, strange=None):
-        """Mean squared error on another grid with the same bands, and on (users, items, values) with unknown ids.
-
-        These, a code of -1, are predicted as `predict` does: by the mean and the known bias.
-        """
-        squares, n = self._pass(grid, 0, False, {}), len(grid)
-        if strange is not None:
-            users, items, values = strange
-            run, gathered = (users, items) if grid.users_run else (items, users)
+    def validate(self):
+        """Mean squared error on the held-out ratings; those with unknown ids are predicted as `predict` does."""
+        squares, n = self._pass(self.check, 0, False, {}), self.check.total_weight
+        if self.strange is not None:
+            users, items, values, weights = self.strange
+            run, gathered = (users, items) if self.grid.users_run else (items, users)
             sides = zip(self.places, (self.run_biases, self.biases), (run, gathered), strict=True)
             b, c = (np.where(codes >= 0, biases[place[codes]], 0) for place, biases, codes in sides)
-            squares += float(np.sum((values - (self.mean + (b + c))) ** 2))
-            n += len(values)
+            squares += float(np.sum(weights * (values - (self.mean + (b + c))) ** 2))
+            n += float(weights.sum())
         return squares / n
 
     def _pass(self, grid, epoch, train, rate):
@@ -177,12 +195,15 @@ class CpuEngine:
         run_blocks(order, n, work, min(self.n_jobs, n))
         return float(squares.sum())
 
+    STATE = ("run_factors", "run_biases", "factors", "biases")
+
     def snapshot(self):
-        return [a.copy() for a in (self.run_factors, self.run_biases, self.factors, self.biases)]
+        """A copy of all that an epoch changes, by name."""
+        return {name: getattr(self, name).copy() for name in self.STATE}
 
     def restore(self, state):
-        for a, b in zip((self.run_factors, self.run_biases, self.factors, self.biases), state, strict=True):
-            a[:] = b
+        for name in self.STATE:
+            getattr(self, name)[:] = state[name]
 
     def params(self):
         """The model as it is now, a copy."""

@@ -1,41 +1,23 @@
-"""FunkSVD: parameters, the one epoch loop, answers, and the model file."""
+"""FunkSVD: parameters, the one epoch loop, and answers."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import json
 import os
 import secrets
 import time
-import uuid
 import warnings
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from funksvd import engine as engines
+from funksvd import files
 from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
-from funksvd.ratings import IdTable, Ratings, cpu_count
-
-FORMAT = 1  # of the model file
-RUNTIME = ("n_jobs", "verbose", "device")  # parameters that change no bit of the model, and are not saved
-
-# What NumPy, zipfile, zlib and json raise on bytes that are no whole model.
-UNREADABLE = (ValueError, LookupError, TypeError, EOFError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
-              zipfile.BadZipFile, zlib.error)  # fmt: skip
-
-# Id types that a file keeps beside int, str and bytes: how each becomes text and comes back.
-ID_TEXT: dict[str, tuple[Callable[..., str], Callable[[str], Any]]] = {
-    "UUID": (str, uuid.UUID),
-    "datetime": (datetime.isoformat, datetime.fromisoformat),
-    "date": (date.isoformat, date.fromisoformat),
-}
+from funksvd.ratings import Ratings, cpu_count
 
 
 class FunkSVD:
@@ -126,6 +108,7 @@ class FunkSVD:
         X: Any,
         y: npt.ArrayLike | None = None,
         *,
+        sample_weight: npt.ArrayLike | None = None,
         validation_split: float = 0.0,
         validation_data: Any = None,
         callbacks: Callback | Sequence[Callback] | None = None,
@@ -137,8 +120,9 @@ class FunkSVD:
         ----------
         X : Ratings, (users, items), (n, 2) array, table, or SciPy sparse matrix
         y : (n,) ratings, where X does not hold them
+        sample_weight : (n,) how much each rating counts, at least 0
         validation_split : fraction held out, chosen by the seed
-        validation_data : (X, y) or Ratings
+        validation_data : (X, y), (X, y, sample_weight) or Ratings
         callbacks : list of Callback
         verbose : overrides the parameter
 
@@ -155,36 +139,30 @@ class FunkSVD:
             raise ValueError("give validation_split or validation_data, not both")
         if verbose not in (None, 0, 1, 2):
             raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
-        ratings = as_ratings(X, y)
+        ratings = as_ratings(X, y, sample_weight)
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         held_out = None
         if validation_data is not None:
             held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else as_ratings(validation_data)
         elif validation_split:
             ratings, held_out = ratings.split(validation_split, seed)
-        n_jobs, dtype = self._threads(), np.dtype(self.dtype)
-        grid = ratings.grid(-(-self.n_factors // 8) * 8 * dtype.itemsize, dtype, seed, n_jobs)
-        check = None
-        if held_out is not None:
-            known, strange = held_out.like(ratings)
-            check = known.grid(0, dtype, seed, n_jobs, like=grid), strange
-        engine = engines.CpuEngine(grid, self.n_factors, dtype=dtype, biased=self.biased, init_std=self.init_std,
-                                   seed=seed, n_jobs=n_jobs)  # fmt: skip
+        hyper = SimpleNamespace(**self.get_params())
+        engine = engines.engine_for(hyper)(ratings, held_out, hyper, seed=seed, n_jobs=self._threads())
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
         self._tables = ratings._tables
-        self._engine: engines.CpuEngine | None = engine
+        self._engine: Any = engine
         self.history_: dict[str, list[float]] = {}
         self.stop_training, self.interrupted_, self.n_epochs_ = False, False, 0
         self.setup_seconds_ = time.perf_counter() - started
         try:
-            self._train(engine, check, callbacks, self.verbose if verbose is None else verbose)
+            self._train(engine, held_out is not None, callbacks, self.verbose if verbose is None else verbose)
         finally:
             if self.n_epochs_:
                 self._adopt(engine.params())
             self._engine = None
         return self
 
-    def _train(self, engine, check, callbacks, verbose):
+    def _train(self, engine, validates, callbacks, verbose):
         listed = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         progress = {0: [], 1: [ProgressBar], 2: [EpochLines]}[int(verbose)]
         hooks = CallbackList([*listed, *(make() for make in progress)], self)
@@ -194,7 +172,7 @@ class FunkSVD:
             for epoch in range(self.n_epochs):
                 before = None
                 before = engine.snapshot()
-                logs = self._epoch(engine, check, epoch, hooks)
+                logs = self._epoch(engine, validates, epoch, hooks)
                 if self.stop_training:
                     return
         except BaseException as error:
@@ -209,18 +187,18 @@ class FunkSVD:
         finally:
             hooks.on_train_end(logs)
 
-    def _epoch(self, engine, check, epoch, hooks):
+    def _epoch(self, engine, validates, epoch, hooks):
         begun = time.perf_counter()
         self.current_learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** epoch
         hooks.on_epoch_begin(epoch, {})
-        loss = engine.epoch(epoch, self.current_learning_rate, self.l2, self.l2_bias)
+        loss = engine.epoch(epoch, self.current_learning_rate)
         if not np.isfinite(loss):
             raise FloatingPointError(
                 f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate ({self.learning_rate})"
             )
         logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": self.current_learning_rate}
-        if check is not None:
-            logs["val_loss"] = engine.evaluate(*check)
+        if validates:
+            logs["val_loss"] = engine.validate()
             logs["val_rmse"] = logs["val_loss"] ** 0.5
         logs["seconds"] = time.perf_counter() - begun
         for name, value in logs.items():
@@ -289,18 +267,22 @@ class FunkSVD:
             raise ValueError("this FunkSVD is not fitted yet; call fit first")
         return self.get_weights()
 
-    def evaluate(self, X: Any, y: npt.ArrayLike | None = None) -> dict[str, float]:
-        """{"rmse", "mae", "n", "unknown": share of pairs with an unknown id} on ratings."""
-        ratings = as_ratings(X, y)
+    def evaluate(
+        self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None
+    ) -> dict[str, float]:
+        """{"rmse", "mae", "n", "unknown": share of pairs with an unknown id} on ratings; the errors are weighted."""
+        ratings = as_ratings(X, y, sample_weight)
         predicted, strange = self._predict(ratings)
         error = ratings.values - predicted.astype(np.float64)
-        return {"rmse": float(np.sqrt(np.mean(error**2))), "mae": float(np.mean(np.abs(error))), "n": len(error),
-                "unknown": float(strange.mean())}  # fmt: skip
+        squares, absolute = (float(np.average(e, weights=ratings.weights)) for e in (error**2, np.abs(error)))
+        return {"rmse": squares**0.5, "mae": absolute, "n": len(error), "unknown": float(strange.mean())}
 
-    def score(self, X: Any, y: npt.ArrayLike | None = None) -> float:
+    def score(self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None) -> float:
         """R^2, as scikit-learn's regressors."""
-        ratings = as_ratings(X, y)
-        return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(np.var(ratings.values))
+        ratings = as_ratings(X, y, sample_weight)
+        mean = np.average(ratings.values, weights=ratings.weights)
+        variance = np.average((ratings.values - mean) ** 2, weights=ratings.weights)
+        return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(variance)
 
     def recommend(
         self, user: Any, n: int = 10, exclude: Ratings | None = None
@@ -323,87 +305,12 @@ class FunkSVD:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as npz without pickle, to a temporary name first: an error leaves the old file whole."""
-        params = self._weights()
-        ids = []
-        for table, name in zip(self._tables, ("user", "item"), strict=True):
-            if table.ids.dtype.kind == "O" and table.kind not in ID_TEXT:
-                raise TypeError(
-                    f"{name} ids of type {table.kind} cannot be saved; use int, str, bytes or one of {', '.join(ID_TEXT)}"
-                )
-            ids.append(np.array([ID_TEXT[table.kind][0](x) for x in table.ids]) if table.kind in ID_TEXT else table.ids)
-        kept = {k: v for k, v in self.get_params().items() if k not in RUNTIME}
-        kept["dtype"] = str(np.dtype(self.dtype))
-        history = {k: v for k, v in self.history_.items() if k != "seconds"}
-        kinds = [table.kind for table in self._tables]
-        meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": self.n_epochs_}
-        with replacing(path) as file:
-            np.savez(file, meta=np.frombuffer(json.dumps(meta, sort_keys=True, default=float).encode(), np.uint8),
-                     global_mean=np.float64(params.global_mean), user_ids=ids[0], item_ids=ids[1],
-                     user_biases=params.user_biases, item_biases=params.item_biases,
-                     user_factors=params.user_factors, item_factors=params.item_factors)  # fmt: skip
-
-
-@contextlib.contextmanager
-def replacing(path, mode="wb", **options):
-    """A file that takes the place of `path` when all of it is written; after an error the old one is still there."""
-    target = os.path.realpath(path)
-    temporary = f"{target}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, mode, **options) as file:
-            yield file
-        os.replace(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        files.save(self, path)
 
 
 def load(path: str | os.PathLike[str]) -> FunkSVD:
     """A saved model. ValueError where the file is not one, damaged or of a newer version."""
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        meta = json.loads(arrays.pop("meta").tobytes())
-        version = meta["format"]
-        if version > FORMAT:
-            raise ValueError(f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd")
-        model = FunkSVD(**meta["params"])
-        users, items = (
-            table_of(arrays.pop(name), kind)
-            for name, kind in zip(("user_ids", "item_ids"), meta["id_kinds"], strict=True)
-        )
-        params = engines.Params(float(arrays.pop("global_mean")), **arrays)
-        k = model.n_factors
-        model._check_params()
-        for name, table in (("user", users), ("item", items)):
-            if table.ids.ndim != 1 or len(np.unique(table.ids)) != len(table):
-                raise ValueError(f"its {name} ids are not a list of distinct ids")
-            if getattr(params, f"{name}_factors").dtype != model.dtype:
-                raise ValueError(f"its {name} factors are not {model.dtype}")
-            shapes = getattr(params, f"{name}_biases").shape, getattr(params, f"{name}_factors").shape
-            if shapes != ((len(table),), (len(table), k)):
-                raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {k}")
-            factors = engines.aligned(len(table), k, model.dtype)
-            factors[:] = getattr(params, f"{name}_factors")
-            setattr(params, f"{name}_factors", factors)
-    except OSError as error:
-        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            raise
-        raise ValueError(f"{path} is not a funksvd model: {error}") from error
-    except UNREADABLE as error:
-        raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
-    model._tables, model.history_, model.n_epochs_ = (users, items), meta["history"], meta["n_epochs"]
-    model.interrupted_ = False
-    model._adopt(params)
-    return model
-
-
-def table_of(ids, kind):
-    """The id table of a file's array."""
-    if kind in ID_TEXT:
-        values = [ID_TEXT[kind][1](x) for x in ids.tolist()]
-        ids = np.empty(len(values), object)
-        ids[:] = values
-    return IdTable(ids)
+    return files.load(path, FunkSVD)
 
 
 def pairs_of(X):
@@ -416,14 +323,16 @@ def pairs_of(X):
     return X[:, 0], X[:, 1]
 
 
-def as_ratings(X, y=None):
+def as_ratings(X, y=None, weights=None):
     """Ratings of whatever `fit` takes."""
     if isinstance(X, Ratings):
+        if weights is not None:
+            raise ValueError("these Ratings have their own weights; give them to Ratings.from_arrays(..., weights)")
         return X
     if hasattr(X, "tocoo"):
-        return Ratings.from_sparse(X)
+        return Ratings.from_sparse(X, weights)
     if y is None:
         if hasattr(X, "columns") or hasattr(X, "column_names"):
-            return Ratings.from_frame(X)
+            return Ratings.from_frame(X, weights=weights)
         raise ValueError("y is missing: pass the ratings, or a table, sparse matrix or Ratings that holds them")
-    return Ratings.from_arrays(*pairs_of(X), y)
+    return Ratings.from_arrays(*pairs_of(X), y, weights)

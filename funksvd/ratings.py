@@ -145,6 +145,24 @@ def table_and_keys(raw, name):
     return IdTable(unique), np.fromiter(map(rank.__getitem__, values), np.int32, len(values)), None
 
 
+def checked_weights(weights, n):
+    """Weights of n ratings as float64; ValueError where they cannot be."""
+    try:
+        weights = np.asarray(weights).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError("weights must be numbers") from error
+    if weights.shape != (n,):
+        raise ValueError(f"weights must be one number a rating, ({n},), got shape {weights.shape}")
+    bad = np.flatnonzero(~((weights >= 0) & np.isfinite(weights)))
+    if len(bad):
+        raise ValueError(
+            f"weights must be finite and at least 0, got {weights[bad[0]]} at index {bad[0]} ({len(bad)} of {n} are not)"
+        )
+    if not weights.any():
+        raise ValueError("weights must not all be 0")
+    return weights
+
+
 def count_keys(keys, base, span, n_jobs):
     """How often each of `span` keys from `base` on occurs."""
 
@@ -175,7 +193,9 @@ class Grid:
     run_end: np.ndarray
     index: np.ndarray
     rating: np.ndarray
-    total: float  # sum of the ratings
+    mean: float  # of the ratings, weighted
+    weight: np.ndarray | None = None  # (n + 8,) beside `rating`
+    total_weight: float = 0.0  # their number, where they have no weights
 
     def __len__(self):
         return int(self.block_start[-1])
@@ -184,9 +204,10 @@ class Grid:
 class Ratings:
     """Encoded ratings. Make one with `from_arrays`, `from_frame`, `from_sparse` or `read`."""
 
-    def __init__(self, user_table, item_table, user_keys, item_keys, values, counts=(None, None)):
+    def __init__(self, user_table, item_table, user_keys, item_keys, values, counts=(None, None), weights=None):
         self._tables, self._keys, self.values = (user_table, item_table), (user_keys, item_keys), values
         self._counts = counts  # ratings of each code, where they are at hand
+        self.weights = weights  # None: all ratings count alike
 
     def __len__(self):
         return len(self.values)
@@ -212,8 +233,13 @@ class Ratings:
         return out
 
     @classmethod
-    def from_arrays(cls, users: Any, items: Any, ratings: npt.ArrayLike) -> Ratings:
-        """Ratings from three arrays of equal length. Integer arrays are used in place, not copied."""
+    def from_arrays(
+        cls, users: Any, items: Any, ratings: npt.ArrayLike, weights: npt.ArrayLike | None = None
+    ) -> Ratings:
+        """Ratings from arrays of equal length. Integer arrays are used in place, not copied.
+
+        `weights`, at least 0, say how much each rating counts in training and in errors; None: all alike.
+        """
         values = np.asarray(ratings)
         if values.dtype not in (np.float32, np.float64):
             try:
@@ -231,19 +257,26 @@ class Ratings:
         if not (np.isfinite(values.min()) and np.isfinite(values.max())):
             bad = np.flatnonzero(~np.isfinite(values))
             raise ValueError(f"{len(bad)} of {len(values)} ratings are NaN or infinite, the first at index {bad[0]}")
+        if weights is not None:
+            weights = checked_weights(weights, len(values))
         user_table, user_keys, user_counts = table_and_keys(users, "user")
         item_table, item_keys, item_counts = table_and_keys(items, "item")
-        return cls(user_table, item_table, user_keys, item_keys, values, (user_counts, item_counts))
+        return cls(user_table, item_table, user_keys, item_keys, values, (user_counts, item_counts), weights)
 
     @classmethod
-    def from_sparse(cls, matrix: Any) -> Ratings:
+    def from_sparse(cls, matrix: Any, weights: npt.ArrayLike | None = None) -> Ratings:
         """Ratings from a SciPy sparse matrix: row numbers are user ids, columns item ids, stored values ratings."""
         coo = matrix.tocoo()
-        return cls.from_arrays(coo.row, coo.col, coo.data)
+        return cls.from_arrays(coo.row, coo.col, coo.data, weights)
 
     @classmethod
     def from_frame(
-        cls, frame: Any, user: str | int | None = None, item: str | int | None = None, rating: str | int | None = None
+        cls,
+        frame: Any,
+        user: str | int | None = None,
+        item: str | int | None = None,
+        rating: str | int | None = None,
+        weights: npt.ArrayLike | None = None,
     ) -> Ratings:
         """Ratings from a table (pandas, polars, pyarrow) by column names; None finds well-known names."""
         try:
@@ -257,7 +290,8 @@ class Ratings:
             nulls = int(table[name].is_null().sum())
             if nulls:
                 raise ValueError(f"column {name!r} has {nulls} missing values; drop these rows first")
-        return cls.from_arrays(*(table[name].to_numpy() for name in chosen))
+        users, items, values = (table[name].to_numpy() for name in chosen)
+        return cls.from_arrays(users, items, values, weights)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], **options: Any) -> Ratings:
@@ -277,7 +311,8 @@ class Ratings:
         short = n - int(held.sum())
         if short:
             ties = np.flatnonzero(hashes == limit)
-            ties = ties[np.lexsort((self.values[ties], items[ties], users[ties]))]
+            weights = () if self.weights is None else (self.weights[ties],)
+            ties = ties[np.lexsort((*weights, self.values[ties], items[ties], users[ties]))]
             held[ties[:short]] = True
         return self._take(~held), self._take(held)
 
@@ -287,7 +322,7 @@ class Ratings:
         return tuple(theirs.encode(ours.ids, name)[codes] for theirs, ours, codes, name in sides)
 
     def like(self, other):
-        """(these ratings in the codes of `other`, those it cannot code as (users, items, values), a code of -1 unknown).
+        """(these ratings in the codes of `other`, those it cannot code: (users, items, values, weights), -1 unknown).
 
         Both are independent of the order of the rows: the second is sorted.
         """
@@ -296,12 +331,15 @@ class Ratings:
         codes = self.codes_in(other._tables)
         known = (codes[0] >= 0) & (codes[1] >= 0)
         keys = [t.ids[c[known]] if t.lookup is not None else c[known] for t, c in zip(other._tables, codes, strict=True)]
-        strange = [a[~known] for a in (*codes, self.values)]
+        weights = np.ones(len(self)) if self.weights is None else self.weights
+        strange = [a[~known] for a in (*codes, self.values, weights)]
         order = np.lexsort(strange)
-        return Ratings(*other._tables, *keys, self.values[known]), tuple(a[order] for a in strange)
+        weights = None if self.weights is None else weights[known]
+        return Ratings(*other._tables, *keys, self.values[known], weights=weights), tuple(a[order] for a in strange)
 
     def _take(self, mask):
-        return Ratings(*self._tables, *(keys[mask] for keys in self._keys), self.values[mask])
+        weights = None if self.weights is None else self.weights[mask]
+        return Ratings(*self._tables, *(keys[mask] for keys in self._keys), self.values[mask], weights=weights)
 
     def grid(self, row_bytes, dtype=np.float32, seed=0, n_jobs=1, like=None):
         """The block grid: B x B blocks of which those that share no band can be worked on at once.
@@ -351,11 +389,15 @@ class Ratings:
         narrow = np.diff(layout[0][1]).max(initial=0) <= 1 << 16
         row = np.empty(0 if narrow else n, np.uint32)
         low_row = np.empty(n if narrow else 0, np.uint16)
-        index, rating = np.zeros(n + 8, np.uint16), np.zeros(n + 8, dtype)
+        values, pairs = self.values, None
+        if self.weights is not None:  # through the sort goes the rank of the pair (rating, weight)
+            pairs, values = np.unique(self.values.astype(dtype) + 1j * self.weights.astype(dtype), return_inverse=True)
+            values = values.astype(np.float64)
+        index, rating = np.zeros(n + 8, np.uint16), np.zeros(n + 8, values.dtype if pairs is not None else dtype)
 
         def scatter_chunk(c):
             part = chunks[c]
-            _grid.scatter(run_keys[part], run_base, run_place, keys[part], base, place, self.values[part], n_bands,
+            _grid.scatter(run_keys[part], run_base, run_place, keys[part], base, place, values[part], n_bands,
                           cursors[c], row, low_row, index, rating)  # fmt: skip
 
         parallel(scatter_chunk, range(len(chunks)), n_jobs)
@@ -383,8 +425,15 @@ class Ratings:
             _grid.list_runs(r, low, index[part], start, run_row[runs], run_end[runs])
 
         parallel(list_one, range(n_bands * n_bands), n_jobs)
+        weight, total, total_weight = None, float(sum(total for _, total in sorted_blocks)), float(n)
+        if pairs is not None:
+            rank = rating[:n].astype(np.int64)
+            rating, weight = np.zeros(n + 8, dtype), np.zeros(n + 8, dtype)
+            rating[:n], weight[:n] = pairs.real[rank], pairs.imag[rank]
+            total = float(np.sum(rating * weight, dtype=np.float64))
+            total_weight = float(np.sum(weight, dtype=np.float64))
         return Grid(users_run, n_bands, *layout[0], *layout[1], *counts, block_start, block_runs, run_row, run_end,
-                    index, rating, float(sum(total for _, total in sorted_blocks)))  # fmt: skip
+                    index, rating, total / total_weight if total_weight else 0.0, weight, total_weight)  # fmt: skip
 
     def _count(self, side, place, n_jobs):
         """Ratings of each code of a side."""

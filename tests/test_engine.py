@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -20,13 +21,17 @@ def some(n=3000, n_users=80, n_items=50, seed=0):
 @pytest.mark.parametrize("k", [1, 3, 8, 20, 32, 100, 257])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-4)])
 def test_kernel_equals_naive(k, dtype, tolerance, level):
-    grid = Ratings.from_arrays(*some(20_000)).grid(64, dtype)
-    assert grid.n_bands > 1
-    compare_with_naive(grid, k, dtype, tolerance, level)
+    engine = engine_of(Ratings.from_arrays(*some(20_000)), k, dtype)
+    assert engine.grid.n_bands > 1
+    compare_with_naive(engine, k, dtype, tolerance, level)
 
 
-def compare_with_naive(grid, k, dtype, tolerance, level=LEVEL):
-    engine = CpuEngine(grid, k, dtype=dtype)
+def engine_of(ratings, k, dtype="float64", **params):
+    return CpuEngine(ratings, None, SimpleNamespace(**FunkSVD(k, dtype=dtype, **params).get_params()))
+
+
+def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
+    grid = engine.grid
     for b in range(grid.n_bands**2):
         y = b % grid.n_bands
         rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
@@ -53,8 +58,9 @@ def test_any_shape_equals_naive(n, n_users, n_items, k, seed, bands):
     """Repeated pairs, single rows and empty blocks among them; and the grid is the sorted ratings, each once."""
     users, items, values = some(n, n_users, n_items, seed)
     with mock.patch.object(ratings_module, "choose_bands", return_value=bands):
-        grid = Ratings.from_arrays(users, items, values).grid(32, np.float64)
-    compare_with_naive(grid, k, "float64", 1e-6)
+        engine = engine_of(Ratings.from_arrays(users, items, values), k)
+    grid = engine.grid
+    compare_with_naive(engine, k, "float64", 1e-6)
     found = []
     for b in range(grid.n_bands**2):
         x, y = divmod(b, grid.n_bands)
@@ -70,6 +76,32 @@ def test_any_shape_equals_naive(n, n_users, n_items, k, seed, bands):
                 found.append((run_code, code, value) if grid.users_run else (code, run_code, value))
     user_codes, item_codes = (np.unique(a, return_inverse=True)[1] for a in (users, items))
     assert sorted(found) == sorted(zip(user_codes, item_codes, values, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_travel_with_their_ratings(dtype):
+    """Repeated pairs among them; and neither the order of the rows nor equal weights change a bit of the grid."""
+    users, items, values = some(4000, 30, 20)
+    weights = np.random.default_rng(1).integers(0, 4, len(values)) / 2
+    order = np.random.default_rng(2).permutation(len(values))
+    grid, again = (
+        Ratings.from_arrays(users[o], items[o], values[o], weights[o]).grid(64, dtype) for o in (slice(None), order)
+    )
+    for name in ("index", "rating", "weight", "run_row", "run_end"):
+        np.testing.assert_array_equal(getattr(grid, name), getattr(again, name))
+    found = []
+    for b in range(grid.n_bands**2):
+        part = slice(grid.block_start[b], grid.block_start[b + 1])
+        runs = slice(grid.block_runs[b], grid.block_runs[b + 1])
+        run_codes = np.repeat(grid.run_codes[grid.run_row[runs]], np.diff(grid.run_end[runs], prepend=0))
+        codes = grid.codes[grid.bands[b % grid.n_bands] + grid.index[part].astype(int)]
+        sides = (run_codes, codes) if grid.users_run else (codes, run_codes)
+        found += zip(*sides, grid.rating[part], grid.weight[part], strict=True)
+    assert sorted(found) == sorted(zip(users, items, values.astype(dtype), weights.astype(dtype), strict=True))
+    assert grid.mean == pytest.approx(np.average(values, weights=weights), rel=1e-6)
+    ones, plain = (Ratings.from_arrays(users, items, values, w).grid(64, dtype) for w in (np.ones(len(values)), None))
+    np.testing.assert_array_equal(ones.rating, plain.rating)
+    np.testing.assert_array_equal(ones.index, plain.index)
 
 
 def test_same_bytes_for_any_threads_and_row_order(tmp_path):
