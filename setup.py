@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from itertools import product
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -18,6 +19,7 @@ FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-
 
 # The kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set; engine.py chooses
 # at import. A compiler that does not know a level leaves the baseline.
+KERNELS = ("_sgd", "_serve")
 DTYPES = {"float32": [("REAL", "float"), ("REAL_BYTES", "4")], "float64": [("REAL", "double"), ("REAL_BYTES", "8")]}
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 if sys.platform != "linux" or platform.machine() != "x86_64":
@@ -56,22 +58,22 @@ class SDist(sdist):
 
 def extensions():
     directives = {"boundscheck": DEBUG, "wraparound": False, "cdivision": True, "initializedcheck": DEBUG}
-    grid, sgd = cythonize(
-        [Extension("funksvd._grid", ["funksvd/_grid.pyx"]), Extension("funksvd._sgd", ["funksvd/_sgd.pyx"])],
+    grid, *kernels = cythonize(
+        [Extension(f"funksvd.{name}", [f"funksvd/{name}.pyx"]) for name in ("_grid", *KERNELS)],
         compiler_directives=directives,
     )
     yield grid
-    for dtype, macros in DTYPES.items():
-        for level, flags in LEVELS.items():
-            # One C file under several module names: only the name of the init function differs.
-            name = f"_sgd_{dtype}{level}"
-            yield Extension(
-                f"funksvd.{name}",
-                sgd.sources,
-                define_macros=[*macros, *INLINE, ("PyInit__sgd", f"PyInit_{name}")],
-                extra_compile_args=flags,
-                optional=bool(level),
-            )
+    for source, (dtype, macros), (level, flags) in product(kernels, DTYPES.items(), LEVELS.items()):
+        # One C file under several module names: only the name of the init function differs.
+        kernel = source.name.rpartition(".")[2]
+        name = f"{kernel}_{dtype}{level}"
+        yield Extension(
+            f"funksvd.{name}",
+            source.sources,
+            define_macros=[*macros, *INLINE, (f"PyInit_{kernel}", f"PyInit_{name}")],
+            extra_compile_args=flags,
+            optional=bool(level),
+        )
 
 
 setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildExt, "sdist": SDist})

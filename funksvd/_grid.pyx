@@ -35,6 +35,22 @@ def count(const key_t[:] keys, int64_t base, int64_t[::1] counts):
             counts[keys[t] - base] += 1
 
 
+def group(const int32_t[::1] keys, const int32_t[::1] values, int64_t[::1] start, int32_t[::1] out):
+    """out = values, stably sorted by keys; start : (n_keys + 1,) zeros -> where each key's values begin."""
+    cdef Py_ssize_t t
+    with nogil:
+        for t in range(keys.shape[0]):
+            start[keys[t] + 1] += 1
+        for t in range(1, start.shape[0]):
+            start[t] += start[t - 1]
+        for t in range(keys.shape[0]):
+            out[start[keys[t]]] = values[t]
+            start[keys[t]] += 1
+        for t in range(start.shape[0] - 1, 0, -1):
+            start[t] = start[t - 1]
+        start[0] = 0
+
+
 def look_up(const key_t[:] keys, int64_t base, const int32_t[::1] table, int32_t[::1] out):
     """out = table[keys - base], or -1 where that is outside the table."""
     cdef Py_ssize_t t

@@ -46,10 +46,10 @@ def _level():
 LEVEL = _level()
 
 
-def kernels(dtype, level=LEVEL):
+def kernels(dtype, level=LEVEL, source="_sgd"):
     """The kernel module for a dtype."""
     suffix = "" if level == "baseline" else f"_{level}"
-    return importlib.import_module(f"funksvd._sgd_{np.dtype(dtype).name}{suffix}")
+    return importlib.import_module(f"funksvd.{source}_{np.dtype(dtype).name}{suffix}")
 
 
 def show_config():

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import secrets
+import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd import engine as engines
-from funksvd import files
+from funksvd import files, fold_in, serving
 from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
-from funksvd.ratings import Ratings, cpu_count
+from funksvd.ratings import Ratings, free_cores
 
 
 class FunkSVD:
@@ -68,6 +70,18 @@ class FunkSVD:
             setattr(self, name, value)
         return self
 
+    _estimator_type = "regressor"  # scikit-learn before 1.6
+    n_features_in_ = property(lambda self: 2 if self._weights() is not None else None, doc="2: user and item")
+
+    def __sklearn_tags__(self):
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags(estimator_type="regressor", target_tags=TargetTags(required=True), regressor_tags=RegressorTags(),
+                    input_tags=InputTags(categorical=True, string=True), non_deterministic=self.random_state is None)  # fmt: skip
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "_params")
+
     def __repr__(self):
         return f"FunkSVD({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
@@ -101,7 +115,7 @@ class FunkSVD:
         need("rating_scale", scale is None or pair, "None or (low, high)")
 
     def _threads(self):
-        return cpu_count() if self.n_jobs == -1 else self.n_jobs
+        return free_cores() if self.n_jobs == -1 else self.n_jobs
 
     def fit(
         self,
@@ -140,6 +154,8 @@ class FunkSVD:
         if verbose not in (None, 0, 1, 2):
             raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
         ratings = as_ratings(X, y, sample_weight)
+        if len(ratings) < 2:
+            raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         held_out = None
         if validation_data is not None:
@@ -264,7 +280,8 @@ class FunkSVD:
 
     def _weights(self):
         if getattr(self, "_engine", None) is None and not hasattr(self, "_params"):
-            raise ValueError("this FunkSVD is not fitted yet; call fit first")
+            error = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", ValueError)
+            raise error("this FunkSVD is not fitted yet; call fit first")
         return self.get_weights()
 
     def evaluate(
@@ -285,23 +302,184 @@ class FunkSVD:
         return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(variance)
 
     def recommend(
-        self, user: Any, n: int = 10, exclude: Ratings | None = None
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """(item ids, scores) of the n best items for one user id, best first, without the user's items in `exclude`."""
+        self, users: Any = None, n: int = 10, exclude: Any = None, *, candidates: Any = None, unknown: str = "raise",
+        table: str | None = None,
+    ) -> Any:  # fmt: skip
+        """The n best items, best first (equal predictions in the order of the ids).
+
+        Parameters
+        ----------
+        users : one id, a list or array of m ids, or None for all
+        n : int
+        exclude : Ratings, or (user ids, item ids)
+            Pairs not to recommend: what the users know already.
+        candidates : ids of the items to choose from; None for all
+        unknown : "raise", "mean" or "nan"
+            For users that the model does not know: ValueError; items by the mean and their bias; nothing.
+        table : "pandas", "polars", "pyarrow" or None
+            Answer with a table of the columns user, item, rank and score.
+
+        Returns
+        -------
+        ids, scores : (n,) each for one id, else (m, n)
+            The scores are those of `predict`. Where fewer than n items are left, one user's arrays are shorter, and of
+            several users' a row ends with None and NaN.
+        """
         params = self._weights()
-        if n < 1:
-            raise ValueError(f"n must be >= 1, got {n}")
-        code = int(self._tables[0].encode([user], "user")[0])
-        if code < 0:
-            raise ValueError(f"user {user!r} is unknown to the model")
-        items = np.arange(len(self._tables[1]), dtype=np.int32)
-        scores = engines.predict(params, np.full(len(items), code, np.int32), items)
-        if exclude is not None:
-            users, codes = exclude.codes_in(self._tables)
-            scores[codes[(users == code) & (codes >= 0)]] = -np.inf
-        best = np.lexsort((items, -scores))[:n]
-        best = best[scores[best] > -np.inf]
-        return self._tables[1].ids[best], self._clipped(scores[best])
+        raw, one = serving.asked(users, self._tables[0], "users")
+        codes, scores = serving.recommend(params, self._tables, raw, n, exclude, candidates, unknown, self._threads())
+        return self._listed(raw, one, codes, scores, table)
+
+    def recommend_batches(
+        self, n: int = 10, exclude: Any = None, *, batch_size: int = 10_000, **options: Any
+    ) -> Iterator[Any]:
+        """(user ids, item ids, scores) of all users, `batch_size` users at a time; options as those of `recommend`."""
+        for start in range(0, len(self._weights().user_biases), serving.checked_n(batch_size)):
+            users = self._tables[0].ids[start : start + batch_size]
+            yield users, *self.recommend(users, n, exclude, **options)
+
+    def _listed(self, raw, one, codes, scores, table=None, side=1):
+        """Codes and scores as ids and scores, or as a table."""
+        filled = (codes >= 0).sum(1).max(initial=0)
+        codes, scores = codes[:, :filled], self._clipped(scores[:, :filled])
+        ids = serving.ids_of(self._tables[side], codes)
+        if table is not None:
+            return serving.long_table(raw, ids, scores, table)
+        return (ids[0], scores[0]) if one else (ids, scores)
+
+    def similar_items(self, items: Any = None, n: int = 10, measure: str = "cosine") -> Any:
+        """The n most similar items for one id, a list or array of ids, or None for all; an item is not its own answer.
+
+        `measure` is "cosine" or "dot", of the factors. Returns (ids, similarities), (n,) each for one id, else (m, n).
+        """
+        return self._similar(items, n, measure, 1)
+
+    def similar_users(self, users: Any = None, n: int = 10, measure: str = "cosine") -> Any:
+        """As `similar_items`."""
+        return self._similar(users, n, measure, 0)
+
+    def _similar(self, ids, n, measure, side):
+        params, name = self._weights(), ("user", "item")[side]
+        raw, one = serving.asked(ids, self._tables[side], f"{name}s")
+        codes = serving.known_codes(raw, self._tables[side], name)
+        biases, factors = getattr(params, f"{name}_biases"), getattr(params, f"{name}_factors")
+        best, scores = serving.similar(biases, factors, codes, serving.checked_n(n), measure, self._threads())
+        best = serving.ids_of(self._tables[side], best)
+        return (best[0], scores[0]) if one else (best, scores)
+
+    def predict_all(self, users: Any = None, unknown: str = "raise") -> npt.NDArray[Any]:
+        """(m, n_items) predictions of every item, in the order of `item_ids_`, for user ids (None: all users).
+
+        A user unknown to the model raises, or with unknown="mean" gets the mean and the items' biases.
+        """
+        serving.chosen(unknown, "unknown", ("raise", "mean"))
+        params = self._weights()
+        raw, one = serving.asked(users, self._tables[0], "users")
+        codes = serving.known_codes(raw, self._tables[0], "user", unknown)
+        rows = self._clipped(serving.predict_all(params, codes, self._threads()))
+        return rows[0] if one else rows
+
+    def explain(self, user: Any, item: Any, X: Any, y: npt.ArrayLike | None = None) -> serving.Explanation:
+        """Which of a user's ratings pull the prediction for an item up or down, and how far.
+
+        `X`, `y` are ratings, the user's among them, in any form that `fit` takes: the model holds none. Fields of the
+        answer: prediction, baseline, items, ratings, contributions, rest; prediction (before any clipping to
+        rating_scale) = baseline + contributions.sum() + rest.
+        """
+        params, ratings = self._weights(), as_ratings(X, y)
+        u, i = (int(serving.known_codes([raw], table, name)[0])
+                for raw, table, name in zip((user, item), self._tables, ("user", "item"), strict=True))  # fmt: skip
+        own = ratings.users == ratings._tables[0].encode([user], "user")[0]
+        items = self._tables[1].encode(ratings.item_ids[ratings.items[own]], "item")
+        values, items = ratings.values[own][items >= 0].astype(np.float64), items[items >= 0]
+        pulls = serving.contributions(params, i, items, values, fold_in.penalties(self, np.array([len(items)]))[0])
+        order = np.argsort(-np.abs(pulls), kind="stable")
+        baseline = params.global_mean + float(params.item_biases[i])
+        prediction = float(engines.predict(params, np.array([u], np.int32), np.array([i], np.int32))[0])
+        return serving.Explanation(prediction, baseline, self._tables[1].ids[items[order]], values[order], pulls[order],
+                                   prediction - baseline - float(pulls.sum()))  # fmt: skip
+
+    def item_vectors(self) -> npt.NDArray[Any]:
+        """(n_items, n_factors + 2): with `query_vectors` the model as a plain inner product, for a vector index.
+
+        item_vectors() @ query_vectors(user)[0] are the predictions for the user: biases and mean are dimensions of
+        their own.
+        """
+        return serving.item_vectors(self._weights())
+
+    def query_vectors(self, users: Any = None) -> npt.NDArray[Any]:
+        """(m, n_factors + 2) vectors of users (None: all), for an index of `item_vectors`."""
+        params = self._weights()
+        raw, _ = serving.asked(users, self._tables[0], "users")
+        return serving.query_vectors(params, serving.known_codes(raw, self._tables[0], "user"))
+
+    def fold_in(
+        self, X: Any, y: npt.ArrayLike | None = None, *, sample_weight: npt.ArrayLike | None = None, side: str = "users",
+        extend: bool = True,
+    ) -> FunkSVD:  # fmt: skip
+        """A model that also knows the users (or items) of new ratings, without training: this one is left as it is.
+
+        A new row is the ridge solution given the other side, with the penalties of this model. A user that the model
+        knows already gets a new row too, from these ratings alone: give all ratings of such a user.
+
+        Parameters
+        ----------
+        X, y, sample_weight : ratings as in `fit`; those of items that the model does not know are left out, with a warning
+        side : "users" or "items", which to solve
+        extend : bool
+            True: a copy of the model with the new rows. False: a model of the new rows alone, which shares the other
+            side's arrays: its `user_ids_`, `user_biases_` and `user_factors_` are the solution, and it recommends and
+            predicts. Takes less than a millisecond for one user.
+        """
+        params = self._weights()
+        serving.chosen(side, "side", ("users", "items"))
+        ratings, which = as_ratings(X, y, sample_weight), ("users", "items").index(side)
+        codes, biases, factors, left_out = fold_in.solve(params, self._tables, ratings, which, self, self._threads())
+        if left_out:
+            warnings.warn(f"{left_out} of {len(ratings)} ratings are of {('items', 'users')[which]} unknown to the model; "
+                          "they are left out", stacklevel=2)  # fmt: skip
+        ids = ratings._tables[which].ids[codes]
+        together = fold_in.extended if extend else fold_in.only
+        return self._successor(*together(params, self._tables, which, ids, biases, factors))
+
+    def _successor(self, params, tables):
+        """A copy of this model with other parameters."""
+        other = copy.copy(self)
+        other._tables = tables
+        other._adopt(params)
+        return other
+
+    def partial_fit(
+        self, X: Any, y: npt.ArrayLike | None = None, *, sample_weight: npt.ArrayLike | None = None, n_epochs: int = 5,
+        learning_rate: float | None = None,
+    ) -> FunkSVD:  # fmt: skip
+        """Go on with SGD on new ratings, known ids and new ones; a model that is not fitted yet is fitted.
+
+        New rows start from their ridge solution (`fold_in`). Only rows with new ratings move, so the time grows with
+        these, not with all ratings ever seen; the mean stays. The model changes in place but none of its arrays does:
+        `newer = copy.copy(model).partial_fit(X, y)` leaves a served model as it is.
+
+        Parameters
+        ----------
+        X, y, sample_weight : ratings as in `fit`
+        n_epochs : passes over them
+        learning_rate : float or None, the rate that the last epoch of `fit` ended with
+        """
+        if not hasattr(self, "_params"):
+            return self.fit(X, y, sample_weight=sample_weight)
+        self._check_params()
+        ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
+        if learning_rate is None:
+            learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** self.n_epochs_
+        seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
+        hyper = SimpleNamespace(**self.get_params())
+        params, tables, _ = fold_in.update(
+            self._params, self._tables, ratings, hyper, engines.engine_for(hyper), first_epoch=self.n_epochs_,
+            n_epochs=n_epochs, learning_rate=learning_rate, seed=seed, n_jobs=self._threads(),
+        )  # fmt: skip
+        self._tables = tables
+        self._adopt(params)
+        return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as npz without pickle, to a temporary name first: an error leaves the old file whole."""
@@ -330,9 +508,12 @@ def as_ratings(X, y=None, weights=None):
             raise ValueError("these Ratings have their own weights; give them to Ratings.from_arrays(..., weights)")
         return X
     if hasattr(X, "tocoo"):
+        if y is not None:
+            raise ValueError("a sparse matrix holds the ratings itself: y must be None, or X an array of ids")
         return Ratings.from_sparse(X, weights)
     if y is None:
         if hasattr(X, "columns") or hasattr(X, "column_names"):
             return Ratings.from_frame(X, weights=weights)
-        raise ValueError("y is missing: pass the ratings, or a table, sparse matrix or Ratings that holds them")
+        raise ValueError("y is missing: this requires y to be passed, but the target y is None; "
+                         "or else a table, sparse matrix or Ratings that holds them")  # fmt: skip
     return Ratings.from_arrays(*pairs_of(X), y, weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,21 @@ def cpu_count():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def free_cores():
+    """What n_jobs=-1 means: all cores; in a worker of joblib (a search of scikit-learn with its own n_jobs) its share.
+
+    joblib's processes are told their share as OMP_NUM_THREADS; its threads are not told, and get one each.
+    """
+    joblib = sys.modules.get("joblib.parallel")
+    if joblib is None or not getattr(joblib.get_active_backend()[0], "nesting_level", 0):
+        return cpu_count()
+    share = os.environ.get("OMP_NUM_THREADS", "")
+    return min(cpu_count(), max(1, int(share))) if share.isdigit() else 1
+
+
 def parallel(function, arguments, n_jobs):
     """[function(a) for a in arguments] on `n_jobs` threads, results in order."""
-    if n_jobs == 1:
+    if n_jobs == 1 or len(arguments) < 2:
         return [function(a) for a in arguments]
     with ThreadPoolExecutor(n_jobs) as pool:
         return list(pool.map(function, arguments))
@@ -206,6 +219,7 @@ class Ratings:
 
     def __init__(self, user_table, item_table, user_keys, item_keys, values, counts=(None, None), weights=None):
         self._tables, self._keys, self.values = (user_table, item_table), (user_keys, item_keys), values
+        self._by_user: tuple[np.ndarray, np.ndarray] | None = None
         self._counts = counts  # ratings of each code, where they are at hand
         self.weights = weights  # None: all ratings count alike
 
@@ -232,6 +246,12 @@ class Ratings:
         _grid.look_up(self._keys[side], base, lookup, out)
         return out
 
+    def by_user(self):
+        """(start, items): start[u]:start[u + 1] are the places of user code u's item codes, ascending. Made once."""
+        if self._by_user is None:
+            self._by_user = by_user(self.users, self.items, self.n_users, self.n_items)
+        return self._by_user
+
     @classmethod
     def from_arrays(
         cls, users: Any, items: Any, ratings: npt.ArrayLike, weights: npt.ArrayLike | None = None
@@ -252,8 +272,8 @@ class Ratings:
             raise ValueError(
                 f"users, items and ratings must have equal lengths, got {len(users)}, {len(items)}, {len(values)}"
             )
-        if len(values) < 2:
-            raise ValueError(f"at least 2 ratings are needed, got {len(values)}")
+        if not len(values):
+            raise ValueError("at least 1 rating is needed, got none")
         if not (np.isfinite(values.min()) and np.isfinite(values.max())):
             bad = np.flatnonzero(~np.isfinite(values))
             raise ValueError(f"{len(bad)} of {len(values)} ratings are NaN or infinite, the first at index {bad[0]}")
@@ -456,6 +476,16 @@ class Ratings:
                 first = np.flatnonzero(x != y)[0]
                 return bool(x[first] > y[first])
         return True
+
+
+def by_user(users, items, n_users, n_items):
+    """(start, items): start[u]:start[u + 1] are the places of user u's items, in ascending order."""
+    start, by_item = np.zeros(n_items + 1, np.int64), np.empty(len(users), np.int32)
+    _grid.group(items, users, start, by_item)
+    items = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(start))
+    start, out = np.zeros(n_users + 1, np.int64), np.empty(len(users), np.int32)
+    _grid.group(by_item, items, start, out)
+    return start, out
 
 
 def choose_bands(n, n_runs, n_gathered, row_bytes):

@@ -1,4 +1,4 @@
-"""The slow, obvious twin of the kernel: the micro-batch rule of `_sgd.pyx` in NumPy."""
+"""The slow, obvious twins of the kernels: the micro-batch rule of `_sgd.pyx`, and the answers of `_serve.pyx`."""
 
 import numpy as np
 
@@ -18,3 +18,25 @@ def block(run_factors, run_biases, factors, biases, run_row, run_end, index, rat
             biases[j] = biases[j] * (1 - bias_rate * l2_bias) + bias_rate * e
         start = end
     return squares
+
+
+def predict(params, u, i):
+    """The prediction for one pair of codes; -1 is an unknown id."""
+    bias = (params.user_biases[u] if u >= 0 else 0) + (params.item_biases[i] if i >= 0 else 0)
+    return params.global_mean + bias + (params.user_factors[u] @ params.item_factors[i] if u >= 0 and i >= 0 else 0)
+
+
+def recommend(rows, items, n, seen):
+    """For each row of predictions of all `items` the n best that are not in its `seen`, ties by the item."""
+    best = []
+    for row, unwanted in zip(rows, seen, strict=True):
+        left = [(-score, item) for item, score in zip(items, row.tolist(), strict=True) if item not in unwanted]
+        best.append([item for _, item in sorted(left)[:n]])
+    return best
+
+
+def ridge(z, values, weights, bias_penalty, penalty):
+    """(bias, factors) that minimise sum w (value - bias - p . z)^2 + bias_penalty bias^2 + penalty |p|^2."""
+    z = np.column_stack([np.ones(len(z)), z])
+    weigh = np.diag([bias_penalty] + [penalty] * (z.shape[1] - 1))
+    return np.linalg.solve(z.T @ (weights[:, None] * z) + weigh, z.T @ (weights * values))

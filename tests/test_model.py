@@ -238,7 +238,7 @@ def test_malformed_input_is_named():
     users, items, values = some()
     for X, y, said in [
         ((users, items), values[:-1], "equal lengths, got 2000, 2000, 1999"),
-        ((users[:0], items[:0]), values[:0], "at least 2 ratings are needed, got 0"),
+        ((users[:0], items[:0]), values[:0], "at least 1 rating is needed, got none"),
         ((users[:1], items[:1]), values[:1], "at least 2 ratings are needed, got 1"),
         (np.zeros((5, 3)), np.ones(5), r"X must be \(n, 2\)"),
         ((users, items), np.where(values > 4, np.inf, values), r"\d+ of 2000 ratings are NaN or infinite, the first at"),

@@ -1,0 +1,142 @@
+"""New rows and new ratings for a trained model: ridge solutions given the other side, and rows in and out of a model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from funksvd.engine import Params, aligned, kernels
+from funksvd.ratings import IdTable, parallel, table_and_keys
+
+ROWS = 256  # of one call of the kernel
+SIDES = ("user", "item")
+LEAST = 1e-6  # of a penalty: with fewer ratings than factors there would be many solutions
+
+
+def rows_of(params, side):
+    """(biases, factors) of side 0 (users) or 1 (items)."""
+    return getattr(params, f"{SIDES[side]}_biases"), getattr(params, f"{SIDES[side]}_factors")
+
+
+def with_rows(params, tables, side, table, biases, factors):
+    """(params, tables) with another side; what stays is shared."""
+    changed = replace(params, **{f"{SIDES[side]}_biases": biases, f"{SIDES[side]}_factors": factors})
+    return changed, tuple(table if s == side else tables[s] for s in (0, 1))
+
+
+def penalties(hyper, counts):
+    """(rows, 3): what the model's l2_bias, l2 and l1 weigh in the ridge solution of a row with so many ratings.
+
+    A penalty that comes with every rating (reg_scale="rating") counts once a rating. An unbiased model's bias weighs
+    infinitely.
+    """
+    per_rating = getattr(hyper, "reg_scale", "rating") == "rating"
+    scale = np.maximum(counts, 1).astype(np.float64) if per_rating else np.ones(len(counts))
+    out = np.empty((len(counts), 3))
+    out[:, 0] = np.maximum(hyper.l2_bias * scale, LEAST) if hyper.biased else np.inf
+    out[:, 1] = np.maximum(hyper.l2 * scale, LEAST)
+    out[:, 2] = getattr(hyper, "l1", 0.0) * scale
+    return out
+
+
+def solve(params, tables, ratings, side, hyper, n_jobs):
+    """Biases and factors of one side's rows from their ratings, the other side given.
+
+    Parameters
+    ----------
+    params, tables : Params, (IdTable, IdTable)
+        The model.
+    ratings : Ratings
+        Those of ids that the other side does not know are left out.
+    side : 0 (users) or 1 (items)
+    hyper : namespace or model with the parameters of FunkSVD
+    n_jobs : int
+
+    Returns
+    -------
+    codes : (rows,) codes of `ratings` that have ratings
+    biases, factors : (rows,), (rows, n_factors); zeros for a row all of whose ratings are left out
+    left_out : number of ratings left out
+    """
+    other = 1 - side
+    own = (ratings.users, ratings.items)[side]
+    others = tables[other].encode(ratings._tables[other].ids, SIDES[other])[(ratings.users, ratings.items)[other]]
+    codes = np.unique(own)
+    known = others >= 0
+    # In an order that the order of the ratings does not change, so that sums have the same bits.
+    order = np.lexsort((ratings.values, others, own))
+    order = order[known[order]]
+    rows = np.searchsorted(codes, own[order])
+    start = np.searchsorted(rows, np.arange(len(codes) + 1))
+    others = others[order]
+    biases, factors = rows_of(params, other)
+    values = ratings.values[order].astype(np.float64) - params.global_mean - biases[others]
+    weights = np.ones(len(order)) if ratings.weights is None else ratings.weights[order].astype(np.float64)
+    weigh = penalties(hyper, np.diff(start))
+    k = factors.shape[1]
+    out = np.zeros((len(codes), k + 1), factors.dtype)
+    ridge = kernels(factors.dtype, source="_serve").ridge
+
+    def one(first):
+        part = slice(first, first + ROWS)
+        places = start[first : first + ROWS + 1]
+        here = slice(places[0], places[-1])
+        ridge(places - places[0], others[here], values[here], weights[here], factors, weigh[part],
+              getattr(hyper, "non_negative", False), np.empty((k + 4, k + 1)), out[part])  # fmt: skip
+
+    parallel(one, range(0, len(codes), ROWS), n_jobs)
+    return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), int(len(known) - known.sum())
+
+
+def extended(params, tables, side, ids, biases, factors):
+    """(params, tables) with the rows of one side's ids put in, or put in the place of those it has. A copy."""
+    table, (old_biases, old_factors) = tables[side], rows_of(params, side)
+    merged = merge(table, ids)
+    at = slice(None) if merged is table else merged.encode(table.ids, SIDES[side])
+    new_biases = np.zeros(len(merged), old_biases.dtype)
+    new_factors = aligned(len(merged), old_factors.shape[1], old_factors.dtype)
+    new_biases[at], new_factors[at] = old_biases, old_factors
+    at = merged.encode(ids, SIDES[side])
+    new_biases[at], new_factors[at] = biases, factors
+    return with_rows(params, tables, side, merged, new_biases, new_factors)
+
+
+def merge(table, ids):
+    """The id table of a table's ids and more of the same kind."""
+    if (table.encode(ids, "new") >= 0).all():
+        return table
+    if table.kind == "int":
+        return IdTable(np.union1d(table.ids, ids))
+    return table_and_keys([*table.ids.tolist(), *np.asarray(ids).tolist()], "new")[0]
+
+
+def only(params, tables, side, ids, biases, factors):
+    """(params, tables) of one side's new rows alone; the other side's arrays are shared, not copied."""
+    return with_rows(params, tables, side, IdTable(ids), biases, factors)
+
+
+def update(params, tables, ratings, hyper, engine_class, *, first_epoch, n_epochs, learning_rate, seed, n_jobs):
+    """(params, tables, losses) after SGD on new ratings; the arrays given are not written to.
+
+    New rows start from their ridge solution: new items given the known users, then new users given all items. SGD then
+    moves the rows of `ratings` and no other, so the time grows with the ratings but for one copy of the model.
+    """
+    for side in (1, 0):
+        fresh = tables[side].encode(ratings._tables[side].ids, SIDES[side]) < 0
+        if fresh.any():
+            codes, biases, factors, _ = solve(params, tables, ratings, side, hyper, n_jobs)
+            new = fresh[codes]
+            ids = ratings._tables[side].ids[codes[new]]
+            params, tables = extended(params, tables, side, ids, biases[new], factors[new])
+    rows = [table.encode(theirs.ids, name) for table, theirs, name in zip(tables, ratings._tables, SIDES, strict=True)]
+    start = [part[rows[side]] for side in (0, 1) for part in rows_of(params, side)]
+    engine = engine_class(ratings, None, hyper, seed=seed, n_jobs=n_jobs)
+    engine.load(Params(params.global_mean, start[0], start[2], start[1], start[3]))
+    losses = [engine.epoch(first_epoch + e, learning_rate) for e in range(n_epochs)]
+    if not np.isfinite(losses).all():
+        raise FloatingPointError(f"training diverged: the losses are {losses}; lower learning_rate ({learning_rate})")
+    moved = engine.params()
+    for side in (0, 1):
+        params, tables = extended(params, tables, side, ratings._tables[side].ids, *rows_of(moved, side))
+    return params, tables, losses
