@@ -19,7 +19,7 @@ import numpy.typing as npt
 from funksvd import engine as engines
 from funksvd import files, fold_in, serving
 from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
-from funksvd.ratings import Ratings, free_cores
+from funksvd.ratings import Ratings, free_cores, is_table
 
 
 class FunkSVD:
@@ -492,9 +492,13 @@ def load(path: str | os.PathLike[str]) -> FunkSVD:
 
 
 def pairs_of(X):
-    """(users, items) of a pair of arrays or an (n, 2) array."""
+    """(users, items) of a pair of arrays, a table or an (n, 2) array."""
     if isinstance(X, tuple) and len(X) == 2:
         return X
+    if is_table(X):
+        from funksvd.frames import columns_of
+
+        return columns_of(X, user=None, item=None)
     X = np.asarray(X)
     if X.ndim != 2 or X.shape[1] != 2:
         raise ValueError(f"X must be (n, 2) or a tuple (users, items), got shape {X.shape}")
@@ -512,7 +516,7 @@ def as_ratings(X, y=None, weights=None):
             raise ValueError("a sparse matrix holds the ratings itself: y must be None, or X an array of ids")
         return Ratings.from_sparse(X, weights)
     if y is None:
-        if hasattr(X, "columns") or hasattr(X, "column_names"):
+        if is_table(X):
             return Ratings.from_frame(X, weights=weights)
         raise ValueError("y is missing: this requires y to be passed, but the target y is None; "
                          "or else a table, sparse matrix or Ratings that holds them")  # fmt: skip

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd import _grid
-from funksvd.datasets import read_ratings, resolve_columns
 
 BAND_BYTES = 512 * 1024  # a gathered band's factors, about an L2: its popular rows stay in there
 RUN_LENGTH = 8  # more bands shorten runs; below this the gain of the cache is lost
@@ -44,6 +43,39 @@ def parallel(function, arguments, n_jobs):
         return list(pool.map(function, arguments))
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A column of ids as a dictionary, as of categoricals and Arrow: integer codes into a sequence of ids."""
+
+    codes: np.ndarray
+    ids: Any  # an array or list; some may be unused, and some equal
+
+    def __len__(self):
+        return len(self.codes)
+
+    def used(self):
+        """Places of the ids in use."""
+        return np.flatnonzero(count_keys(self.codes, 0, len(self.ids), cpu_count()))
+
+    def map(self, function, name):
+        """function(array of the ids in use), which gives a number for each, taken at every code."""
+        used = self.used()
+        keys = function(as_ids(self.ids if len(used) == len(self.ids) else np.asarray(self.ids)[used], name))
+        places = np.zeros(len(self.ids), keys.dtype)
+        places[used] = keys
+        return Encoded(self.codes, places).decode()
+
+    def decode(self):
+        """Array of the id of every code."""
+        out = np.empty(len(self), self.ids.dtype)
+
+        def one(part):  # in parts: NumPy makes int64 of all codes that it is given
+            out[part] = self.ids[self.codes[part]]
+
+        parallel(one, [slice(s, s + CHUNK) for s in range(0, len(self), CHUNK)], cpu_count())
+        return out
+
+
 class IdTable:
     """The sorted distinct ids of one side; a code is an id's position in it."""
 
@@ -64,6 +96,8 @@ class IdTable:
     def encode(self, raw, name, n_jobs=1):
         """int32 codes of raw ids, -1 where an id is unknown. TypeError where they are of another kind."""
         raw = as_ids(raw, name)
+        if isinstance(raw, Encoded):
+            return raw.map(lambda ids: self.encode(ids, name), name)
         if len(raw) == 0:
             return np.empty(0, np.int32)
         kind = kind_of(raw)
@@ -89,6 +123,11 @@ def is_dense(low, high, n_ratings):
     return high - low < max(16 * n_ratings, 1 << 24)
 
 
+def is_table(X):
+    """Whether X is a table: it has named columns. (Asked of the type: a lazy table computes to answer itself.)"""
+    return hasattr(type(X), "columns") or hasattr(type(X), "column_names")
+
+
 def kind_of(ids):
     if ids.dtype.kind in "iu":
         return "int"
@@ -101,7 +140,15 @@ def kind_of(ids):
 
 
 def as_ids(raw, name):
-    """A 1-d array of ids: int32 or int64 where they are whole numbers, else str, bytes or objects."""
+    """A 1-d array of ids: int32 or int64 where they are whole numbers, else str, bytes or objects; or `Encoded`."""
+    if isinstance(raw, Encoded):
+        return raw
+    if type(raw).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow"):
+        from funksvd.frames import column_ids
+
+        raw = column_ids(raw, name)
+        if isinstance(raw, Encoded):
+            return raw
     kinds = {type(x) for x in raw} if isinstance(raw, (list, tuple)) else set()
     if all(issubclass(k, (int, float, np.number)) for k in kinds) or (len(kinds) == 1 and tuple not in kinds):
         ids = np.asarray(raw)
@@ -135,6 +182,16 @@ def as_ids(raw, name):
 def table_and_keys(raw, name):
     """The id table of raw ids, their integer keys (`keys - base` is a place in its lookup), and counts where at hand."""
     ids = as_ids(raw, name)
+    if isinstance(ids, Encoded):
+        found = []
+
+        def keys_of(distinct):
+            found.append(table_and_keys(distinct, name))
+            keys = found[0][1]
+            return keys if abs(keys).max() >= 1 << 31 else keys.astype(np.int32)
+
+        keys = ids.map(keys_of, name)
+        return found[0][0], keys, None
     if ids.dtype.kind == "i":
         low, high = int(ids.min()), int(ids.max())
         if is_dense(low, high, len(ids)):
@@ -298,25 +355,21 @@ class Ratings:
         rating: str | int | None = None,
         weights: npt.ArrayLike | None = None,
     ) -> Ratings:
-        """Ratings from a table (pandas, polars, pyarrow) by column names; None finds well-known names."""
-        try:
-            import narwhals.stable.v1 as nw
-        except ImportError as error:
-            raise ImportError('tables need narwhals: pip install "funksvd[frames]"') from error
-        table = nw.from_native(frame, eager_only=True)
-        names = table.columns
-        chosen = [names[p] for p in resolve_columns(names, user, item, rating, "the table")]
-        for name in chosen:
-            nulls = int(table[name].is_null().sum())
-            if nulls:
-                raise ValueError(f"column {name!r} has {nulls} missing values; drop these rows first")
-        users, items, values = (table[name].to_numpy() for name in chosen)
+        """Ratings from a table (pandas, polars, pyarrow, a DuckDB relation) by names of columns or positions.
+
+        None finds well-known names. Categoricals and Arrow dictionaries are used as they are.
+        """
+        from funksvd.frames import columns_of
+
+        users, items, values = columns_of(frame, user=user, item=item, rating=rating)
         return cls.from_arrays(users, items, values, weights)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], **options: Any) -> Ratings:
         """Ratings from a file; options and errors as in `datasets.read_ratings`."""
-        return cls.from_arrays(*read_ratings(path, **options))
+        from funksvd.reading import read_columns
+
+        return cls.from_arrays(*read_columns(path, **options))
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
         """(train, held out): round(fraction * n) ratings, chosen by a hash of rating and seed, in any row order."""
