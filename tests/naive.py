@@ -40,3 +40,13 @@ def ridge(z, values, weights, bias_penalty, penalty):
     z = np.column_stack([np.ones(len(z)), z])
     weigh = np.diag([bias_penalty] + [penalty] * (z.shape[1] - 1))
     return np.linalg.solve(z.T @ (weights[:, None] * z) + weigh, z.T @ (weights * values))
+def netflix_prize(text):
+    """(users, movies, ratings, days) of files of the Netflix Prize, line by line."""
+    rows, movie = [], None
+    for line in text.split():
+        if line.endswith(":"):
+            movie = int(line[:-1])
+        else:
+            user, rating, day = line.split(",")
+            rows.append((int(user), movie, float(rating), day))
+    return [list(column) for column in zip(*rows, strict=True)]

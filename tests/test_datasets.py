@@ -1,9 +1,20 @@
 """Planted ratings whose floor is known, and public ratings."""
 
+import functools
+import hashlib
+import http.server
+import io
+import logging
+import sys
+import threading
+import zipfile
+
+import naive
 import numpy as np
 import pytest
 
-from funksvd.datasets import make_ratings
+from funksvd import datasets
+from funksvd.datasets import load_movielens, load_netflix, make_ratings
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +129,206 @@ def test_half_of_all_pairs_is_possible(shape):
 def test_planted_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_ratings(**{"n_users": 10, "n_items": 20, "n_ratings": 50} | arguments)
+
+
+# MovieLens, from a server on this machine
+
+LINES = [(1, 31, 2.5, 1260759144), (7, 1029, 3.0, 851868750), (1, 1029, 4.5, 1260759179)]
+TITLES = {31: "Dangerous Minds (1995)", 1029: "Dumbo, the \"flying\" one: né (1941)"}
+
+
+def movielens_archive(name):
+    """A zip in the format of a release, with other files beside."""
+    _, ratings, titles = datasets._RELEASES[name]
+    quoted = {item: title.replace('"', '""') for item, title in TITLES.items()}
+    if ratings.endswith(".csv"):
+        texts = ["userId,movieId,rating,timestamp\n" + "".join("{},{},{},{}\n".format(*line) for line in LINES),
+                 "movieId,title,genres\n" + "".join(f'{i},"{t}",Drama\n' for i, t in quoted.items())]  # fmt: skip
+    elif ratings.endswith(".dat"):
+        texts = ["".join("{}::{}::{}::{}\n".format(*line) for line in LINES),
+                 "".join(f"{i}::{t}::Drama|Comedy\n" for i, t in TITLES.items())]  # fmt: skip
+    else:
+        texts = ["".join("{}\t{}\t{}\t{}\n".format(*line) for line in LINES),
+                 "".join(f"{i}|{t}|01-Jan-1995||url|0|1\n" for i, t in TITLES.items())]  # fmt: skip
+    encoding = "latin-1" if name in ("ml-100k", "ml-1m") else "utf-8"
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        file.writestr(ratings, texts[0])
+        file.writestr(titles, texts[1].encode(encoding))
+        file.writestr(ratings.rpartition("/")[0] + "/README", "read me")
+    return out.getvalue()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A local HTTP server that the downloads go to: its folder, and the paths it was asked for."""
+    pooch = pytest.importorskip("pooch")
+    monkeypatch.setattr(pooch.get_logger(), "level", logging.ERROR)
+    folder, asked = tmp_path / "server", []
+    folder.mkdir()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.02,))
+        thread.start()
+        monkeypatch.setattr(datasets, "MOVIELENS_URL", f"http://127.0.0.1:{running.server_address[1]}/")
+        yield folder, asked
+        running.shutdown()
+        thread.join()
+
+
+def publish(folder, monkeypatch, name):
+    content = movielens_archive(name)
+    md5, *members = datasets._RELEASES[name]
+    archive = "ml-latest-small.zip" if md5 is None else f"{name}.zip"
+    (folder / archive).write_bytes(content)
+    found = hashlib.md5(content).hexdigest()
+    if md5 is None:
+        (folder / f"{archive}.md5").write_text(f"MD5 ({archive}) = {found}\n")
+    else:
+        monkeypatch.setitem(datasets._RELEASES, name, (found, *members))
+    return folder / archive
+
+
+@pytest.mark.parametrize("name", datasets._RELEASES)
+def test_movielens_is_downloaded_once(server, tmp_path, monkeypatch, name):
+    folder, asked = server
+    publish(folder, monkeypatch, name)
+    ratings, titles, times = load_movielens(name, cache=tmp_path / "cache", times=True, progress=False)
+    assert ratings.user_ids[ratings.users].tolist() == [line[0] for line in LINES]
+    assert ratings.item_ids[ratings.items].tolist() == [line[1] for line in LINES]
+    assert ratings.values.tolist() == [line[2] for line in LINES]
+    assert times.astype(int).tolist() == [line[3] for line in LINES]
+    assert titles == TITLES
+    n_asked = len(asked)
+    again = load_movielens(name, cache=tmp_path / "cache")
+    assert len(asked) == n_asked  # from the cache
+    assert again.titles == titles
+    assert again.times is None
+
+
+def test_every_release_but_the_changing_ones_has_a_checksum():
+    assert [name for name, (md5, *_) in datasets._RELEASES.items() if md5 is None] == ["latest-small"]
+    assert all(len(md5) == 32 and int(md5, 16) for md5, *_ in datasets._RELEASES.values() if md5)
+
+
+@pytest.mark.parametrize("name", ["ml-100k", "latest-small"])
+def test_a_changed_archive_is_refused_and_not_kept(server, tmp_path, monkeypatch, name):
+    folder, _ = server
+    archive = publish(folder, monkeypatch, name)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(ValueError, match="hash"):
+        load_movielens(name, cache=tmp_path / "cache", progress=False)
+    assert not list((tmp_path / "cache").glob("*.zip"))
+    archive.write_bytes(whole)
+    load_movielens(name, cache=tmp_path / "cache", progress=False)
+
+
+def test_a_damaged_cache_is_downloaded_again(server, tmp_path, monkeypatch):
+    folder, asked = server
+    publish(folder, monkeypatch, "ml-1m")
+    load_movielens("ml-1m", cache=tmp_path, progress=False)
+    (tmp_path / "ml-1m.zip").write_bytes(b"cut short")
+    assert load_movielens("ml-1m", cache=tmp_path, progress=False).titles == TITLES
+    assert len(asked) == 2
+
+
+def test_movielens_that_cannot_be_had(server, tmp_path):
+    with pytest.raises(OSError, match="404"):
+        load_movielens("ml-20m", cache=tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"name must be one of 'ml-100k', .*, got 'ml-2m'"):
+        load_movielens("ml-2m")
+    folder, _ = server
+    (folder / "ml-latest-small.zip.md5").write_text("<html>moved</html>")
+    with pytest.raises(ValueError, match="holds no MD5"):
+        load_movielens("latest-small", cache=tmp_path, progress=False)
+    assert not list(tmp_path.glob("*.md5"))
+
+
+def test_download_shows_a_bar(server, tmp_path, monkeypatch, capsys):
+    publish(server[0], monkeypatch, "ml-100k")
+    load_movielens("ml-100k", cache=tmp_path)
+    assert "100%" in capsys.readouterr().err
+    load_movielens("ml-100k", cache=tmp_path)
+    assert capsys.readouterr().err == ""
+
+
+def test_movielens_without_pooch(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pooch", None)
+    with pytest.raises(ImportError, match=r'pip install "funksvd\[datasets\]"'):
+        load_movielens("ml-100k")
+
+
+# The Netflix Prize
+
+
+def prize_files(eol="\n"):
+    """Texts of four files in the prize's format."""
+    rng = np.random.default_rng(4)
+    texts, movie = [], 0
+    for _ in range(4):
+        lines = []
+        for _ in range(rng.integers(1, 6)):
+            movie += 1
+            lines.append(f"{movie}:")
+            for _ in range(rng.integers(0, 40)):
+                user = rng.integers(1, 10 ** rng.integers(1, 8))
+                day = np.datetime64("1999-11-11") + rng.integers(0, 2240)
+                lines.append(f"{user},{rng.integers(1, 6)},{day}")
+        texts.append("".join(line + eol for line in lines))
+    return texts
+
+
+@pytest.mark.parametrize("block", [1, 50, 1 << 25])
+@pytest.mark.parametrize("eol", ["\n", "\r\n"])
+def test_netflix_combined_files(tmp_path, monkeypatch, block, eol):
+    monkeypatch.setattr(datasets, "_BLOCK", block)
+    for number, text in enumerate(prize_files(eol), 1):
+        (tmp_path / f"combined_data_{number}.txt").write_bytes(text.encode())
+    (tmp_path / "movie_titles.csv").write_bytes("1,2003,Dinosaur Planet\n2,NULL,Caf\xe9, the film\n".encode("latin-1"))
+    found = load_netflix(tmp_path, times=True)
+    users, movies, values, days = naive.netflix_prize("".join(prize_files()))
+    assert found.ratings.user_ids[found.ratings.users].tolist() == users
+    assert found.ratings.item_ids[found.ratings.items].tolist() == movies
+    assert found.ratings.values.tolist() == values
+    assert found.times.astype(str).tolist() == days
+    assert found.titles == {1: "Dinosaur Planet", 2: "Café, the film"}
+    assert load_netflix(tmp_path).times is None
+
+
+@pytest.mark.parametrize("inside", ["", "training_set"])
+def test_netflix_single_files(tmp_path, inside):
+    folder = tmp_path / inside
+    folder.mkdir(exist_ok=True)
+    text = "".join(prize_files())
+    movie = None
+    for line in text.splitlines():
+        movie = int(line[:-1]) if line.endswith(":") else movie
+        with open(folder / f"mv_{movie:07}.txt", "a") as file:
+            file.write(line + "\n")
+    found = load_netflix(tmp_path)
+    users, movies, values, _ = naive.netflix_prize(text)
+    assert found.ratings.user_ids[found.ratings.users].tolist() == users
+    assert found.ratings.item_ids[found.ratings.items].tolist() == movies
+    assert found.ratings.values.tolist() == values
+    assert found.titles == {}
+
+
+@pytest.mark.parametrize("line", ["1,2", "a,5,2005-09-06", "1,x,2005-09-06", "12,5;2005-09-06", "1234567890123,5,2005-09-06",
+                                  "5,2005-09-06", "x:", ",5,2005-09-06"])  # fmt: skip
+def test_netflix_lines_that_are_none(tmp_path, line):
+    (tmp_path / "combined_data_1.txt").write_text(f"1:\n12,4,2005-09-06\n{line}\n13,4,2005-09-06\n")
+    with pytest.raises(ValueError, match=r"combined_data_1\.txt: '.*' is (neither MOVIE|not a number)"):
+        load_netflix(tmp_path)
+
+
+def test_netflix_needs_its_files(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither combined_data_"):
+        load_netflix(tmp_path)
+    (tmp_path / "combined_data_1.txt").write_text("12,4,2005-09-06\n1:\n13,4,2005-09-06\n")
+    with pytest.raises(ValueError, match="the first line names no movie"):
+        load_netflix(tmp_path)
