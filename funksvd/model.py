@@ -85,6 +85,11 @@ class FunkSVD:
     def __repr__(self):
         return f"FunkSVD({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
 
+    def _repr_html_(self):
+        from funksvd.plots import model_html
+
+        return model_html(self)
+
     def _check_params(self):
         def need(name, ok, allowed):
             if not ok:
