@@ -2,7 +2,7 @@
 
 from funksvd.callbacks import Callback, EarlyStopping, LambdaCallback, LearningRateScheduler, ModelCheckpoint
 from funksvd.engine import show_config
-from funksvd.model import FunkSVD, load
+from funksvd.model import FunkSVD, from_surprise, load
 from funksvd.ratings import Ratings
 
 __version__ = "0.1.0"
@@ -14,6 +14,7 @@ __all__ = [
     "LearningRateScheduler",
     "ModelCheckpoint",
     "Ratings",
+    "from_surprise",
     "load",
     "show_config",
 ]

@@ -487,13 +487,28 @@ class FunkSVD:
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as npz without pickle, to a temporary name first: an error leaves the old file whole."""
+        """Write the model as npz, or as safetensors where the name ends so; to a temporary name first.
+
+        An error leaves the old file whole. Ids may be int, str, bytes, UUID, datetime or date.
+        """
         files.save(self, path)
 
+    def __getstate__(self):
+        return files.pickled(self)
 
-def load(path: str | os.PathLike[str]) -> FunkSVD:
-    """A saved model. ValueError where the file is not one, damaged or of a newer version."""
-    return files.load(path, FunkSVD)
+
+def load(path: str | os.PathLike[str], mmap: bool = False) -> FunkSVD:
+    """A saved model, npz or safetensors. ValueError where the file is not one, damaged or of a newer version.
+
+    Nothing in a file is executed. With `mmap` the arrays are mapped into memory instead of read: loading takes no time,
+    processes share them, and they are read-only; damage is then not noticed.
+    """
+    return files.load(path, FunkSVD, mmap)
+
+
+def from_surprise(algo: Any) -> FunkSVD:
+    """The model of a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, with its raw ids; it predicts the same."""
+    return files.from_surprise(algo, FunkSVD)
 
 
 def pairs_of(X):

@@ -150,7 +150,9 @@ def as_ids(raw, name):
         if isinstance(raw, Encoded):
             return raw
     kinds = {type(x) for x in raw} if isinstance(raw, (list, tuple)) else set()
-    if all(issubclass(k, (int, float, np.number)) for k in kinds) or (len(kinds) == 1 and tuple not in kinds):
+    if kinds and kinds <= {str, bytes} and any(x[-1:] in ("\0", b"\0") for x in raw):
+        ids = np.fromiter(raw, object, len(raw))  # NumPy would drop the zeros
+    elif all(issubclass(k, (int, float, np.number)) for k in kinds) or (len(kinds) == 1 and tuple not in kinds):
         ids = np.asarray(raw)
     else:  # NumPy would make text of numbers beside text, and rows of tuples
         ids = np.fromiter(raw, object, len(raw))
@@ -209,7 +211,7 @@ def table_and_keys(raw, name):
     unique = np.array(distinct) if ids.dtype.kind in "US" else np.empty(len(distinct), object)
     if unique.dtype.kind == "O":
         unique[:] = distinct
-        if all(type(x) is str for x in distinct):
+        if all(type(x) is str and x[-1:] != "\0" for x in distinct):
             unique = np.array(distinct)
     rank = {x: c for c, x in enumerate(distinct)}
     return IdTable(unique), np.fromiter(map(rank.__getitem__, values), np.int32, len(values)), None
