@@ -1,28 +1,21 @@
-"""The command ``funksvd``: train, evaluate, predict, recommend, info and demo.
+"""The command ``funksvd``: its options, messages and exit status. What its commands do stands in `commands`.
 
 `main` returns the exit status: 0, 2 after an error (told in one line on standard error), 130 after Ctrl-C.
 """
 
 import argparse
-import csv
-import difflib
 import inspect
 import os
 import re
 import sys
-import time
 import warnings
 from contextlib import contextmanager
 
-import numpy as np
-
 import funksvd
-from funksvd import EarlyStopping, FunkSVD, Ratings, datasets, load, show_config
-from funksvd.files import replacing
+from funksvd import FunkSVD, commands, demo
 
 __all__ = ["main"]
 
-_COLUMNS = ("user", "item", "rating")
 _PARAMETER_HELP = {
     "n_factors": "factors of each user and item",
     "n_epochs": "passes over the ratings, at most",
@@ -39,6 +32,22 @@ _PARAMETER_HELP = {
     "dtype": "precision of the factors",
     "random_state": "seed: the same seed gives the same model",
 }
+
+
+_EPILOG = """\
+a first session:
+  funksvd train ratings.csv -o movies.npz            learn from user,item,rating lines
+  funksvd evaluate movies.npz held_out.csv           how far off are its predictions?
+  funksvd recommend movies.npz --user 42 --exclude ratings.csv --titles movies.csv
+  funksvd recommend movies.npz --all --exclude ratings.csv -o recommendations.csv
+  funksvd similar movies.npz --item 50 --titles movies.csv
+  funksvd tune ratings.csv                           are other parameters better?
+  funksvd fold-in movies.npz new_users.csv -o movies.npz
+
+funksvd COMMAND --help explains a command; funksvd demo needs no file.
+Results go to standard output, as JSON with --json; messages and progress bars go to standard error where results or
+JSON take the output. Exit status: 0 done, 1 the reader of a pipe left, 2 an error, 130 Ctrl-C.
+"""
 
 
 def main(argv=None):
@@ -91,14 +100,14 @@ def _in_one_line(error):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="funksvd", description="Funk's SVD of ratings: train, evaluate and use a model.",
-        epilog="funksvd COMMAND --help explains a command. funksvd demo needs no file.",
+        prog="funksvd", formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Funk's SVD of ratings: train, evaluate and use a model.", epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"funksvd {funksvd.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     command = _add_command(
-        commands, "train", _train, "train a model on a file of ratings",
+        added, "train", commands.train, "train a model on a file of ratings",
         """
         Read ratings from delimited text (also gzipped) or Parquet, train a model on them and save it. A part of the
         ratings is held out; training ends when the error on that part has stopped improving, and the model of the
@@ -115,9 +124,10 @@ def _parser():
     command.add_argument("--patience", type=int, default=3, metavar="EPOCHS",
                          help="epochs without improvement after which training ends (default: 3)")
     _add_parameters(command)
+    _add_json(command)
 
     command = _add_command(
-        commands, "evaluate", _evaluate, "measure a model's error on a file of ratings",
+        added, "evaluate", commands.evaluate, "measure a model's error on a file of ratings",
         """
         Print a model's root mean squared error (RMSE) and mean absolute error (MAE) on the ratings of a file, and the
         share of them whose user or item the model has not seen in training.
@@ -127,9 +137,10 @@ def _parser():
     _add_model(command)
     command.add_argument("file", metavar="FILE", help="ratings, one a line: user, item, rating")
     _add_file_options(command)
+    _add_json(command)
 
     command = _add_command(
-        commands, "predict", _predict, "predict a rating for each user and item of a file",
+        added, "predict", commands.predict, "predict a rating for each user and item of a file",
         """
         Predict a rating for each pair of user and item in a file, and write them as CSV with the columns user, item and
         prediction, in the order of the file. Other columns of the file are ignored.
@@ -143,24 +154,118 @@ def _parser():
                          help="for users and items not seen in training: predict what is known without them, "
                          "write nan, or fail (default: mean)")
     _add_file_options(command, columns=("user", "item"))
+    _add_json(command, "a line of JSON for each pair")
 
     command = _add_command(
-        commands, "recommend", _recommend, "list the items with the highest predictions for one user",
+        added, "recommend", commands.recommend, "list the items with the highest predictions for users",
         """
-        Print the items with the highest predicted ratings for one user, best first. With --exclude, items that the
-        user has rated in that file are left out. A model does not keep its training ratings.
+        Print the items with the highest predicted ratings, best first, for some users or for all. With --exclude, items
+        that a user has rated in that file are left out: a model does not keep its training ratings.
         """,
         "funksvd recommend movies.npz --user 42 -n 10 --exclude ratings.csv --titles movies.csv",
+        "funksvd recommend movies.npz --all --exclude ratings.csv -o recommendations.csv",
     )
     _add_model(command)
-    command.add_argument("--user", metavar="ID", required=True, help="whom to recommend to")
-    command.add_argument("-n", type=int, default=10, metavar="ITEMS", help="how many items (default: 10)")
+    whom = command.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--user", metavar="ID", nargs="+", help="whom to recommend to")
+    whom.add_argument("--all", action="store_true", help="recommend to every user of the model")
+    command.add_argument("-n", type=int, default=10, metavar="ITEMS", help="how many items a user (default: 10)")
     command.add_argument("--exclude", metavar="FILE", help="ratings whose items not to recommend again")
-    command.add_argument("--titles", metavar="CSV", help="table with a column item_id or id and a column title")
+    _add_titles(command)
+    command.add_argument("-o", "--output", metavar="CSV", help="file to write (default: standard output)")
     _add_file_options(command, short=False)
+    _add_json(command, "a line of JSON for each user")
 
     command = _add_command(
-        commands, "info", _info, "describe a model file, or this installation",
+        added, "similar", commands.similar, "list the items (or users) that are most like one",
+        """
+        Print the items whose factors are most like those of one item, or the users most like one user. Cosine compares
+        what kind of item it is; dot also counts how strongly people feel about it.
+        """,
+        "funksvd similar movies.npz --item 50 --titles movies.csv",
+    )
+    _add_model(command)
+    which = command.add_mutually_exclusive_group(required=True)
+    which.add_argument("--item", metavar="ID", help="item to compare with")
+    which.add_argument("--user", metavar="ID", help="user to compare with")
+    command.add_argument("-n", type=int, default=10, metavar="N", help="how many (default: 10)")
+    command.add_argument("--measure", choices=("cosine", "dot"), default="cosine", help="(default: cosine)")
+    _add_titles(command)
+    _add_json(command)
+
+    command = _add_command(
+        added, "fold-in", commands.fold_in, "add users or items to a model without training it again",
+        """
+        Compute factors for the users of a file of ratings, given the items that the model knows, and save a model that
+        knows these users, too. Nothing else of the model changes. A user that it knows already gets new factors from
+        the ratings in the file alone, so the file should hold all ratings of such a user.
+        """,
+        "funksvd fold-in movies.npz new_users.csv -o movies.npz",
+    )
+    _add_model(command)
+    command.add_argument("file", metavar="FILE", help="ratings of new users, one a line: user, item, rating")
+    command.add_argument("-o", "--output", metavar="MODEL", required=True, help="file for the extended model")
+    command.add_argument("--side", choices=("users", "items"), default="users",
+                         help="what to fold in: users, or items given the users that the model knows (default: users)")
+    _add_file_options(command)
+    _add_json(command)
+
+    command = _add_command(
+        added, "tune", commands.tune, "search for better parameters by cross-validation",
+        """
+        Train every setting of a small grid on each fold of the ratings, stop each fit when its error on the part held
+        out has stopped improving, and print a table, the best setting first. The number of epochs needs no place in the
+        grid. The table is a little optimistic: measure the winner on ratings that the search has not seen.
+        """,
+        "funksvd tune ratings.csv --grid n_factors=32,64,128 --grid l2=0.04,0.08 --folds 3 -o movies.npz",
+    )
+    command.add_argument("file", metavar="FILE", help="ratings, one a line: user, item, rating")
+    command.add_argument("--grid", metavar="NAME=V,V", action="append",
+                         help="values of a parameter to try; may be given several times "
+                         "(default: twelve settings of n_factors, l2 and learning_rate)")
+    command.add_argument("--folds", type=int, default=3, metavar="N", help="parts, each held out once (default: 3)")
+    command.add_argument("--patience", type=int, default=3, metavar="EPOCHS",
+                         help="epochs without improvement after which a fit ends (default: 3)")
+    command.add_argument("-o", "--output", metavar="MODEL", help="train on all ratings with the best setting and save it")
+    _add_file_options(command)
+    _add_parameters(command)
+    _add_json(command, "the settings as JSON")
+
+    command = _add_command(
+        added, "plot", commands.plot, "draw a model: its learning curve, errors or factors",
+        """
+        Draw one picture; needs matplotlib. learning-curve: RMSE of each epoch. predictions: predicted against actual
+        ratings of --ratings. popularity: RMSE on --ratings by how many ratings an item (or user) has in --train. map:
+        items in the plane of their factors, with --titles. spectrum: how much each direction of the factors adds.
+        """,
+        "funksvd plot map movies.npz --titles movies.csv --ratings ratings.csv -o map.png",
+    )
+    command.add_argument("kind", choices=("learning-curve", "predictions", "popularity", "map", "spectrum"),
+                         metavar="KIND", help="learning-curve, predictions, popularity, map or spectrum")
+    _add_model(command)
+    command.add_argument("-o", "--output", metavar="IMAGE", help="png, svg or pdf (default: KIND.png)")
+    command.add_argument("--ratings", metavar="FILE", help="ratings to measure on; for map, the items with most of these")
+    command.add_argument("--train", metavar="FILE", help="ratings that the model was trained on, to count")
+    command.add_argument("--by", choices=("item", "user"), default="item", help="whose popularity (default: item)")
+    _add_titles(command)
+    _add_file_options(command, short=False)
+    _add_json(command)
+
+    command = _add_command(
+        added, "convert", commands.convert, "change the format of a model or of ratings",
+        """
+        Write a model as npz or safetensors, or ratings as CSV or Parquet (which reads several times faster); the end of
+        the output's name says which.
+        """,
+        "funksvd convert movies.npz movies.safetensors", "funksvd convert ratings.csv ratings.parquet",
+    )
+    command.add_argument("file", metavar="FILE", help="a model, or ratings")
+    command.add_argument("output", metavar="OUTPUT", help="file to write: .npz, .safetensors; .csv, .parquet")
+    _add_file_options(command)
+    _add_json(command)
+
+    command = _add_command(
+        added, "info", commands.info, "describe a model file, or this installation",
         """
         Print what a model file holds: sizes, parameters, epochs and the errors of the last one. Without a file, print
         what this installation of funksvd runs on.
@@ -168,9 +273,10 @@ def _parser():
         "funksvd info movies.npz",
     )
     command.add_argument("model", metavar="MODEL", nargs="?", help="file written by funksvd train")
+    _add_json(command)
 
     command = _add_command(
-        commands, "demo", _demo, "train on made-up ratings whose best possible error is known",
+        added, "demo", demo.run, "train on made-up ratings whose best possible error is known",
         """
         Make a million ratings from a planted model plus noise, in the shape of MovieLens 1M, train on nine tenths of
         them and compare the error on the last tenth with the best possible one. Needs no file and no network, takes a
@@ -180,23 +286,40 @@ def _parser():
     )
     command.add_argument("-o", "--output", metavar="MODEL", default="funksvd-demo.npz",
                          help="file for the model (default: funksvd-demo.npz)")
-    command.add_argument("--n-jobs", type=_number, default=_defaults()["n_jobs"], metavar="THREADS",
+    command.add_argument("--n-jobs", type=commands.number, default=_defaults()["n_jobs"], metavar="THREADS",
                          help=f"threads; -1 is all cores (default: {_defaults()['n_jobs']})")
     return parser
 
 
-def _add_command(commands, name, run, summary, description, example):
-    command = commands.add_parser(name, help=summary, description=" ".join(description.split()),
-                                  epilog=f"Example: {example}", allow_abbrev=False)
-    command.set_defaults(run=run)
+def _add_command(added, name, run, summary, description, *examples):
+    command = added.add_parser(name, help=summary, description=" ".join(description.split()),
+                                  epilog="\n".join(f"Example: {example}" for example in examples),
+                                  formatter_class=_Help, allow_abbrev=False)
+    command.set_defaults(run=run, json=False)
     return command
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """The description as a paragraph, the examples one a line."""
+
+    def _fill_text(self, text, width, indent):
+        return "\n".join(super(argparse.RawDescriptionHelpFormatter, self)._fill_text(line, width, indent)
+                         for line in text.splitlines())  # fmt: skip
+
+
+def _add_json(command, what="the result as JSON"):
+    command.add_argument("--json", action="store_true", help=f"print {what}, and messages on standard error")
+
+
+def _add_titles(command):
+    command.add_argument("--titles", metavar="CSV", help="table with a column item_id or id and a column title")
 
 
 def _add_model(command):
     command.add_argument("model", metavar="MODEL", help="file written by funksvd train")
 
 
-def _add_file_options(command, columns=_COLUMNS, short=True):
+def _add_file_options(command, columns=commands.COLUMNS, short=True):
     group = command.add_argument_group("how FILE is read")
     for name in columns:
         flags = [f"--{name}", f"--{name}-column"] if short else [f"--{name}-column"]
@@ -221,7 +344,8 @@ def _add_parameters(command):
         elif name == "rating_scale":
             options.update(nargs=2, type=float, metavar=("LOW", "HIGH"))
         else:
-            options.update(type=str if isinstance(default, str) else _number, metavar="N" if type(default) is int else "X")
+            kind = str if isinstance(default, str) else commands.number
+            options.update(type=kind, metavar="N" if type(default) is int else "X")
         group.add_argument(*flags, **options)
 
 
@@ -231,236 +355,9 @@ def _defaults():
     return defaults | {"random_state": 0}
 
 
-def _number(text):
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return None if text == "None" else text
-
-
 def _column(text):
     return int(text) if text.isdecimal() else text
 
 
 def _separator(text):
     return text.replace("\\t", "\t")
-
-
-# Commands
-
-
-def _train(args):
-    _check_output(args.output)
-    parameters = {name: getattr(args, name) for name in _defaults()}
-    if args.rating_scale is not None:
-        parameters["rating_scale"] = tuple(args.rating_scale)
-    model = FunkSVD(**parameters)
-    stopping = EarlyStopping("val_loss", patience=args.patience)
-    model._check_params()  # before a large file is read
-    start = time.perf_counter()
-    ratings = Ratings.from_arrays(*_read(args, args.file))
-    _say(f"Read {len(ratings):,} ratings by {_count(ratings.n_users, 'user')} of {_count(ratings.n_items, 'item')} "
-         f"from {args.file} in {time.perf_counter() - start:.1f} s.")
-
-    validated = args.validation_split != 0
-    model.fit(ratings, validation_split=args.validation_split, callbacks=[stopping] if validated else [], verbose=2)
-    if model.interrupted_:
-        _say(f"Stopped by Ctrl-C after {_count(model.n_epochs_, 'epoch')}; saving what was learned.")
-    if validated:
-        best = stopping.best_epoch
-        _say(f"Best epoch {best + 1}: validation RMSE {model.history_['val_rmse'][best]:.4f} on the "
-             f"{args.validation_split:.0%} of the ratings held out; its weights are kept.")
-    else:
-        _say(f"Training RMSE {model.history_['rmse'][-1]:.4f} in the last epoch; nothing was held out.")
-    _save(model, args.output)
-    return 130 if model.interrupted_ else 0
-
-
-def _evaluate(args):
-    model = load(args.model)
-    scores = model.evaluate(Ratings.from_arrays(*_typed(model, args.file, *_read(args, args.file))))
-    print(f"RMSE     {scores['rmse']:.4f}  root mean squared error")
-    print(f"MAE      {scores['mae']:.4f}  mean absolute error")
-    print(f"ratings  {scores['n']:,}")
-    print(f"unknown  {scores['unknown']:.2%}  of them have a user or an item not seen in training")
-
-
-def _predict(args):
-    if args.output is not None:
-        _check_output(args.output)
-    model = load(args.model)
-    pairs = datasets.read_pairs(args.file, user=args.user_column, item=args.item_column, sep=args.sep, header=args.header,
-                                on_bad_lines=args.on_bad_lines)
-    users, items = _typed(model, args.file, *pairs)
-    predictions = model.predict((users, items), unknown=args.unknown)
-    rows = zip(users.tolist(), items.tolist(), map("{:.6g}".format, predictions.tolist()), strict=True)
-    if args.output is None:
-        _write_csv(sys.stdout, rows)
-        return
-    with replacing(args.output, "w", newline="", encoding="utf-8") as file:
-        _write_csv(file, rows)
-    _say(f"Wrote {len(predictions):,} predictions to {args.output}.")
-
-
-def _recommend(args):
-    if args.n < 1:
-        raise ValueError(f"-n must be 1 or more, got {args.n}")
-    model = load(args.model)
-    user = _known_user(model, args.user)
-    titles = datasets.read_titles(args.titles) if args.titles else {}
-    seen = None
-    if args.exclude:
-        seen = Ratings.from_arrays(*_typed(model, args.exclude, *_read(args, args.exclude)))
-    items, scores = model.recommend(user, n=args.n, exclude=seen)
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["item", "score"] + (["title"] if titles else []))
-    for item, score in zip(items.tolist(), scores.tolist(), strict=True):
-        writer.writerow([item, f"{score:.4f}"] + ([titles.get(str(item), "")] if titles else []))
-
-
-def _info(args):
-    if args.model is None:
-        print(f"funksvd {funksvd.__version__}, Python {sys.version.split()[0]}, numpy {np.__version__}")
-        print(show_config())
-        return
-    model = load(args.model)
-    n_factors = model.user_factors_.shape[1]
-    print(f"{args.model}: {os.path.getsize(args.model):,} bytes")
-    for side, ids in {"users": model.user_ids_, "items": model.item_ids_}.items():
-        kind = "whole numbers" if ids.dtype.kind in "iu" else "text"
-        print(f"  {side:<8}{len(ids):,} (ids are {kind}, {ids[0]} to {ids[-1]})")
-    print(f"  factors {n_factors} of dtype {model.user_factors_.dtype}")
-    print(f"  mean    {model.global_mean_:.4f}")
-    print(f"  epochs  {model.n_epochs_}")
-    print("parameters")
-    for name, value in model.get_params().items():
-        print(f"  {name} = {value!r}")
-    last = {name: values[-1] for name, values in model.history_.items() if len(values)}
-    if last:
-        print("last epoch of training")
-        for name, value in last.items():
-            print(f"  {name:<14}{value:.6g}")
-
-
-def _demo(args):
-    _check_output(args.output)
-    start = time.perf_counter()
-    made = datasets.make_ratings()
-    n_train = len(made.ratings) * 9 // 10  # they are in random order
-    train = Ratings.from_arrays(made.users[:n_train], made.items[:n_train], made.ratings[:n_train])
-    test = Ratings.from_arrays(made.users[n_train:], made.items[n_train:], made.ratings[n_train:])
-    error = (made.ratings - made.truth)[n_train:]
-    floor = float(np.sqrt(np.mean(np.square(error), dtype=np.float64)))
-    _say(f"Made {len(made.ratings):,} ratings by {_count(train.n_users, 'user')} of {_count(train.n_items, 'item')} "
-         f"from a planted model plus noise, in {time.perf_counter() - start:.1f} s.")
-    _say(f"Training on {n_train:,} of them, a tenth of which is held out to end training (val_rmse below); "
-         f"the other {len(test):,} are the test.")
-
-    common = {"n_jobs": args.n_jobs, "random_state": 0}
-    model = FunkSVD(**common)
-    stopping = EarlyStopping("val_loss", patience=3)
-    model.fit(train, validation_split=0.1, callbacks=[stopping], verbose=2)
-    # Factors that start at zero stay zero, so this one learns biases only.
-    biases = FunkSVD(n_factors=1, init_std=0.0, **common)
-    biases.fit(train, validation_split=0.1, callbacks=[EarlyStopping("val_loss", patience=3)], verbose=0)
-    _say(f"\nRMSE on the {len(test):,} test ratings, which training never saw:")
-    _say(f"  {biases.evaluate(test)['rmse']:.4f}  biases only: mean + user's bias + item's bias")
-    _say(f"  {model.evaluate(test)['rmse']:.4f}  this model: biases and {model.n_factors} factors, "
-         f"of epoch {stopping.best_epoch + 1}")
-    _say(f"  {floor:.4f}  the noise floor: the planted model itself; nothing can do better")
-
-    user = made.users[0].item()
-    items, scores = model.recommend(user, n=10, exclude=train)
-    _say(f"\nThe ten items with the highest predicted ratings for user {user}, of those not rated in training:")
-    for item, score in zip(items.tolist(), scores.tolist(), strict=True):
-        _say(f"  item {item:>5}  {score:.2f}")
-    _say("")
-    _save(model, args.output)
-    _draw(model, os.path.splitext(args.output)[0] + ".png", floor)
-    _say(f"Everything took {time.perf_counter() - start:.1f} s. Next: funksvd info {args.output}")
-
-
-def _draw(model, path, floor):
-    from funksvd.plots import learning_curve
-
-    try:
-        learning_curve(model.history_, path, floor=floor)
-    except ImportError as error:
-        _say(f"No learning curve was drawn: {error}")
-    else:
-        _say(f"Drew the RMSE of each epoch in {path}.")
-
-
-# Files
-
-
-def _check_output(path):
-    """Fail now, not after minutes of training, where nothing could be saved."""
-    directory = os.path.dirname(os.path.realpath(path))
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"cannot write {path}: it is a directory; add a file name")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"cannot write {path}: it is no regular file, and it would be replaced")
-    if not os.path.isdir(directory):
-        raise FileNotFoundError(f"cannot write {path}: the directory {directory} does not exist")
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write {path}: the directory {directory} is not writable")
-
-
-def _save(model, path):
-    model.save(path)
-    _say(f"Saved the model to {path} ({os.path.getsize(path):,} bytes).")
-
-
-def _read(args, path):
-    """Users, items and ratings of a file, read as the options say."""
-    columns = {name: getattr(args, f"{name}_column") for name in _COLUMNS}
-    return datasets.read_ratings(path, **columns, sep=args.sep, header=args.header, on_bad_lines=args.on_bad_lines)
-
-
-def _typed(model, path, users, items, *ratings):
-    """Give the ids of a file the type of the model's: a file with ids 1, 2, 3 may be part of one with 1, 2, x."""
-    typed = []
-    for role, ids, known in (("user", users, model.user_ids_), ("item", items, model.item_ids_)):
-        if known.dtype.kind in "iu" and ids.dtype.kind not in "iu":
-            strange = next(text for text in ids.tolist() if str(_number(text)) != text or type(_number(text)) is not int)
-            raise ValueError(
-                f"{path}: {role} id {strange!r} is not a plain whole number, which all {role} ids of the model are"
-            )
-        if known.dtype.kind == "U" and ids.dtype.kind in "iu":
-            ids = ids.astype(str)
-        typed.append(ids)
-    return *typed, *ratings
-
-
-def _known_user(model, text):
-    """The user id that `text` stands for, typed as in the model."""
-    known = model.user_ids_
-    user = text
-    if known.dtype.kind in "iu":
-        try:
-            user = int(text)
-        except ValueError as error:
-            raise ValueError(f"--user {text!r} is not a whole number, which all user ids of the model are") from error
-    ids = known.tolist()
-    if user in set(ids):
-        return user
-    near = [min(ids, key=lambda x: abs(x - user))] if user != text else difflib.get_close_matches(text, ids, n=1)
-    hint = f"; the nearest id is {near[0]}" if near else ""
-    raise ValueError(f"--user {text}: the model has not seen this user in training{hint}")
-
-
-def _write_csv(file, rows):
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["user", "item", "prediction"])
-    writer.writerows(rows)
-
-
-def _count(n, noun):
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
-def _say(text):
-    print(text, flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -390,6 +391,17 @@ class Ratings:
             ties = ties[np.lexsort((*weights, self.values[ties], items[ties], users[ties]))]
             held[ties[:short]] = True
         return self._take(~held), self._take(held)
+
+    def folds(self, n_folds: int, seed: int = 0) -> Iterator[tuple[Ratings, Ratings]]:
+        """(train, held out) of each fold of a cross-validation, chosen by a hash as in `split`: in any row order."""
+        if not 2 <= n_folds <= len(self) // 2:
+            raise ValueError(f"n_folds must be from 2 to half of the {len(self)} ratings, got {n_folds}")
+        hashes = np.empty(len(self), np.uint64)
+        _grid.hash_ratings(self.users, self.items, self.values, np.uint64(seed % 2**64), hashes)
+        fold = np.empty(len(self), np.int32)
+        fold[np.argsort(hashes, kind="stable")] = np.arange(len(self)) * n_folds // len(self)
+        for k in range(n_folds):
+            yield self._take(fold != k), self._take(fold == k)
 
     def codes_in(self, tables):
         """(user codes, item codes) in other id tables, -1 where these do not know an id."""
