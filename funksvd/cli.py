@@ -167,7 +167,7 @@ def _parser():
     )
     _add_model(command)
     whom = command.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--user", metavar="ID", nargs="+", help="whom to recommend to")
+    whom.add_argument("--user", metavar="ID", action="append", help="whom to recommend to; may be given several times")
     whom.add_argument("--all", action="store_true", help="recommend to every user of the model")
     command.add_argument("-n", type=int, default=10, metavar="ITEMS", help="how many items a user (default: 10)")
     command.add_argument("--exclude", metavar="FILE", help="ratings whose items not to recommend again")

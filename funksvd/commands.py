@@ -4,6 +4,7 @@ import csv
 import difflib
 import json
 import os
+import shlex
 import sys
 import time
 from contextlib import contextmanager, nullcontext
@@ -163,7 +164,7 @@ def tune(args):
     chosen = best.parameters | {"n_epochs": max(1, best.n_epochs)}
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
     if args.output is None:
-        say(args, f"\nTrain with the best: funksvd train {args.file} --validation-split 0 {options}")
+        say(args, f"\nTrain with the best: funksvd train {shlex.quote(args.file)} --validation-split 0 {options}")
         return
     model = FunkSVD(**(parameters | chosen)).fit(ratings, verbose=0)
     say(args, f"\nTrained on all ratings with the best: {options}")
@@ -298,7 +299,7 @@ def grid_of(text):
     known = list(FunkSVD().get_params())
     if not equals or not values or name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close and name not in known else ""
+        hint = f"; did you mean {close[0]}?" if close and name not in known else f"; parameters are {', '.join(known)}"
         raise ValueError(f"--grid takes PARAMETER=VALUE,VALUE,..., got {text!r}{hint}")
     return name, [number(value.strip()) for value in values.split(",")]
 

@@ -1,6 +1,7 @@
 """The command line, end to end on small files."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -92,7 +93,10 @@ def test_parameter_has_help(name, capsys):
     assert "see FunkSVD" not in out
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "recommend", "info", "demo"])
+COMMANDS = ["train", "evaluate", "predict", "recommend", "similar", "fold-in", "tune", "plot", "convert", "info", "demo"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([command, "--help"])
@@ -291,6 +295,191 @@ def test_recommend_errors(folder, tmp_path, capsys):
     assert "-n must be 1 or more" in fails(capsys, "recommend", number, "--user", "5", "-n", "0")
     titles = write_table(tmp_path / "titles.csv", [("item_id", "words"), (1, "x")])
     assert "a column title" in fails(capsys, "recommend", number, "--user", "5", "--titles", titles)
+
+
+def out_json(capsys, *argv):
+    """The JSON lines of a command, and what it says on standard error."""
+    capsys.readouterr()
+    assert cli.main([*map(str, argv), "--json"]) == 0
+    captured = capsys.readouterr()
+    return [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+def test_recommend_to_several_and_to_all(folder, tmp_path, capsys):
+    model = funksvd.load(folder / "model.npz")
+    seen = funksvd.Ratings.read(folder / "ratings.csv")
+    argv = ["recommend", str(folder / "model.npz"), "-n", "3", "--exclude", str(folder / "ratings.csv")]
+    assert cli.main([*argv, "--user", "5", "--user", "7"]) == 0
+    some = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["user"] for row in some] == ["5"] * 3 + ["7"] * 3
+    path = tmp_path / "all.csv"
+    assert cli.main([*argv, "--all", "-o", str(path)]) == 0
+    assert "Wrote recommendations for 60 users" in capsys.readouterr().out
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row for row in rows if row["user"] in ("5", "7")] == some
+    for user in model.user_ids_.tolist():
+        items, scores = model.recommend(user, n=3, exclude=seen)
+        found = [row for row in rows if row["user"] == str(user)]
+        assert [int(row["item"]) for row in found] == items.tolist()
+        np.testing.assert_allclose([float(row["score"]) for row in found], scores, atol=1e-4)
+    lines, _ = out_json(capsys, *argv, "--all")
+    assert [line["user"] for line in lines] == model.user_ids_.tolist()
+    assert [entry["item"] for line in lines for entry in line["recommendations"]] == [int(row["item"]) for row in rows]
+    with pytest.raises(SystemExit):
+        cli.main([*argv, "--all", "--user", "5"])
+
+
+def test_json_of_every_command(folder, tmp_path, capsys):
+    model, ratings = folder / "model.npz", folder / "ratings.csv"
+    [trained], err = out_json(capsys, "train", ratings, "-o", tmp_path / "m.npz", *SMALL)
+    loaded = funksvd.load(tmp_path / "m.npz")
+    assert trained["val_rmse"] == min(loaded.history_["val_rmse"])
+    assert trained["users"] == 60
+    assert "epoch 4/4" in err
+    [scores], _ = out_json(capsys, "evaluate", model, ratings)
+    assert scores == funksvd.load(model).evaluate(funksvd.Ratings.read(ratings))
+    pairs = write_table(tmp_path / "pairs.csv", [("user", "item"), (5, 7), (10**6, 7)])
+    lines, _ = out_json(capsys, "predict", model, pairs, "--unknown", "nan")
+    assert lines[1] == {"user": 10**6, "item": 7, "prediction": None}
+    assert lines[0]["prediction"] == float(funksvd.load(model).predict(([5], [7]))[0])
+    [described], _ = out_json(capsys, "info", model)
+    assert described["parameters"]["n_factors"] == 4
+    assert described["bytes"] == model.stat().st_size
+    [installed], _ = out_json(capsys, "info")
+    assert installed["funksvd"] == funksvd.__version__
+
+
+def test_similar(folder, tmp_path, capsys):
+    model = funksvd.load(folder / "words.npz")
+    titles = write_table(tmp_path / "titles.csv", [("id", "title"), *((f"i{i}", f"Film {i}") for i in range(40))])
+    assert cli.main(["similar", str(folder / "words.npz"), "--item", "i3", "-n", "4", "--titles", titles]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    factors = model.item_factors_ / np.linalg.norm(model.item_factors_, axis=1, keepdims=True)
+    cosine = factors @ factors[model.item_ids_.tolist().index("i3")]
+    best = [item for item in model.item_ids_[np.argsort(-cosine)].tolist() if item != "i3"][:4]
+    assert [row["item"] for row in rows] == best
+    assert [row["title"] for row in rows] == [f"Film {item[1:]}" for item in best]
+    [found], _ = out_json(capsys, "similar", folder / "words.npz", "--user", "u3", "-n", "2", "--measure", "dot")
+    ids, scores = model.similar_users("u3", 2, "dot")
+    assert found == {"user": "u3", "measure": "dot",
+                     "similar": [{"user": a, "similarity": b} for a, b in zip(ids.tolist(), scores.tolist(), strict=True)]}
+    assert "--item i77: the model has not seen this item" in fails(capsys, "similar", folder / "words.npz", "--item", "i77")
+
+
+def test_fold_in(folder, tmp_path, capsys):
+    new = write_table(tmp_path / "new.csv", [("user", "item", "rating"), *((1000, i, 1 + i % 5) for i in range(20))])
+    out = tmp_path / "more.npz"
+    argv = ["fold-in", folder / "model.npz", new, "-o", out]
+    [said], _ = out_json(capsys, *argv)
+    assert said == {"model": str(out), "folded_in": 1, "new": 1, "ratings": 20}
+    before, after = funksvd.load(folder / "model.npz"), funksvd.load(out)
+    assert after.user_ids_.tolist() == [*before.user_ids_.tolist(), 1000]
+    assert np.array_equal(after.item_factors_, before.item_factors_)
+    expected = before.fold_in(funksvd.Ratings.read(new))
+    assert np.array_equal(after.user_factors_, expected.user_factors_)
+    assert cli.main([*map(str, argv)]) == 0
+    assert "Folded in 1 user, 1 of them new, from 20 ratings." in capsys.readouterr().out
+
+
+def test_tune(folder, tmp_path, capsys):
+    grid = ["--grid", "n-factors=1,3", "--grid", "l2=0.02,0.5", "--folds", "2", "--n-jobs", "1", "--n-epochs", "5"]
+    [settings], _ = out_json(capsys, "tune", folder / "ratings.csv", *grid)
+    assert sorted((s["parameters"]["n_factors"], s["parameters"]["l2"]) for s in settings) == [
+        (1, 0.02), (1, 0.5), (3, 0.02), (3, 0.5)]  # fmt: skip
+    assert [s["rmse"] for s in settings] == sorted(s["rmse"] for s in settings)
+    # What the table says is what fits on the folds give.
+    best = settings[0]
+    errors = []
+    for train, held_out in funksvd.Ratings.read(folder / "ratings.csv").folds(2, 0):
+        model = funksvd.FunkSVD(n_epochs=5, random_state=0, **best["parameters"])
+        errors.append(min(model.fit(train, validation_data=held_out).history_["val_rmse"]))
+    assert best["rmse"] == pytest.approx(np.mean(errors))
+    assert best["sd"] == pytest.approx(np.std(errors))
+
+    path = tmp_path / "best.npz"
+    assert cli.main(["tune", str(folder / "ratings.csv"), *grid, "-o", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert f"{best['rmse']:.4f}" in out.splitlines()[2]
+    assert funksvd.load(path).l2 == best["parameters"]["l2"]
+    assert cli.main(["tune", str(folder / "ratings.csv"), *grid]) == 0
+    command = capsys.readouterr().out.splitlines()[-1]
+    assert command.endswith(f"--n-epochs {best['n_epochs']}")
+    assert command.startswith(f"Train with the best: funksvd train {folder / 'ratings.csv'} --validation-split 0 --n-factors ")
+
+
+@pytest.mark.parametrize(("grid", "message"), [
+    ("l3=1", "--grid takes PARAMETER=VALUE,VALUE,..., got 'l3=1'; "), ("l2", "got 'l2'"), ("l2=", "got 'l2='"),
+    ("n_factor=3", "did you mean n_factors?"), ("n_factors=0,3", "n_factors must be an int >= 1, got 0"),
+    ("l2=much", "l2 must be a finite number"),
+])  # fmt: skip
+def test_grid_is_checked_before_the_file_is_read(capsys, grid, message):
+    assert message in fails(capsys, "tune", "no-such-file.csv", "--grid", grid)
+
+
+def test_folds_part_the_ratings_in_any_order(folder):
+    users, items, values = datasets.read_ratings(folder / "ratings.csv")
+    order = np.random.default_rng(0).permutation(len(values))
+
+    def triples(ratings):
+        rows = zip(ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist(),
+                   ratings.values.tolist(), strict=True)  # fmt: skip
+        return sorted(rows)
+
+    found = []
+    for a, b in zip(funksvd.Ratings.from_arrays(users, items, values).folds(3, 1),
+                    funksvd.Ratings.from_arrays(users[order], items[order], values[order]).folds(3, 1), strict=True):
+        assert [triples(part) for part in a] == [triples(part) for part in b]
+        assert len(a[1]) == 300
+        found += triples(a[1])
+    assert sorted(found) == sorted(zip(users.tolist(), items.tolist(), values.tolist(), strict=True))
+    with pytest.raises(ValueError, match="n_folds must be from 2 to half of the 900 ratings, got 1"):
+        next(funksvd.Ratings.from_arrays(users, items, values).folds(1))
+
+
+@pytest.mark.parametrize("kind", ["learning-curve", "predictions", "popularity", "map", "spectrum"])
+def test_plot(folder, tmp_path, capsys, kind):
+    pytest.importorskip("matplotlib")
+    options = ["--ratings", folder / "ratings.csv", "--train", folder / "ratings.csv"]
+    path = tmp_path / "p.svg"
+    assert cli.main([*map(str, ["plot", kind, folder / "model.npz", "-o", path, *options])]) == 0
+    assert capsys.readouterr().out == f"Drew {path}.\n"
+    assert "<svg" in path.read_text()
+
+
+def test_plot_errors(folder, capsys, monkeypatch):
+    assert "funksvd plot predictions needs --ratings" in fails(capsys, "plot", "predictions", folder / "model.npz")
+    assert "funksvd plot popularity needs --train" in fails(
+        capsys, "plot", "popularity", folder / "model.npz", "--ratings", folder / "ratings.csv")  # fmt: skip
+    for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert 'pip install "funksvd[plots]"' in fails(capsys, "plot", "spectrum", folder / "model.npz")
+
+
+def test_convert_models(folder, tmp_path, capsys):
+    there, back = tmp_path / "m.safetensors", tmp_path / "m.npz"
+    assert cli.main(["convert", str(folder / "words.npz"), str(there)]) == 0
+    assert f"Wrote the model to {there}" in capsys.readouterr().out
+    assert cli.main(["convert", str(there), str(back)]) == 0
+    assert back.read_bytes() == (folder / "words.npz").read_bytes()
+
+
+def test_convert_ratings(folder, tmp_path, capsys):
+    pytest.importorskip("pyarrow")
+    parquet, text = tmp_path / "r.parquet", tmp_path / "r.csv"
+    assert cli.main(["convert", str(folder / "words.tsv"), str(parquet)]) == 0
+    assert cli.main(["convert", str(parquet), str(text)]) == 0
+    assert "Wrote 900 ratings" in capsys.readouterr().out
+    for path in (parquet, text):
+        for found, expected in zip(datasets.read_ratings(path), datasets.read_ratings(folder / "words.tsv"), strict=True):
+            assert found.tolist() == expected.tolist()
+    assert "must end in .csv or .parquet" in fails(capsys, "convert", folder / "words.tsv", tmp_path / "m.npz")
+    assert "must end in .npz or .safetensors" in fails(capsys, "convert", folder / "model.npz", tmp_path / "m.csv")
+
+
+def test_convert_to_parquet_without_pyarrow(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    argv = "convert", folder / "words.tsv", tmp_path / "r.parquet"
+    assert 'pip install "funksvd[frames]"' in fails(capsys, *argv)
 
 
 def test_info(folder, capsys):
