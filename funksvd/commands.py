@@ -235,7 +235,7 @@ def write_ratings(args, columns):
         parts = range(0, len(columns[0]), WRITTEN)
         for start in progress(parts, "writing", "part"):
             users, items, values = (column[start : start + WRITTEN].tolist() for column in columns)
-            out.writerows(zip(users, items, map("{:.15g}".format, values), strict=True))
+            out.writerows(zip(users, items, (repr(value).removesuffix(".0") for value in values), strict=True))
 
 
 def info(args):

@@ -264,6 +264,12 @@ class FunkSVD:
                 warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=2)
         return out
 
+    def predict_table(self, table: Any, name: str = "prediction", unknown: str = "mean") -> Any:
+        """The table (pandas, polars, pyarrow, a DuckDB relation) with the predictions for its rows as a column more."""
+        from funksvd.frames import add_column
+
+        return add_column(table, name, self.predict(table, unknown=unknown))
+
     def _predict(self, X):
         """(predictions, which pairs have an unknown id)."""
         params, n_jobs = self._weights(), self._threads()

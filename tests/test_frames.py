@@ -119,6 +119,14 @@ def test_output_is_of_the_kind_of_the_input(kind):
         add_column(frame, "note", values)
 
 
+@pytest.mark.parametrize("kind", ["pandas", "polars lazy", "pyarrow", "duckdb"])
+def test_predictions_as_a_column(kind, reference):
+    frame = KINDS[kind](COLUMNS)
+    wider = reference.predict_table(frame, name="expected")
+    assert type(wider) is type(frame)
+    assert listed(wider)["expected"] == reference.predict(frame).tolist()
+
+
 def test_index_of_pandas_is_kept():
     frame = KINDS["pandas, odd index"](COLUMNS)
     assert add_column(frame, "p", np.arange(400.0)).index.equals(frame.index)

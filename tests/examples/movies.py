@@ -1,0 +1,33 @@
+"""What should somebody watch next? Recommendations and similar movies, with titles.
+
+    python movies.py                           downloads MovieLens (latest-small, 1 MB) once
+    python movies.py ratings.csv titles.csv    on files of your own; titles.csv has the columns item_id and title
+"""
+
+import sys
+
+from funksvd import FunkSVD, Ratings
+from funksvd.datasets import load_movielens, read_titles
+
+if len(sys.argv) > 2:
+    ratings, titles = Ratings.read(sys.argv[1]), read_titles(sys.argv[2])
+else:
+    ratings, titles, _ = load_movielens("latest-small")
+
+
+def title(item):
+    return titles.get(item, titles.get(str(item), item))
+
+
+model = FunkSVD(n_factors=64, rating_scale=(0.5, 5), random_state=0).fit(ratings)
+
+user = ratings.user_ids[0]
+items, scores = model.recommend(user, n=5, exclude=ratings)
+print(f"user {user} has not rated, and would like:")
+for item, score in zip(items.tolist(), scores.tolist(), strict=True):
+    print(f"  {score:.2f}  {title(item)}")
+
+favourite = items[0]
+print(f"most like {title(favourite)}:")
+for item, similarity in zip(*(found.tolist() for found in model.similar_items(favourite, n=5)), strict=True):
+    print(f"  {similarity:.2f}  {title(item)}")
