@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from funksvd.ratings import Encoded
+from funksvd.ratings import Encoded, cpu_count, parallel
 from funksvd.reading import resolve_columns, shorten
 
 _UNIT_SEPARATOR = b"\x1f"  # the ASCII character made for this; stands in for separators of several characters
 _LONGEST_LINE = 1 << 20
+_BLOCK = 1 << 22  # each has a dictionary of its own: smaller ones take more memory
 
 
 class _ReadersDiffer(Exception):  # noqa: N818
@@ -89,7 +90,7 @@ def read_csv(file, sep, skip_rows, n_columns, positions):
     try:
         table = csv.read_csv(
             pa.PythonFile(_Checked(file, delimiter), "r"),
-            read_options=csv.ReadOptions(column_names=names, skip_rows=skip_rows),
+            read_options=csv.ReadOptions(column_names=names, skip_rows=skip_rows, block_size=_BLOCK),
             parse_options=csv.ParseOptions(delimiter=_UNIT_SEPARATOR.decode() if long else sep,
                                            quote_char=False if long else '"'),
             convert_options=csv.ConvertOptions(
@@ -102,6 +103,7 @@ def read_csv(file, sep, skip_rows, n_columns, positions):
         return None
     columns = [table[name] for name in (user, item, rating)]
     del table
+    pa.default_memory_pool().release_unused()  # what parsing took
     ratings = columns.pop().to_numpy()
     return *_encode_both(columns), ratings
 
@@ -111,10 +113,9 @@ def read_parquet(path, columns, progress=False):
     from pyarrow import parquet
 
     try:
-        schema = parquet.read_schema(path)
-        chosen = [schema.names[position] for position in resolve_columns(schema.names, *columns, where=path)]
-        texts = [name for name in chosen[:2] if pa.types.is_string(schema.field(name).type)]
-        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+        names = parquet.read_schema(path).names
+        chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
+        with parquet.ParquetFile(path) as file:
             table = pa.concat_tables(_row_groups(file, path, chosen, progress)).select(chosen)
         found = list(table.columns)
         del table
@@ -136,15 +137,27 @@ def read_parquet(path, columns, progress=False):
 
 
 def _row_groups(file, path, columns, progress):
-    """The tables of a Parquet file's row groups."""
+    """The tables of a Parquet file's row groups, ids that are text as dictionaries, made by a thread for each group."""
+    from pyarrow import parquet
     from tqdm import tqdm
 
-    yield file.schema_arrow.empty_table().select(columns)
-    yield from (
-        file.read_row_group(group, columns)
-        for group in tqdm(range(file.num_row_groups), desc=f"reading {os.path.basename(path)}", unit="row group",
-                          delay=1, leave=False, disable=not progress)
-    )  # fmt: skip
+    def encoded(table):
+        for name in columns[:2]:
+            if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type):
+                table = table.set_column(table.column_names.index(name), name, table[name].dictionary_encode())
+        return table
+
+    yield encoded(file.schema_arrow.empty_table().select(columns))
+    with tqdm(total=file.num_row_groups, desc=f"reading {os.path.basename(path)}", unit="row group", delay=1, leave=False,
+              disable=not progress) as bar:  # fmt: skip
+
+        def one(group):
+            with parquet.ParquetFile(path) as own:  # a reader is for one thread
+                table = encoded(own.read_row_group(group, columns, use_threads=False))
+            bar.update()
+            return table
+
+        yield from parallel(one, range(file.num_row_groups), cpu_count())
 
 
 def as_numbers(column, what):

@@ -27,6 +27,7 @@ def files(tmp_path):
     return tmp_path
 
 
+@pytest.mark.filterwarnings("ignore:.*unknown to the model")  # folds that hold all ratings of an item
 @pytest.mark.parametrize("name", ["quickstart.py", "search.py", "serving.py"])
 def test_alone(monkeypatch, capsys, name):
     if name == "search.py":
@@ -56,6 +57,7 @@ def test_movies_by_download(monkeypatch, capsys, files):
     assert run(monkeypatch, capsys, "movies.py").count("  Film ") == 10
 
 
+@pytest.mark.filterwarnings("ignore:.*unknown to the model")
 def test_search(monkeypatch, capsys, files):
     pytest.importorskip("sklearn")
     first, second = run(monkeypatch, capsys, "search.py", files / "ratings.csv").splitlines()
