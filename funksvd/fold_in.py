@@ -29,13 +29,17 @@ def penalties(hyper, counts):
     """(rows, 3): what the model's l2_bias, l2 and l1 weigh in the ridge solution of a row with so many ratings.
 
     A penalty that comes with every rating (reg_scale="rating") counts once a rating. An unbiased model's bias weighs
-    infinitely.
+    infinitely. SGD from zero by steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T
+    would (Ali, Kolter, Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
     """
     per_rating = getattr(hyper, "reg_scale", "rating") == "rating"
     scale = np.maximum(counts, 1).astype(np.float64) if per_rating else np.ones(len(counts))
     out = np.empty((len(counts), 3))
     out[:, 0] = np.maximum(hyper.l2_bias * scale, LEAST) if hyper.biased else np.inf
     out[:, 1] = np.maximum(hyper.l2 * scale, LEAST)
+    steps = getattr(hyper, "history_", {}).get("learning_rate", ())
+    if hyper.solver == "sgd" and len(steps):
+        out[:, :2] += 1 / sum(steps)
     out[:, 2] = getattr(hyper, "l1", 0.0) * scale
     return out
 
@@ -61,6 +65,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     """
     other = 1 - side
     own = (ratings.users, ratings.items)[side]
+    tables[side].encode(ratings._tables[side].ids, SIDES[side])  # TypeError where they are of another kind
     others = tables[other].encode(ratings._tables[other].ids, SIDES[other])[(ratings.users, ratings.items)[other]]
     codes = np.unique(own)
     known = others >= 0

@@ -1,0 +1,212 @@
+"""New users, items and ratings in a trained model: the ridge solution beside NumPy's and scikit-learn's, and real data."""
+
+import copy
+import os
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+
+from funksvd import FunkSVD, Ratings, engine, fold_in
+
+DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
+
+
+def some(n=3000, seed=0, n_users=60, n_items=40):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, n_users, n), rng.integers(0, n_items, n), rng.normal(3.5, 1, n)
+
+
+def fitted(**params):
+    users, items, values = some()
+    return FunkSVD(**{"n_factors": 6, "n_epochs": 5, "random_state": 0} | params).fit((users, items), values)
+
+
+def arrays_of(model):
+    return model.user_ids_, model.user_biases_, model.user_factors_, model.item_ids_, model.item_biases_, model.item_factors_
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("side", ["users", "items"])
+def test_a_folded_row_is_the_ridge_solution(side, dtype):
+    model = fitted(dtype=dtype, l2=0.1, l2_bias=0.03)
+    rng = np.random.default_rng(1)
+    sizes = {1000: 1, 1003: 3, 1001: 50, 1010: 12}
+    new = np.repeat(list(sizes), list(sizes.values()))
+    known = rng.choice(getattr(model, "item_ids_" if side == "users" else "user_ids_"), len(new))
+    values, weights = rng.normal(3.5, 1, len(new)), rng.random(len(new))
+    early = 1 / sum(0.02 * 0.97**e for e in range(5))  # of SGD's five epochs
+    X = (new, known) if side == "users" else (known, new)
+    small = model.fold_in(X, values, sample_weight=weights, side=side, extend=False)
+    whole = model.fold_in(X, values, sample_weight=weights, side=side)
+    mine, other = ("user", "item") if side == "users" else ("item", "user")
+    assert getattr(small, f"{mine}_ids_").tolist() == sorted(sizes)
+    for row, (one, n) in enumerate(sorted(sizes.items())):
+        at = new == one
+        codes = np.searchsorted(getattr(model, f"{other}_ids_"), known[at])
+        z = getattr(model, f"{other}_factors_")[codes].astype(np.float64)
+        rest = values[at] - model.global_mean_ - getattr(model, f"{other}_biases_")[codes]
+        want = naive.ridge(z, rest, weights[at], 0.03 * n + early, 0.1 * n + early)
+        got = np.append(getattr(small, f"{mine}_biases_")[row], getattr(small, f"{mine}_factors_")[row])
+        np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == "float32" else 1e-9, atol=1e-7)
+        in_whole = np.searchsorted(getattr(whole, f"{mine}_ids_"), one)
+        assert (getattr(whole, f"{mine}_factors_")[in_whole] == getattr(small, f"{mine}_factors_")[row]).all()
+
+
+def test_an_unbiased_row_is_that_of_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    model = fitted(dtype="float64", biased=False, l2=0.1)
+    items, values = model.item_ids_[:20], np.random.default_rng(1).normal(3.5, 1, 20)
+    small = model.fold_in((np.full(20, 1000), items), values, extend=False)
+    ridge = linear_model.Ridge(alpha=0.1 * 20 + 1 / sum(model.history_["learning_rate"]), fit_intercept=False)
+    ridge.fit(model.item_factors_[:20], values - model.global_mean_)
+    np.testing.assert_allclose(small.user_factors_[0], ridge.coef_, rtol=1e-8)
+    assert small.user_biases_[0] == 0
+
+
+@pytest.mark.parametrize("non_negative", [False, True])
+def test_l1_and_non_negative_rows_are_those_of_scikit_learn(non_negative):
+    """The kernel alone: coordinate descent against scikit-learn's, whose loss is divided by 2 n."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    rng = np.random.default_rng(0)
+    n, k, l2, l1 = 40, 7, 0.2, 0.15
+    z, values = rng.normal(0, 1, (n, k)), rng.normal(0, 1, n)
+    out, weigh = np.zeros((1, k + 1)), np.array([[np.inf, l2 * n, l1 * n]])
+    engine.kernels("float64", source="_serve").ridge(
+        np.array([0, n]), np.arange(n, dtype=np.int32), values, np.ones(n), z, weigh, non_negative, np.empty((k + 4, k + 1)), out
+    )
+    net = linear_model.ElasticNet(alpha=l1 + l2, l1_ratio=l1 / (l1 + l2), fit_intercept=False, positive=non_negative, tol=1e-12)
+    np.testing.assert_allclose(out[0, 1:], net.fit(z, values).coef_, atol=1e-6)
+    assert (out[0, 1:] == 0).any()  # or the test shows nothing of l1
+
+
+def test_folding_leaves_the_model_as_it_is_and_keeps_the_others():
+    model = fitted()
+    before = [a.copy() for a in arrays_of(model)]
+    whole = model.fold_in(([3.0, -7, 1000], model.item_ids_[:3]), [5, 1, 4])
+    for a, b in zip(arrays_of(model), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert whole.user_ids_.tolist() == [-7, *range(60), 1000]
+    kept = np.isin(whole.user_ids_, np.delete(model.user_ids_, 3))
+    np.testing.assert_array_equal(whole.user_factors_[kept], np.delete(model.user_factors_, 3, 0))
+    assert (whole.user_factors_[4] != model.user_factors_[3]).any()  # a known user is solved anew
+    assert whole.recommend(1000, 3)[0].shape == (3,)
+
+
+def test_folding_does_not_depend_on_the_order_of_rows_or_threads():
+    model = fitted()
+    users, items, values = some(4000, seed=5, n_users=700)
+    want = model.fold_in((users + 500, items), values)
+    order = np.random.default_rng(0).permutation(len(users))
+    for n_jobs in (1, 3):
+        got = model.set_params(n_jobs=n_jobs).fold_in((users[order] + 500, items[order]), values[order])
+        for a, b in zip(arrays_of(got), arrays_of(want), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_what_the_other_side_does_not_know_is_left_out_with_a_warning():
+    model = fitted()
+    with pytest.warns(UserWarning, match="2 of 3 ratings are of items unknown to the model"):
+        small = model.fold_in(([500, 500, 501], [model.item_ids_[0], -1, -1]), [5.0, 4, 3], extend=False)
+    alone = model.fold_in(([500], model.item_ids_[:1]), [5.0], extend=False)
+    assert (small.user_factors_[0] == alone.user_factors_[0]).all()
+    assert (small.user_factors_[1] == 0).all()
+    with pytest.raises(TypeError, match="user ids are str here but were int"):
+        model.fold_in((["a"], model.item_ids_[:1]), [5.0])
+    with pytest.raises(ValueError, match="side must be 'users' or 'items', got 'rows'"):
+        model.fold_in(([1], [1]), [5.0], side="rows")
+
+
+def test_penalties_follow_the_parameters():
+    model = FunkSVD(l2=0.5, l2_bias=0.1)
+    assert fold_in.penalties(model, np.array([4, 1])).tolist() == [[0.4, 2, 0], [0.1, 0.5, 0]]
+    model.reg_scale, model.l1 = "row", 0.25
+    assert fold_in.penalties(model, np.array([4, 1])).tolist() == [[0.1, 0.5, 0.25], [0.1, 0.5, 0.25]]
+    model.history_ = {"learning_rate": [0.5, 0.3]}
+    assert fold_in.penalties(model, np.array([4])).tolist() == [[0.1 + 1.25, 0.5 + 1.25, 0.25]]
+    assert np.isinf(fold_in.penalties(FunkSVD(biased=False), np.array([4]))[0, 0])
+
+
+def test_ids_of_any_kind_can_be_folded_in():
+    users, items, values = some()
+    model = FunkSVD(3, 2, random_state=0).fit((users.astype(str), items), values)
+    whole = model.fold_in((["new", "newer"], [1, 2]), [5.0, 3.0])
+    assert set(whole.user_ids_) == {*map(str, range(60)), "new", "newer"}
+    assert (whole.user_factors_[np.searchsorted(whole.user_ids_, "7")] == model.user_factors_[
+        np.searchsorted(model.user_ids_, "7")]).all()  # fmt: skip
+
+
+def test_partial_fit_moves_only_rows_with_new_ratings():
+    model = fitted()
+    before = [a.copy() for a in arrays_of(model)]
+    served = copy.copy(model)
+    users, items = np.array([1, 1, 5, 1000, 1000]), np.array([2, 3, 2, 2, 777])
+    assert model.partial_fit((users, items), [5.0, 1, 4, 2, 3]) is model
+    for a, b in zip(arrays_of(served), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert model.user_ids_.tolist() == [*range(60), 1000]
+    assert model.item_ids_.tolist() == [*range(40), 777]
+    moved = (model.user_factors_[:60] != served.user_factors_).any(1)
+    assert np.flatnonzero(moved).tolist() == [1, 5]
+    assert np.flatnonzero((model.item_factors_[:40] != served.item_factors_).any(1)).tolist() == [2, 3]
+    assert model.global_mean_ == served.global_mean_
+    assert np.isfinite(model.predict((users, items), unknown="raise")).all()
+
+
+def test_partial_fit_learns_and_is_deterministic():
+    users, items, values = some()
+    results = []
+    for order in (slice(None), np.random.default_rng(0).permutation(600)):
+        model = fitted()
+        new = (users[:600] + 40, items[:600]), values[:600] + 1.0  # some users known, some not
+        error = model.evaluate(*new)["rmse"]
+        model.partial_fit((new[0][0][order], new[0][1][order]), new[1][order], n_epochs=20, learning_rate=0.02)
+        assert model.evaluate(*new)["rmse"] < 0.8 * error
+        results.append(arrays_of(model))
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_partial_fit_of_a_fresh_model_is_fit():
+    users, items, values = some()
+    a, b = (FunkSVD(3, 4, random_state=0) for _ in range(2))
+    a.fit((users, items), values)
+    b.partial_fit((users, items), values)
+    assert (a.user_factors_ == b.user_factors_).all()
+    with pytest.raises(ValueError, match="n_epochs must be an int >= 1, got 0"):
+        b.partial_fit((users, items), values, n_epochs=0)
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        b.partial_fit((users, items), values, learning_rate=1e6)
+    assert (a.user_factors_ == b.user_factors_).all()
+
+
+@needs_data
+def test_folded_users_of_goodbooks_are_nearly_as_good_as_trained_ones():
+    ratings = Ratings.read(DATA / "goodbooks" / "ratings.csv.gz")
+    rng = np.random.default_rng(0)
+    new = np.isin(ratings.users, rng.choice(ratings.n_users, 10_000, replace=False))
+    hidden = new & (rng.random(len(ratings)) < 0.2)
+
+    def part(mask):
+        ids = ratings.user_ids[ratings.users[mask]], ratings.item_ids[ratings.items[mask]]
+        return Ratings.from_arrays(*ids, ratings.values[mask])
+
+    test = part(hidden)
+    params = {"n_factors": 32, "random_state": 0}
+    folded = FunkSVD(**params).fit(part(~new)).fold_in(part(new & ~hidden)).evaluate(test)["rmse"]
+    trained = FunkSVD(**params).fit(part(~hidden)).evaluate(test)["rmse"]
+    biases = FunkSVD(n_factors=1, init_std=0, random_state=0).fit(part(~hidden)).evaluate(test)["rmse"]
+    assert folded < 1.03 * trained
+    assert folded < biases
+
+
+@needs_data
+def test_partial_fit_on_one_percent_is_nearly_as_good_as_training_anew():
+    ratings = Ratings.read(DATA / "goodbooks" / "ratings.csv.gz")
+    train, test = ratings.split(0.1, 0)
+    old, new = train.split(0.01, 1)
+    params = {"n_factors": 32, "random_state": 0}
+    trained = FunkSVD(**params).fit(train).evaluate(test)["rmse"]
+    assert FunkSVD(**params).fit(old).partial_fit(new).evaluate(test)["rmse"] < 1.01 * trained
