@@ -483,7 +483,7 @@ class FunkSVD:
         if learning_rate is None:
             learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** self.n_epochs_
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
-        hyper = SimpleNamespace(**self.get_params())
+        hyper = SimpleNamespace(**self.get_params(), history_=self.history_)
         params, tables, _ = fold_in.update(
             self._params, self._tables, ratings, hyper, engines.engine_for(hyper), first_epoch=self.n_epochs_,
             n_epochs=n_epochs, learning_rate=learning_rate, seed=seed, n_jobs=self._threads(),
