@@ -28,13 +28,13 @@ def columns_of(frame, **columns):
     table = nw.from_native(frame)
     names = table.collect_schema().names()
     if "rating" not in columns and len(names) == 2 and not any(columns.values()):
-        chosen = names  # a table of pairs needs no well-known names
+        positions = [0, 1]  # a table of pairs needs no well-known names
     else:
-        chosen = [names[position] for position in resolve(names, columns, "the table")]
-    table = _collected(table.select(chosen))
+        positions = resolve(names, columns, "the table")
+    table = _collected(table.select(nw.nth(list(positions))))  # by position: pandas has names that are no text
     return tuple(
-        _numbers(table[name], name) if role == "rating" else _ids(table[name], f"column {name!r}")
-        for role, name in zip(columns, chosen, strict=True)
+        _numbers(column, column.name) if role == "rating" else _ids(column, f"column {column.name!r}")
+        for role, column in zip(columns, table.iter_columns(), strict=True)
     )
 
 

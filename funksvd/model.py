@@ -77,7 +77,8 @@ class FunkSVD:
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
 
         return Tags(estimator_type="regressor", target_tags=TargetTags(required=True), regressor_tags=RegressorTags(),
-                    input_tags=InputTags(categorical=True, string=True), non_deterministic=self.random_state is None)  # fmt: skip
+                    input_tags=InputTags(categorical=True, string=True),
+                    non_deterministic=self.random_state is None)  # fmt: skip
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_params")

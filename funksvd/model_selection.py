@@ -7,6 +7,7 @@ None of them needs scikit-learn.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -101,7 +102,7 @@ class TimeSplit:
         time = ranks(groups, n)
         ordered, window = np.sort(time), max(1, round(self.test_size * n))
         ends = [*(ordered[max(0, n - window * left)] for left in range(n_splits, 0, -1)), n]
-        for begin, end in zip(ends[:-1], ends[1:], strict=True):
+        for begin, end in itertools.pairwise(ends):
             train, test = np.flatnonzero(time < begin), np.flatnonzero((time >= begin) & (time < end))
             if not len(train) or not len(test):
                 raise ValueError(f"too many ratings of one moment for {n_splits} windows of {self.test_size} of {n} ratings")

@@ -285,7 +285,8 @@ def contributions(params, item, items, values, penalty):
     """How far each rating of one user pulls the prediction for an item (Hu, Koren, Volinsky 2008, section 5).
 
     With the items given, a user's bias and factors are linear in the user's ratings: x = A^-1 sum_t z_t (r_t - mean - b_t),
-    z = (1, q), A = sum_t z_t z_t' + penalty. So the prediction is a sum over them, term t being z_i' A^-1 z_t (r_t - mean - b_t).
+    z = (1, q), A = sum_t z_t z_t' + penalty. So the prediction is a sum over them, of
+    z_i' A^-1 z_t (r_t - mean - b_t).
     """
     z = params.item_factors[[item, *items]].astype(np.float64)
     weigh = np.full(z.shape[1], penalty[1])

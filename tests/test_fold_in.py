@@ -75,9 +75,11 @@ def test_l1_and_non_negative_rows_are_those_of_scikit_learn(non_negative):
     z, values = rng.normal(0, 1, (n, k)), rng.normal(0, 1, n)
     out, weigh = np.zeros((1, k + 1)), np.array([[np.inf, l2 * n, l1 * n]])
     engine.kernels("float64", source="_serve").ridge(
-        np.array([0, n]), np.arange(n, dtype=np.int32), values, np.ones(n), z, weigh, non_negative, np.empty((k + 4, k + 1)), out
+        np.array([0, n]), np.arange(n, dtype=np.int32), values, np.ones(n), z, weigh, non_negative,
+        np.empty((k + 4, k + 1)), out,
     )
-    net = linear_model.ElasticNet(alpha=l1 + l2, l1_ratio=l1 / (l1 + l2), fit_intercept=False, positive=non_negative, tol=1e-12)
+    ratio = l1 / (l1 + l2)
+    net = linear_model.ElasticNet(alpha=l1 + l2, l1_ratio=ratio, fit_intercept=False, positive=non_negative, tol=1e-12)
     np.testing.assert_allclose(out[0, 1:], net.fit(z, values).coef_, atol=1e-6)
     assert (out[0, 1:] == 0).any()  # or the test shows nothing of l1
 

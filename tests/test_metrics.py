@@ -59,7 +59,7 @@ def test_all_are_those_of_ranx():
     recommended, relevant, k = *some_lists(1, graded=True), 5
     qrels = ranx.Qrels({f"u{t}": {f"i{x}": gain for x, gain in wanted.items()} for t, wanted in enumerate(relevant)})
     run = ranx.Run({f"u{t}": {f"i{x}": 100.0 - r for r, x in enumerate(row)} for t, row in enumerate(recommended)})
-    names = {"precision": "precision", "recall": "recall", "hit_rate": "hit_rate", "mrr": "mrr", "map": "map", "ndcg": "ndcg"}
+    names = {name: name for name in ("precision", "recall", "hit_rate", "mrr", "map", "ndcg")}
     theirs = ranx.evaluate(qrels, run, [f"{name}@{k}" for name in names.values()], make_comparable=True)
     ours = metrics.ranking_metrics(recommended, relevant, k)
     for mine, name in names.items():

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from funksvd import FunkSVD, LambdaCallback, Ratings, datasets, load
+from funksvd import FunkSVD, LambdaCallback, Ratings, datasets, files, load
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
 DATE = lambda x: date(2000, 1, 1) + timedelta(int(x))  # noqa: E731
@@ -188,11 +188,11 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     model.save(path)
     before = path.read_bytes()
 
-    def full(file, **arrays):
+    def full(file, text, arrays):
         file.write(b"half of a model")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(files, "write_npz", full)
     with pytest.raises(OSError, match="No space left"):
         model.save(path)
     assert path.read_bytes() == before

@@ -37,7 +37,9 @@ def seen_by(ratings):
 
 @pytest.mark.parametrize("level", engine.levels())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("n_users", "n_items", "k", "n"), [(50, 700, 8, 10), (37, 333, 5, 7), (9, 2000, 64, 50), (800, 60, 1, 3)])
+@pytest.mark.parametrize(
+    ("n_users", "n_items", "k", "n"), [(50, 700, 8, 10), (37, 333, 5, 7), (9, 2000, 64, 50), (800, 60, 1, 3)]
+)
 def test_top_equals_sorting_all_predictions(n_users, n_items, k, n, dtype, level, monkeypatch):
     monkeypatch.setattr(serving, "kernels", lambda dtype, source: engine.kernels(dtype, level, source))
     check_top(some_params(n_users, n_items, k, dtype), n, seed=1)
@@ -108,7 +110,7 @@ def test_recommend_is_the_same_for_any_threads_and_form_of_exclude():
 
 
 def test_candidates_and_unknown_users():
-    model, ratings = some_model()
+    model, _ = some_model()
     some = [7, 14, 700, 10**6]  # one that the model does not know
     ids, _ = model.recommend(n=5, candidates=some)
     assert ids.shape == (60, 3)
@@ -218,7 +220,8 @@ def test_an_explanation_adds_up_and_is_exact_for_a_folded_user(biased):
     assert why.baseline + why.contributions.sum() + why.rest == pytest.approx(why.prediction, rel=1e-12)
     assert abs(why.rest) < 1e-9  # the user's row is the ridge solution itself
     assert (np.diff(np.abs(why.contributions)) <= 0).all()
-    assert sorted(zip(why.items.tolist(), why.ratings.tolist(), strict=True)) == sorted(zip(items.tolist(), values, strict=True))
+    found = zip(why.items.tolist(), why.ratings.tolist(), strict=True)
+    assert sorted(found) == sorted(zip(items.tolist(), values, strict=True))
     # Without one rating the prediction loses its contribution, were the others' weights left as they are; and a rating
     # at the item's own baseline pulls nothing.
     level = folded.global_mean_ + folded.item_biases_[40]

@@ -22,20 +22,37 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*unknown to the model", "ignore
 
 # The checks feed matrices of real numbers, (n, 1) to (n, 30). X here is the ids of (user, item), so that these cannot run:
 TWO_COLUMNS = "X is (n, 2): user and item"
-NOT_IDS = {
-    name: TWO_COLUMNS
-    for name in (
-        "check_all_zero_sample_weights_error", "check_complex_data", "check_dict_unchanged",
-        "check_dont_overwrite_parameters", "check_dtype_object", "check_estimators_dtypes",
-        "check_estimators_empty_data_messages", "check_estimators_nan_inf", "check_estimators_pickle",
-        "check_f_contiguous_array_estimator", "check_fit2d_1feature", "check_fit2d_1sample", "check_fit2d_predict1d",
-        "check_fit_score_takes_y", "check_methods_sample_order_invariance", "check_methods_subset_invariance",
-        "check_n_features_in_after_fitting", "check_pipeline_consistency", "check_positive_only_tag_during_fit",
-        "check_regressor_data_not_an_array", "check_regressors_int", "check_regressors_no_decision_function",
-        "check_regressors_train", "check_sample_weight_equivalence_on_dense_data", "check_sample_weights_list",
+NOT_IDS = dict.fromkeys(
+    (
+        "check_all_zero_sample_weights_error",
+        "check_complex_data",
+        "check_dict_unchanged",
+        "check_dont_overwrite_parameters",
+        "check_dtype_object",
+        "check_estimators_dtypes",
+        "check_estimators_empty_data_messages",
+        "check_estimators_nan_inf",
+        "check_estimators_pickle",
+        "check_f_contiguous_array_estimator",
+        "check_fit2d_1feature",
+        "check_fit2d_1sample",
+        "check_fit2d_predict1d",
+        "check_fit_score_takes_y",
+        "check_methods_sample_order_invariance",
+        "check_methods_subset_invariance",
+        "check_n_features_in_after_fitting",
+        "check_pipeline_consistency",
+        "check_positive_only_tag_during_fit",
+        "check_regressor_data_not_an_array",
+        "check_regressors_int",
+        "check_regressors_no_decision_function",
+        "check_regressors_train",
+        "check_sample_weight_equivalence_on_dense_data",
+        "check_sample_weights_list",
         "check_supervised_y_2d",
-    )
-}  # fmt: skip
+    ),
+    TWO_COLUMNS,
+)
 
 
 def checks(estimator, failing):
@@ -105,7 +122,9 @@ def test_grid_search_picks_the_same_with_any_n_jobs():
     X, y = some()
     grid = {"n_factors": [2, 4], "l2": [0.02, 5.0]}
     results = [
-        GridSearchCV(FunkSVD(n_epochs=5, random_state=0), grid, cv=3, n_jobs=n_jobs, scoring="neg_root_mean_squared_error").fit(X, y)
+        GridSearchCV(
+            FunkSVD(n_epochs=5, random_state=0), grid, cv=3, n_jobs=n_jobs, scoring="neg_root_mean_squared_error"
+        ).fit(X, y)
         for n_jobs in (1, 2)
     ]
     assert results[0].best_params_ == results[1].best_params_
