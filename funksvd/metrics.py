@@ -19,12 +19,16 @@ from funksvd.serving import checked_n
 
 def rmse(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
     """Root of the (weighted) mean squared error."""
-    return float(np.sqrt(np.average(_errors(y_true, y_pred) ** 2, weights=sample_weight)))
+    return float(np.sqrt(_average(_errors(y_true, y_pred) ** 2, sample_weight)))
 
 
 def mae(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
     """(Weighted) mean absolute error."""
-    return float(np.average(np.abs(_errors(y_true, y_pred)), weights=sample_weight))
+    return float(_average(np.abs(_errors(y_true, y_pred)), sample_weight))
+
+
+def _average(errors, weights):
+    return np.average(errors, weights=None if weights is None else np.asarray(weights))
 
 
 def _errors(y_true, y_pred):

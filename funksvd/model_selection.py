@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from funksvd import _grid
+from funksvd import _grid  # type: ignore[attr-defined]
 from funksvd.model import pairs_of
 from funksvd.ratings import Ratings, table_and_keys
 from funksvd.serving import checked_n
