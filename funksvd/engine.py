@@ -122,6 +122,8 @@ class CpuEngine:
         self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
         width = -(-self.k // 8) * 8
         self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs)
+        if ratings.weights is not None and np.ptp(ratings.weights):
+            raise ValueError("sample_weight must be equal for all ratings: this solver cannot weigh them yet")
         self.check = self.strange = None
         if held_out is not None:
             known, self.strange = held_out.like(ratings)
