@@ -63,20 +63,29 @@ def panel():
 
 
 def pack(const real[:, ::1] factors, const int32_t[::1] codes, Py_ssize_t first, real[:, :, ::1] out):
-    """out[panel, first + f, place] = factors[codes[panel, place], f]; zeros where there is no code or it is -1."""
+    """out[panel, first + f, place] = factors[codes[panel, place], f]; zeros where there is no code or it is -1.
+
+    Returns the largest sum of squares of a row.
+    """
     cdef Py_ssize_t p, j, f, t, k = factors.shape[1], width = out.shape[2]
     cdef const real* row
+    cdef real squares, largest = 0
     with nogil:
         for p in range(out.shape[0]):
             for j in range(width):
                 t = p * width + j
                 if t < codes.shape[0] and codes[t] >= 0:
                     row = &factors[codes[t], 0]
+                    squares = 0
+                    for f in range(k):
+                        squares += row[f] * row[f]
+                    largest = max(largest, squares)
                     for f in range(k):
                         out[p, first + f, j] = row[f]
                 else:
                     for f in range(k):
                         out[p, first + f, j] = 0
+    return largest
 
 
 cdef inline bint tile(Py_ssize_t k, const real* p, const vec* q, const real* limit, vec* out) noexcept nogil:

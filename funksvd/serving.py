@@ -118,11 +118,10 @@ def packed_items(params, items, kernel, n_jobs):
     step = 256
 
     def one(first):
-        kernel.pack(factors, items[first * width : (first + step) * width], 1, panels[first : first + step])
+        return kernel.pack(factors, items[first * width : (first + step) * width], 1, panels[first : first + step])
 
-    parallel(one, range(0, count, step), n_jobs)
-    squares = max(np.einsum("nk,nk->n", part, part).max() for part in np.array_split(factors, -(-len(factors) // BLOCK)))
-    return panels, float(squares) ** 0.5, float(np.abs(params.item_biases).max())
+    squares = max(parallel(one, range(0, count, step), n_jobs))
+    return panels, squares**0.5, float(np.abs(params.item_biases).max())
 
 
 def select(params, users, n, packed, items, start, unwanted, kernel):
