@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from funksvd.engine import Params, aligned, kernels
@@ -20,8 +18,11 @@ def rows_of(params, side):
 
 
 def with_rows(params, tables, side, table, biases, factors):
-    """(params, tables) with another side; what stays is shared."""
-    changed = replace(params, **{f"{SIDES[side]}_biases": biases, f"{SIDES[side]}_factors": factors})
+    """(params, tables) with another side; what stays is shared. Nothing else that `Params` may hold is taken along."""
+    (user_biases, user_factors), (item_biases, item_factors) = (
+        (biases, factors) if s == side else rows_of(params, s) for s in (0, 1)
+    )
+    changed = Params(params.global_mean, user_biases, item_biases, user_factors, item_factors)
     return changed, tuple(table if s == side else tables[s] for s in (0, 1))
 
 
