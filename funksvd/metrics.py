@@ -17,12 +17,12 @@ import numpy.typing as npt
 from funksvd.serving import checked_n
 
 
-def rmse(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: Any = None) -> float:
+def rmse(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
     """Root of the (weighted) mean squared error."""
     return float(np.sqrt(_average(_errors(y_true, y_pred) ** 2, sample_weight)))
 
 
-def mae(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: Any = None) -> float:
+def mae(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
     """(Weighted) mean absolute error."""
     return float(_average(np.abs(_errors(y_true, y_pred)), sample_weight))
 
