@@ -141,6 +141,13 @@ def test_pairs_need_no_known_names_and_no_rating(kind, reference):
     assert np.array_equal(model.user_factors_, reference.user_factors_)
 
 
+def test_columns_of_pandas_may_have_numbers_for_names(reference):
+    frame = pd.DataFrame({0: COLUMNS["user"], 1: COLUMNS["item"]})
+    model = small().fit(frame, pd.Series(COLUMNS["rating"]))
+    assert np.array_equal(model.user_factors_, reference.user_factors_)
+    assert Ratings.from_frame(frame.assign(**{"2": COLUMNS["rating"]}), user=0, item=1, rating=2).n_users == 30
+
+
 def test_columns_can_be_named():
     frame = pd.DataFrame({"who": ["a", "b"], "what": [1, 2], "stars": [4.0, 5.0]})
     ratings = Ratings.from_frame(frame, user="who", item=1)
