@@ -72,8 +72,8 @@ def kernel_rate(factors, users=2000, items=200, run=36):
 
     def epoch(train=True):
         return block(
-            run_factors, run_biases, item_factors, item_biases, run_row, run_end, index, rating, mean, train, rate,
-            l2, rate, l2,
+            run_factors, run_biases, item_factors, item_biases, run_row, run_end, index, rating,
+            np.empty(0, np.float32), mean, train, rate, l2, rate, l2,
         )  # fmt: skip
 
     predicted = np.einsum("uk,urk->ur", run_factors.astype(float), item_factors[chosen].astype(float)) + mean

@@ -9,6 +9,7 @@ step with the old p::
 
     p' = p (1 - m lr l2) + sum_j lr e_j q_j        q_j' = q_j (1 - lr l2) + lr e_j p        (m ratings)
 
+A rating's weight multiplies its e in the step and its e^2 in the loss.
 It breaks the chain dot -> error -> update -> next dot that bounds one rating at a time. Within a micro-batch all
 q_j are distinct (`Ratings.grid` sees to that), so the order of the steps does not matter.
 """
@@ -173,19 +174,27 @@ cdef inline real bias_step(const Sgd* h, int m, real b, real error) noexcept nog
 
 # ------------------------------------------------------------------------------------------------ training
 
-cdef struct Runs:  # the ratings of a block but for their values
-    const int32_t* row      # row of each run
-    const uint32_t* end     # where each run's ratings end
-    Py_ssize_t count
+cdef struct Block:
+    Py_ssize_t n            # vec in a row
+    vec* run_rows           # the side whose ratings are stored as runs, all its rows
+    real* run_biases
+    vec* rows               # the gathered side, the band's rows
+    real* biases
+    uint16_t spare          # the band's row of zeros
+    const int32_t* run_row  # row of each run
+    const uint32_t* run_end  # where each run's ratings end
+    Py_ssize_t count        # runs
     const uint16_t* index   # row on the gathered side of each rating
-    uint16_t spare          # the gathered side's row of zeros
+    const real* rating
+    const real* weight      # NULL: all ratings weigh 1
+    real mean
 
 
 cdef inline double micro_batch(
-    int size, Py_ssize_t n, vec* p, real* p_bias, vec* rows, real* biases, const uint16_t* index,
-    const real* rating, int m, real mean, const Solver* h,
+    int size, bint weighted, Py_ssize_t n, vec* p, real* p_bias, vec* rows, real* biases, const uint16_t* index,
+    const real* rating, const real* weight, int m, real mean, const Solver* h,
 ) noexcept nogil:
-    """The first m <= size of `size` (4 or 8) ratings of one run; returns the sum of their squared errors.
+    """The first m <= size of `size` (4 or 8) ratings of one run; returns the weighted sum of their squared errors.
 
     `n` counts the vec in a row. index[m:size] names the band's spare row, whose error is set to zero.
     """
@@ -231,9 +240,15 @@ cdef inline double micro_batch(
         e[j] = rating[j] - predicted(mean, bias, b[j], e[j])
     for j in range(size):
         e[j] = e[j] if j < m else 0
-    for j in range(size):
-        squares += e[j] * e[j]
-        total += e[j]
+    if weighted:
+        for j in range(size):
+            squares += weight[j] * e[j] * e[j]
+            e[j] *= weight[j]
+            total += e[j]
+    else:
+        for j in range(size):
+            squares += e[j] * e[j]
+            total += e[j]
     if Solver is not Frozen:
         # Biases.
         for j in range(size):
@@ -262,54 +277,80 @@ cdef inline double micro_batch(
     return squares
 
 
-cdef inline double walk(
-    Py_ssize_t n, vec* run_rows, real* run_biases, vec* rows, real* biases, const Runs* runs, const real* rating,
-    real mean, const Solver* h,
-) noexcept nogil:
+cdef inline double walk(bint weighted, Py_ssize_t n, const Block* b, const Solver* h) noexcept nogil:
     """Every run of one block in its order; returns the sum of squared errors, each seen before its own step."""
+    # Copies: a step may write anywhere for all the compiler knows, so that what the block says would be read again.
+    cdef Block of = b[0]
     cdef double squares = 0
     cdef Py_ssize_t r, t = 0, end
     cdef uint16_t batch[8]
     cdef int m, j
     cdef vec* p
     cdef real* p_bias
-    for r in range(runs.count):
-        p = run_rows + runs.row[r] * n
-        p_bias = run_biases + runs.row[r]
-        end = runs.end[r]
+    cdef const real* weight = of.weight
+    for r in range(of.count):
+        p = of.run_rows + of.run_row[r] * n
+        p_bias = of.run_biases + of.run_row[r]
+        end = of.run_end[r]
         while t < end:
             m = <int>min(end - t, 8)
             # Reads past the run but never past the array, which has 8 more entries.
             for j in range(8):
-                batch[j] = runs.index[t + j] if j < m else runs.spare
+                batch[j] = of.index[t + j] if j < m else of.spare
             if m > 4:
-                squares += micro_batch(8, n, p, p_bias, rows, biases, batch, rating + t, m, mean, h)
+                squares += micro_batch(8, weighted, n, p, p_bias, of.rows, of.biases, batch, of.rating + t, weight, m,
+                                       of.mean, h)
             else:
-                squares += micro_batch(4, n, p, p_bias, rows, biases, batch, rating + t, m, mean, h)
+                squares += micro_batch(4, weighted, n, p, p_bias, of.rows, of.biases, batch, of.rating + t, weight, m,
+                                       of.mean, h)
             t += m
+            if weighted:
+                weight += m
     return squares
 
 
-cdef inline double walk_sized(
-    Py_ssize_t n, vec* run_rows, real* run_biases, vec* rows, real* biases, const Runs* runs, const real* rating,
-    real mean, const Solver* h,
-) noexcept nogil:
+cdef inline double walk_sized(const Block* b, const Solver* h) noexcept nogil:
     """`walk` with the usual row lengths as constants of the compiler, so that loops over factors are unrolled."""
-    if n == 16 / LANES:
-        return walk(<Py_ssize_t>(16 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
-    if n == 24 / LANES:
-        return walk(<Py_ssize_t>(24 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
-    if n == 32 / LANES:
-        return walk(<Py_ssize_t>(32 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
-    if n == 64 / LANES:
-        return walk(<Py_ssize_t>(64 / LANES), run_rows, run_biases, rows, biases, runs, rating, mean, h)
-    return walk(n, run_rows, run_biases, rows, biases, runs, rating, mean, h)
+    if b.n == 16 / LANES:
+        return walk(False, <Py_ssize_t>(16 / LANES), b, h)
+    if b.n == 24 / LANES:
+        return walk(False, <Py_ssize_t>(24 / LANES), b, h)
+    if b.n == 32 / LANES:
+        return walk(False, <Py_ssize_t>(32 / LANES), b, h)
+    if b.n == 64 / LANES:
+        return walk(False, <Py_ssize_t>(64 / LANES), b, h)
+    return walk(False, b.n, b, h)
+
+
+# Functions of their own, called by address: compiled into one, the rare ones cost the first a twentieth of its speed.
+
+cdef double train_plain(const Block* b, const Sgd* h) noexcept nogil:
+    cdef Sgd own = h[0]
+    return walk_sized(b, &own)
+
+cdef double train_weighted(const Block* b, const Sgd* h) noexcept nogil:
+    cdef Sgd own = h[0]
+    return walk(True, b.n, b, &own)
+
+cdef double measure_plain(const Block* b, const Sgd* h) noexcept nogil:
+    cdef Frozen own
+    return walk_sized(b, &own)
+
+cdef double measure_weighted(const Block* b, const Sgd* h) noexcept nogil:
+    cdef Frozen own
+    return walk(True, b.n, b, &own)
+
+
+ctypedef double (*Pass)(const Block*, const Sgd*) noexcept nogil
+
+cdef Pass[4] PASSES
+PASSES[0], PASSES[1], PASSES[2], PASSES[3] = measure_plain, measure_weighted, train_plain, train_weighted
 
 
 def block(
     real[:, ::1] run_factors, real[::1] run_biases, real[:, ::1] factors, real[::1] biases,
     const int32_t[::1] run_row, const uint32_t[::1] run_end, const uint16_t[::1] index, const real[::1] rating,
-    double mean, bint train, double rate=0, double l2=0, double bias_rate=0, double l2_bias=0,
+    const real[::1] weight, double mean, bint train, double rate=0, double l2=0, double bias_rate=0, double l2_bias=0,
 ):
     """One SGD pass over one block of the grid, in place; with ``train=False`` the same pass without a step.
 
@@ -321,33 +362,31 @@ def block(
         The gathered side, the block's band only. The last row is spare: zeros, and left so.
     run_row, run_end : (runs,)
         Row of each run, and where in the block its ratings end.
-    index, rating : (ratings + 8,)
-        Row in `factors`, and rating. The last 8 are read but count for nothing.
+    index, rating, weight : (ratings + 8,)
+        Row in `factors`, rating and its weight; an empty `weight` means that all are 1. The last 8 are read but count
+        for nothing.
     rate, bias_rate, l2, l2_bias : float
         Learning rates and L2 penalties of factors and biases.
 
     Returns
     -------
     float
-        Sum of squared errors, each taken before its own micro-batch's step.
+        Weighted sum of squared errors, each taken before its own micro-batch's step.
     """
     cdef double squares
-    cdef Py_ssize_t n = run_factors.shape[1] / LANES
-    cdef Runs runs
-    cdef Frozen frozen
+    cdef Block b
     cdef Sgd h
+    cdef bint weighted = weight.shape[0] > 0
     if run_row.shape[0] == 0:
         return 0.0
-    runs.row, runs.end, runs.count, runs.index = &run_row[0], &run_end[0], run_row.shape[0], &index[0]
-    runs.spare = <uint16_t>(factors.shape[0] - 1)
+    b.n, b.spare, b.mean = run_factors.shape[1] / LANES, <uint16_t>(factors.shape[0] - 1), <real>mean
+    b.run_rows, b.run_biases = <vec*>&run_factors[0, 0], &run_biases[0]
+    b.rows, b.biases = <vec*>&factors[0, 0], &biases[0]
+    b.run_row, b.run_end, b.count = &run_row[0], &run_end[0], run_row.shape[0]
+    b.index, b.rating, b.weight = &index[0], &rating[0], &weight[0] if weighted else NULL
     with nogil:
-        if train:
-            h = sgd(rate, l2, bias_rate, l2_bias)
-            squares = walk_sized(n, <vec*>&run_factors[0, 0], &run_biases[0], <vec*>&factors[0, 0], &biases[0],
-                                 &runs, &rating[0], <real>mean, &h)
-        else:
-            squares = walk_sized(n, <vec*>&run_factors[0, 0], &run_biases[0], <vec*>&factors[0, 0], &biases[0],
-                                 &runs, &rating[0], <real>mean, &frozen)
+        h = sgd(rate, l2, bias_rate, l2_bias)
+        squares = PASSES[2 * train + weighted](&b, &h)
     return squares
 
 

@@ -122,8 +122,6 @@ class CpuEngine:
         self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
         width = -(-self.k // 8) * 8
         self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs)
-        if ratings.weights is not None and np.ptp(ratings.weights):
-            raise ValueError("sample_weight must be equal for all ratings: this solver cannot weigh them yet")
         self.check = self.strange = None
         if held_out is not None:
             known, self.strange = held_out.like(ratings)
@@ -182,6 +180,7 @@ class CpuEngine:
         kernel = kernels(self.dtype).block
         n = grid.n_bands
         squares = np.zeros(n * n)
+        weight = np.empty(0, self.dtype) if grid.weight is None else grid.weight
 
         def work(x, y):
             b = x * n + y
@@ -190,7 +189,7 @@ class CpuEngine:
             rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
             squares[b] = kernel(self.run_factors, self.run_biases, self.factors[rows], self.biases[rows],
                                 grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
-                                self.mean, train, **rate)  # fmt: skip
+                                weight[part], self.mean, train, **rate)  # fmt: skip
 
         shift = np.random.default_rng([self.seed, 2, epoch]).permutation(n).tolist()
         order = [(d, x, shift[(x + d) % n]) for d in range(n) for x in range(n)]

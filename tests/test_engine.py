@@ -26,6 +26,37 @@ def test_kernel_equals_naive(k, dtype, tolerance, level):
     compare_with_naive(engine, k, dtype, tolerance, level)
 
 
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-4)])
+def test_weighted_kernel_equals_naive(dtype, tolerance, level):
+    """Zeros among the weights, runs of every length."""
+    users, items, values = some(5000, 200, 50)
+    weights = np.random.default_rng(1).integers(0, 5, len(values)) / 2
+    compare_with_naive(engine_of(Ratings.from_arrays(users, items, values, weights), 20, dtype), 20, dtype, tolerance, level)
+
+
+def test_weighted_fit_is_weighted_least_squares():
+    """Biases alone, no penalty: what NumPy's lstsq finds for the same weights, and not for equal ones."""
+    users, items, values = some(2000, 12, 8)
+    weights = np.where(values > 4, 5.0, 0.5)
+    model = FunkSVD(1, 400, init_std=0, l2_bias=0, learning_rate=0.01, learning_rate_decay=0.02, random_state=0)
+    model.fit((users, items), values, sample_weight=weights)
+    A = np.zeros((len(values), 20))
+    A[np.arange(len(values)), users] = A[np.arange(len(values)), 12 + items] = 1
+    right, wrong = (
+        A @ np.linalg.lstsq(A * np.sqrt(w)[:, None], values * np.sqrt(w), rcond=None)[0] for w in (weights, weights**0)
+    )
+    got = model.predict((users, items))
+    np.testing.assert_allclose(got, right, atol=0.02)
+    assert np.abs(got - wrong).min() > 0.1
+    best = np.average((values - right) ** 2, weights=weights)
+    assert model.history_["loss"][-1] == pytest.approx(best, rel=0.01)
+    assert model.evaluate((users, items), values, weights)["rmse"] ** 2 == pytest.approx(best, rel=0.01)
+    checked = FunkSVD(1, 1, random_state=0).fit((users, items), values, validation_data=((users, items), values, weights))
+    predicted = checked.predict((users, items))
+    assert checked.history_["val_loss"][0] == pytest.approx(np.average((values - predicted) ** 2, weights=weights), rel=1e-5)
+
+
 def engine_of(ratings, k, dtype="float64", **params):
     return CpuEngine(ratings, None, SimpleNamespace(**FunkSVD(k, dtype=dtype, **params).get_params()))
 
@@ -39,7 +70,8 @@ def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
         part = slice(grid.block_start[b], grid.block_start[b + 1] + 8)
         fast = [engine.run_factors, engine.run_biases, engine.factors[rows], engine.biases[rows]]
         slow = [a.copy() for a in fast]
-        data = (grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part], engine.mean)
+        data = (grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
+                np.empty(0, dtype) if grid.weight is None else grid.weight[part], engine.mean)  # fmt: skip
         got = kernels(dtype, level).block(*fast, *data, True, 0.02, 0.05, 0.01, 0.03)
         want = block(*slow, *data, 0.02, 0.05, 0.01, 0.03)
         assert got == pytest.approx(want, rel=tolerance)

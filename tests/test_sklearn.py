@@ -21,7 +21,6 @@ from sklearn.utils.validation import check_array
 pytestmark = pytest.mark.filterwarnings("ignore:.*unknown to the model", "ignore:.*SCIPY_ARRAY_API")
 
 # The checks feed matrices of real numbers, (n, 1) to (n, 30). X here is the ids of (user, item), so that these cannot run:
-REFUSED = {"check_sample_weights_not_overwritten": "unequal weights are refused so far"}
 TWO_COLUMNS = "X is (n, 2): user and item"
 NOT_IDS = dict.fromkeys(
     (
@@ -62,7 +61,7 @@ def checks(estimator, failing):
         return parametrize_with_checks([estimator], expected_failed_checks=lambda estimator: failing)
 
 
-@checks(FunkSVD(n_factors=2, n_epochs=2, random_state=0), NOT_IDS | REFUSED)
+@checks(FunkSVD(n_factors=2, n_epochs=2, random_state=0), NOT_IDS)
 def test_checks_of_scikit_learn(estimator, check):
     check(estimator)
 
