@@ -49,7 +49,7 @@ class SDist(sdist):
     """sdist with the Cython sources instead of the C made from them, and with what tests and benchmarks need."""
 
     def make_distribution(self):
-        patterns = ["funksvd/*.pyx", "tests/**/*.py", "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
+        patterns = ["funksvd/*.pyx", "funksvd/*.h", "tests/**/*.py", "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
         self.filelist.extend(str(path) for pattern in patterns for path in sorted(Path().glob(pattern)))
         self.filelist.exclude_pattern("funksvd/*.c")
         self.filelist.remove_duplicates()
@@ -72,6 +72,7 @@ def extensions():
             source.sources,
             define_macros=[*macros, *INLINE, (f"PyInit_{kernel}", f"PyInit_{name}")],
             extra_compile_args=flags,
+            depends=["funksvd/_vec.h"],
             optional=bool(level),
         )
 

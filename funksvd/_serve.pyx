@@ -14,16 +14,14 @@ from libc.math cimport INFINITY, fabs, sqrt
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc, qsort
 
+cdef extern from "_vec.h":
+    enum: LANES
+    ctypedef float real "REAL"
+    ctypedef float vec
+
 cdef extern from *:
     """
-    #if defined(__GNUC__) && !defined(FUNKSVD_SCALAR)
-    #if defined(__AVX__)
-    #define VECTOR_BYTES 32
-    #else
-    #define VECTOR_BYTES 16
-    #endif
-    #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
-    typedef REAL vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
+    #if VECTOR_BYTES
     typedef __typeof__((vec){0} > (vec){0}) over;
     static inline int any(over lanes) {
         long long bits[VECTOR_BYTES / 8], all = 0;
@@ -32,8 +30,6 @@ cdef extern from *:
         return all != 0;
     }
     #else
-    #define LANES 1
-    typedef REAL vec;
     typedef int over;
     #define any(lanes) (lanes)
     #endif
@@ -44,9 +40,6 @@ cdef extern from *:
         return (a > all) | (b > all);
     }
     """
-    enum: LANES
-    ctypedef float real "REAL"
-    ctypedef float vec
     ctypedef int over
     over above(vec, vec, real) nogil
     bint any(over) nogil

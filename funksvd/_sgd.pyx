@@ -16,90 +16,17 @@ q_j are distinct (`Ratings.grid` sees to that), so the order of the steps does n
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t
 
+cdef extern from "_vec.h":
+    enum: LANES
+    ctypedef float real "REAL"      # float or double: its size is the C compiler's to know
+    ctypedef float vec              # LANES factors of a row that starts at a multiple of 64 bytes
+    ctypedef float loose_vec        # LANES factors at any address
+    void lane_sums4(vec, vec, vec, vec, real*) nogil
+    void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, real*) nogil
+    real lane_sum(loose_vec) nogil
+
 cdef extern from *:
     """
-    /* setup.py builds this file with REAL = float, REAL_BYTES = 4 and with REAL = double, REAL_BYTES = 8. */
-
-    /* LANES neighbouring factors as one value: a vector register of the target, so that the compiler need not guess.
-       Where it has no vector types a value is one factor, and the Cython below is the scalar kernel. may_alias: the
-       arrays are allocated as REAL. lane_sums4(s0 .. s3, out): out[j] = the sum of the lanes of s_j, a transpose
-       folded on the way. */
-    #if defined(__GNUC__) && !defined(FUNKSVD_SCALAR)
-    #if defined(__AVX__)
-    #define VECTOR_BYTES 32
-    #else
-    #define VECTOR_BYTES 16
-    #endif
-    #define LANES ((int)(VECTOR_BYTES / sizeof(REAL)))
-    typedef REAL vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
-    typedef REAL loose_vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
-
-    #if defined(__has_builtin)
-    #if __has_builtin(__builtin_shufflevector)
-    #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-    #endif
-    #endif
-    #ifndef SHUFFLE  /* gcc before 12; a mask has lanes of the size of REAL's */
-    #if REAL_BYTES == 4
-    typedef int mask __attribute__((vector_size(VECTOR_BYTES)));
-    #else
-    typedef long long mask __attribute__((vector_size(VECTOR_BYTES)));
-    #endif
-    #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
-    #endif
-
-    #if VECTOR_BYTES == 32 && REAL_BYTES == 4
-    static inline vec fold8(vec a, vec b) {
-        return SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
-    }
-    static inline vec fold4(vec a, vec b) {
-        return SHUFFLE(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + SHUFFLE(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
-    }
-    static inline vec fold2(vec a, vec b) {
-        return SHUFFLE(a, b, 0, 1, 2, 3, 8, 9, 10, 11) + SHUFFLE(a, b, 4, 5, 6, 7, 12, 13, 14, 15);
-    }
-    static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
-        vec a = fold4(fold8(s0, s1), fold8(s2, s3));
-        *(loose_vec *)out = fold2(a, a);
-    }
-    static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7, REAL *out) {
-        *(loose_vec *)out = fold2(fold4(fold8(s0, s1), fold8(s2, s3)), fold4(fold8(s4, s5), fold8(s6, s7)));
-    }
-    static inline REAL lane_sum(vec s) {
-        return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-    }
-    #elif VECTOR_BYTES == 4 * REAL_BYTES
-    static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
-        vec a = SHUFFLE(s0, s1, 0, 4, 1, 5) + SHUFFLE(s0, s1, 2, 6, 3, 7);
-        vec b = SHUFFLE(s2, s3, 0, 4, 1, 5) + SHUFFLE(s2, s3, 2, 6, 3, 7);
-        *(loose_vec *)out = SHUFFLE(a, b, 0, 1, 4, 5) + SHUFFLE(a, b, 2, 3, 6, 7);
-    }
-    static inline REAL lane_sum(vec s) { return (s[0] + s[2]) + (s[1] + s[3]); }
-    #else
-    static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
-        *(loose_vec *)out = SHUFFLE(s0, s1, 0, 2) + SHUFFLE(s0, s1, 1, 3);
-        *(loose_vec *)(out + 2) = SHUFFLE(s2, s3, 0, 2) + SHUFFLE(s2, s3, 1, 3);
-    }
-    static inline REAL lane_sum(vec s) { return s[0] + s[1]; }
-    #endif
-
-    #else
-    #define VECTOR_BYTES 0
-    #define LANES 1
-    typedef REAL vec, loose_vec;
-    static void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
-        out[0] = s0; out[1] = s1; out[2] = s2; out[3] = s3;
-    }
-    static REAL lane_sum(vec s) { return s; }
-    #endif
-
-    #if VECTOR_BYTES != 32 || REAL_BYTES != 4
-    static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7, REAL *out) {
-        lane_sums4(s0, s1, s2, s3, out);
-        lane_sums4(s4, s5, s6, s7, out + 4);
-    }
-    #endif
-
     #if defined(__GNUC__)
     #define PREFETCH(address) __builtin_prefetch(address)
     #else
@@ -117,13 +44,6 @@ cdef extern from *:
         return 0;
     }
     """
-    enum: LANES
-    ctypedef float real "REAL"      # float or double: its size is the C compiler's to know
-    ctypedef float vec              # LANES factors of a row that starts at a multiple of 64 bytes
-    ctypedef float loose_vec        # LANES factors at any address
-    void lane_sums4(vec, vec, vec, vec, real*) nogil
-    void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, real*) nogil
-    real lane_sum(loose_vec) nogil
     void PREFETCH(const void*) nogil
     int cpu_level() nogil
 
