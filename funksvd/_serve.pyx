@@ -10,7 +10,7 @@ a limit (one in hundreds) is written at all. A limit is the n-th best score so f
 sums run in another order than `engine.predict`, which gives the exact order of the few that are left.
 """
 
-from libc.math cimport INFINITY, fabs, sqrt
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc, qsort
 
@@ -269,55 +269,29 @@ cdef void solve(double* a, double* x, Py_ssize_t n) noexcept nogil:
         x[i] /= a[i * n + i]
 
 
-cdef void descend(const double* a, const double* b, double* x, Py_ssize_t n, double l1, bint non_negative) noexcept nogil:
-    """Minimise x a x / 2 - b x + l1 |x| (the bias x[0] without it) by coordinate descent, over x >= 0 if asked."""
-    cdef Py_ssize_t i, f, _sweep
-    cdef double s, moved, largest
-    for i in range(n):
-        x[i] = 0
-    for _sweep in range(1000):
-        moved = largest = 0
-        for i in range(n):
-            s = b[i]
-            for f in range(n):
-                if f != i:
-                    s -= (a[i * n + f] if f < i else a[f * n + i]) * x[f]
-            if i:
-                s = s - l1 if s > l1 else (s + l1 if s < -l1 else 0)
-                if non_negative and s < 0:
-                    s = 0
-            s /= a[i * n + i]
-            moved = max(moved, fabs(s - x[i]))
-            largest = max(largest, fabs(s))
-            x[i] = s
-        if moved <= 1e-9 * largest:
-            return
-
-
 def ridge(
     const int64_t[::1] start, const int32_t[::1] codes, const double[::1] values, const double[::1] weights,
-    const real[:, ::1] others, const double[:, ::1] penalties, bint non_negative, double[:, ::1] work, real[:, ::1] out,
+    const real[:, ::1] others, const double[:, ::1] penalties, double[:, ::1] work, real[:, ::1] out,
 ):
     """Bias and factors of each row that minimise its squared error plus penalties, the other side given.
 
     Row r of `out` is x = (bias, factors), the minimum of
-    sum_t weights[t] (values[t] - x . (1, others[codes[t]]))^2 + p0 bias^2 + p1 |factors|^2 + 2 p2 |factors|_1.
+    sum_t weights[t] (values[t] - x . (1, others[codes[t]]))^2 + p0 bias^2 + p1 |factors|^2.
 
     Parameters
     ----------
     start, codes, values, weights : (rows + 1,), (n,), (n,), (n,)
         Ratings, row after row, less the mean and the other side's bias.
     others : (n_others, k)
-    penalties : (rows, 3)
-        p0 (infinite: the bias stays 0), p1, p2.
-    work : (k + 4, k + 1)
+    penalties : (rows, 2)
+        p0 (infinite: the bias stays 0), p1.
+    work : (k + 3, k + 1)
     out : (rows, 1 + k)
     """
     cdef Py_ssize_t r, t, i, f, n = others.shape[1] + 1
     cdef double* a = &work[0, 0]
     cdef double* b = a + n * n
-    cdef double* x = b + n
-    cdef double* z = x + n
+    cdef double* z = b + n
     cdef const real* q
     cdef double s, w
     with nogil:
@@ -343,11 +317,6 @@ def ridge(
                 a[0], b[0] = 1, 0
             else:
                 a[0] += penalties[r, 0]
-            if non_negative or penalties[r, 2] > 0:
-                descend(a, b, x, n, penalties[r, 2], non_negative)
-            else:
-                for i in range(n):
-                    x[i] = b[i]
-                solve(a, x, n)
+            solve(a, b, n)
             for i in range(n):
-                out[r, i] = <real>x[i]
+                out[r, i] = <real>b[i]

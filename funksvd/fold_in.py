@@ -27,22 +27,18 @@ def with_rows(params, tables, side, table, biases, factors):
 
 
 def penalties(hyper, counts):
-    """(rows, 3): what the model's l2_bias, l2 and l1 weigh in the ridge solution of a row with so many ratings.
+    """(rows, 2): what the model's l2_bias and l2 weigh in the ridge solution of a row with so many ratings.
 
-    A penalty that comes with every rating (reg_scale="rating") counts once a rating. An unbiased model's bias weighs
-    infinitely. SGD from zero by steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T
-    would (Ali, Kolter, Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
+    A penalty that comes with every rating counts once a rating. An unbiased model's bias weighs infinitely. SGD from
+    zero by steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T would (Ali, Kolter,
+    Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
     """
-    per_rating = getattr(hyper, "reg_scale", "rating") == "rating"
-    scale = np.maximum(counts, 1).astype(np.float64) if per_rating else np.ones(len(counts))
-    out = np.empty((len(counts), 3))
+    scale = np.maximum(counts, 1).astype(np.float64)
+    out = np.empty((len(counts), 2))
     out[:, 0] = np.maximum(hyper.l2_bias * scale, LEAST) if hyper.biased else np.inf
     out[:, 1] = np.maximum(hyper.l2 * scale, LEAST)
-    steps = getattr(hyper, "history_", {}).get("learning_rate", ())
-    if hyper.solver == "sgd" and len(steps):
-        out[:, :2] += 1 / sum(steps)
-    out[:, 2] = getattr(hyper, "l1", 0.0) * scale
-    return out
+    steps = hyper.history_.get("learning_rate", ())
+    return out + 1 / sum(steps) if steps else out
 
 
 def solve(params, tables, ratings, side, hyper, n_jobs):
@@ -55,7 +51,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     ratings : Ratings
         Those of ids that the other side does not know are left out.
     side : 0 (users) or 1 (items)
-    hyper : namespace or model with the parameters of FunkSVD
+    hyper : model, or namespace with its parameters and `history_`
     n_jobs : int
 
     Returns
@@ -89,7 +85,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
         places = start[first : first + ROWS + 1]
         here = slice(places[0], places[-1])
         ridge(places - places[0], others[here], values[here], weights[here], factors, weigh[part],
-              getattr(hyper, "non_negative", False), np.empty((k + 4, k + 1)), out[part])  # fmt: skip
+              np.empty((k + 3, k + 1)), out[part])  # fmt: skip
 
     parallel(one, range(0, len(codes), ROWS), n_jobs)
     return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), int(len(known) - known.sum())
@@ -123,7 +119,7 @@ def only(params, tables, side, ids, biases, factors):
 
 
 def update(params, tables, ratings, hyper, engine_class, *, first_epoch, n_epochs, learning_rate, seed, n_jobs):
-    """(params, tables, losses) after SGD on new ratings; the arrays given are not written to.
+    """(params, tables) after SGD on new ratings; the arrays given are not written to.
 
     New rows start from their ridge solution: new items given the known users, then new users given all items. SGD then
     moves the rows of `ratings` and no other, so the time grows with the ratings but for one copy of the model.
@@ -145,4 +141,4 @@ def update(params, tables, ratings, hyper, engine_class, *, first_epoch, n_epoch
     moved = engine.params()
     for side in (0, 1):
         params, tables = extended(params, tables, side, ratings._tables[side].ids, *rows_of(moved, side))
-    return params, tables, losses
+    return params, tables

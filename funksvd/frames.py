@@ -24,7 +24,7 @@ def columns_of(frame, **columns):
     ImportError
         narwhals is missing, or pyarrow for a DuckDB relation.
     """
-    nw = _narwhals()
+    nw = narwhals()
     table = nw.from_native(frame)
     names = table.collect_schema().names()
     if "rating" not in columns and len(names) == 2 and not any(columns.values()):
@@ -49,14 +49,14 @@ def column_ids(column, name):
         import pyarrow as pa
 
         column = pa.chunked_array([column])
-    nw = _narwhals()
+    nw = narwhals()
     series = nw.from_native(column, series_only=True, pass_through=True)
     return _ids(series, f"{name} ids") if isinstance(series, nw.Series) else np.asarray(column)
 
 
 def add_column(frame, name, values):
     """The table with one more column, in its own kind. A DuckDB relation comes back on the default connection."""
-    nw = _narwhals()
+    nw = narwhals()
     table = nw.from_native(frame)
     if name in table.collect_schema().names():
         raise ValueError(f"the table has a column {name!r} already; give another name")
@@ -67,13 +67,13 @@ def add_column(frame, name, values):
 
 def make_table(columns, like):
     """A table {name: array} of the kind of `like`, a table or a column of one."""
-    nw = _narwhals()
+    nw = narwhals()
     model = nw.from_native(like, allow_series=True)
     backend = "pyarrow" if _is_duckdb(model) else model.implementation
     return _in_kind_of(model, nw.from_dict(columns, backend=backend))
 
 
-def _narwhals():
+def narwhals():
     try:
         import narwhals.stable.v2 as nw
     except ImportError as error:
@@ -108,7 +108,7 @@ def _in_kind_of(model, table):
 
 def _numbers(series, name):
     _refuse_nulls(series, f"column {name!r}")
-    nw = _narwhals()
+    nw = narwhals()
     if series.dtype == nw.Decimal:
         series = series.cast(nw.Float64)
     if not series.dtype.is_numeric() and series.dtype != nw.Boolean:
@@ -118,7 +118,7 @@ def _numbers(series, name):
 
 def _ids(series, what):
     _refuse_nulls(series, what)
-    nw = _narwhals()
+    nw = narwhals()
     if series.dtype not in (nw.Categorical, nw.Enum, nw.String, nw.Binary):
         return series.to_numpy()
     try:

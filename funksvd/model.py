@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd import engine as engines
-from funksvd import files, fold_in, serving
+from funksvd import files, fold_in, metrics, serving
 from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
 from funksvd.ratings import Ratings, free_cores, is_table
 
@@ -252,8 +252,7 @@ class FunkSVD:
 
         `unknown` ids: "mean" uses the mean and the known bias and warns once, "nan" gives NaN, "raise" raises.
         """
-        if unknown not in ("mean", "nan", "raise"):
-            raise ValueError(f"unknown must be 'mean', 'nan' or 'raise', got {unknown!r}")
+        serving.chosen(unknown, "unknown", ("mean", "nan", "raise"))
         out, strange = self._predict(X)
         if strange.any():
             said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
@@ -302,9 +301,9 @@ class FunkSVD:
         """{"rmse", "mae", "n", "unknown": share of pairs with an unknown id} on ratings; the errors are weighted."""
         ratings = as_ratings(X, y, sample_weight)
         predicted, strange = self._predict(ratings)
-        error = ratings.values - predicted.astype(np.float64)
-        squares, absolute = (float(np.average(e, weights=ratings.weights)) for e in (error**2, np.abs(error)))
-        return {"rmse": squares**0.5, "mae": absolute, "n": len(error), "unknown": float(strange.mean())}
+        errors = {name: error(ratings.values, predicted, ratings.weights)
+                  for name, error in (("rmse", metrics.rmse), ("mae", metrics.mae))}  # fmt: skip
+        return errors | {"n": len(predicted), "unknown": float(strange.mean())}
 
     def score(self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None) -> float:
         """R^2, as scikit-learn's regressors."""
@@ -398,18 +397,8 @@ class FunkSVD:
         answer: prediction, baseline, items, ratings, contributions, rest; prediction (before any clipping to
         rating_scale) = baseline + contributions.sum() + rest.
         """
-        params, ratings = self._weights(), as_ratings(X, y)
-        u, i = (int(serving.known_codes([raw], table, name)[0])
-                for raw, table, name in zip((user, item), self._tables, ("user", "item"), strict=True))  # fmt: skip
-        own = ratings.users == ratings._tables[0].encode([user], "user")[0]
-        items = self._tables[1].encode(ratings.item_ids[ratings.items[own]], "item")
-        values, items = ratings.values[own][items >= 0].astype(np.float64), items[items >= 0]
-        pulls = serving.contributions(params, i, items, values, fold_in.penalties(self, np.array([len(items)]))[0])
-        order = np.argsort(-np.abs(pulls), kind="stable")
-        baseline = params.global_mean + float(params.item_biases[i])
-        prediction = float(engines.predict(params, np.array([u], np.int32), np.array([i], np.int32))[0])
-        return serving.Explanation(prediction, baseline, self._tables[1].ids[items[order]], values[order], pulls[order],
-                                   prediction - baseline - float(pulls.sum()))  # fmt: skip
+        return serving.explain(self._weights(), self._tables, user, item, as_ratings(X, y),
+                               lambda counts: fold_in.penalties(self, counts))  # fmt: skip
 
     def item_vectors(self) -> npt.NDArray[Any]:
         """(n_items, n_factors + 2): with `query_vectors` the model as a plain inner product, for a vector index.
@@ -482,10 +471,10 @@ class FunkSVD:
         self._check_params()
         ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
         if learning_rate is None:
-            learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** self.n_epochs_
+            learning_rate = self.history_.get("learning_rate", [self.learning_rate])[-1]
         seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
         hyper = SimpleNamespace(**self.get_params(), history_=self.history_)
-        params, tables, _ = fold_in.update(
+        params, tables = fold_in.update(
             self._params, self._tables, ratings, hyper, engines.engine_for(hyper), first_epoch=self.n_epochs_,
             n_epochs=n_epochs, learning_rate=learning_rate, seed=seed, n_jobs=self._threads(),
         )  # fmt: skip

@@ -379,16 +379,14 @@ class Ratings:
         n = round(fraction * len(self))
         if not 0 < fraction < 1 or not 0 < n < len(self) - 1:
             raise ValueError(f"fraction must leave ratings on both sides, got {fraction} of {len(self)}")
-        users, items = self.users, self.items
-        hashes = np.empty(len(self), np.uint64)
-        _grid.hash_ratings(users, items, self.values, np.uint64(seed % 2**64), hashes)
+        hashes = self._hashes(seed)
         limit = np.partition(hashes, n)[n]
         held = hashes < limit
         short = n - int(held.sum())
         if short:
             ties = np.flatnonzero(hashes == limit)
             weights = () if self.weights is None else (self.weights[ties],)
-            ties = ties[np.lexsort((*weights, self.values[ties], items[ties], users[ties]))]
+            ties = ties[np.lexsort((*weights, self.values[ties], self.items[ties], self.users[ties]))]
             held[ties[:short]] = True
         return self._take(~held), self._take(held)
 
@@ -396,12 +394,17 @@ class Ratings:
         """(train, held out) of each fold of a cross-validation, chosen by a hash as in `split`: in any row order."""
         if not 2 <= n_folds <= len(self) // 2:
             raise ValueError(f"n_folds must be from 2 to half of the {len(self)} ratings, got {n_folds}")
-        hashes = np.empty(len(self), np.uint64)
-        _grid.hash_ratings(self.users, self.items, self.values, np.uint64(seed % 2**64), hashes)
+        hashes = self._hashes(seed)
         fold = np.empty(len(self), np.int32)
         fold[np.argsort(hashes, kind="stable")] = np.arange(len(self)) * n_folds // len(self)
         for k in range(n_folds):
             yield self._take(fold != k), self._take(fold == k)
+
+    def _hashes(self, seed):
+        """A random uint64 for each rating, by its ids' codes, its value and the seed."""
+        out = np.empty(len(self), np.uint64)
+        _grid.hash_ratings(self.users, self.items, self.values, np.uint64(seed % 2**64), out)
+        return out
 
     def codes_in(self, tables):
         """(user codes, item codes) in other id tables, -1 where these do not know an id."""

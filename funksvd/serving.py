@@ -247,10 +247,8 @@ def predict_all(params, users, n_jobs):
 
 def long_table(users, items, scores, backend):
     """A table of the library `backend`: one row for each recommendation, with its rank from 1 on."""
-    try:
-        import narwhals.stable.v2 as nw
-    except ImportError as error:
-        raise ImportError('tables need narwhals: pip install "funksvd[frames]"') from error
+    from funksvd.frames import narwhals
+
     there = ~np.isnan(scores)
     rank = np.broadcast_to(np.arange(1, scores.shape[1] + 1), scores.shape)
     kept = items[there]
@@ -260,7 +258,7 @@ def long_table(users, items, scores, backend):
         "rank": rank[there],
         "score": scores[there],
     }
-    return nw.from_dict(columns, backend=backend).to_native()
+    return narwhals().from_dict(columns, backend=backend).to_native()
 
 
 class Explanation(NamedTuple):
@@ -278,6 +276,20 @@ class Explanation(NamedTuple):
     ratings: npt.NDArray[Any]
     contributions: npt.NDArray[Any]
     rest: float
+
+
+def explain(params, tables, user, item, ratings, penalties):
+    """`FunkSVD.explain` for raw ids; `penalties(counts)` are those of `fold_in.penalties`."""
+    u, i = (known_codes([raw], table, name) for raw, table, name in zip((user, item), tables, ("user", "item"), strict=True))
+    own = ratings.users == ratings._tables[0].encode([user], "user")[0]
+    items = tables[1].encode(ratings.item_ids[ratings.items[own]], "item")
+    values, items = ratings.values[own][items >= 0].astype(np.float64), items[items >= 0]
+    pulls = contributions(params, i[0], items, values, penalties(np.array([len(items)]))[0])
+    order = np.argsort(-np.abs(pulls), kind="stable")
+    baseline = params.global_mean + float(params.item_biases[i[0]])
+    prediction = float(predict(params, u, i)[0])
+    return Explanation(prediction, baseline, tables[1].ids[items[order]], values[order], pulls[order],
+                       prediction - baseline - float(pulls.sum()))  # fmt: skip
 
 
 def contributions(params, item, items, values, penalty):
