@@ -19,7 +19,7 @@ from common import SHAPES, check, median_seconds, peak_memory, planted, print_he
 
 from funksvd import FunkSVD, Ratings
 from funksvd.engine import Params, aligned, predict
-from funksvd.ratings import IdTable
+from funksvd.ids import IdTable
 
 K, N = 64, 10
 

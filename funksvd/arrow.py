@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from funksvd.ratings import Encoded, cpu_count, parallel
+from funksvd.ids import Encoded
 from funksvd.reading import resolve_columns, shorten
+from funksvd.threads import cpu_count, parallel
 
 _UNIT_SEPARATOR = b"\x1f"  # the ASCII character made for this; stands in for separators of several characters
 _LONGEST_LINE = 1 << 20

@@ -15,7 +15,7 @@ import funksvd
 from funksvd import EarlyStopping, FunkSVD, Ratings, datasets, load, show_config
 from funksvd.callbacks import EpochLines
 from funksvd.files import replacing
-from funksvd.ratings import Encoded
+from funksvd.ids import Encoded
 from funksvd.reading import read_columns
 
 COLUMNS = ("user", "item", "rating")

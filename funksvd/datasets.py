@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from funksvd.ratings import Ratings, cpu_count, parallel
+from funksvd.ratings import Ratings
 from funksvd.reading import read_columns, read_pairs, read_ratings, read_titles, resolve_columns
+from funksvd.threads import cpu_count, parallel
 
 __all__ = [
     "Dataset",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from funksvd.ratings import parallel
+from funksvd.threads import parallel
 
 PAIR_CHUNK = 1 << 18
 START_CHUNK = 1 << 14

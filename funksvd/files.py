@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from funksvd import engine as engines
-from funksvd.ratings import IdTable, table_and_keys
+from funksvd.ids import IdTable, table_and_keys
 
 FORMAT = 1  # of the model file
 RUNTIME = ("n_jobs", "verbose", "device")  # parameters that change no bit of the model, and are not saved

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from funksvd.engine import Params, aligned, kernels
-from funksvd.ratings import IdTable, parallel, table_and_keys
+from funksvd.ids import IdTable, table_and_keys
+from funksvd.threads import parallel
 
 ROWS = 256  # of one call of the kernel
 SIDES = ("user", "item")

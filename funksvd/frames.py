@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from funksvd.ratings import Encoded
+from funksvd.ids import Encoded
 from funksvd.reading import resolve
 
 

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from funksvd import engine as engines
 from funksvd import files, fold_in, metrics, serving
 from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
-from funksvd.ratings import Ratings, free_cores, is_table
+from funksvd.ratings import Ratings, is_table
+from funksvd.threads import free_cores
 
 
 class FunkSVD:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from funksvd import _grid  # type: ignore[attr-defined]
+from funksvd import _grid  # type: ignore[attr-defined]  # compiled
+from funksvd.ids import table_and_keys
 from funksvd.model import pairs_of
-from funksvd.ratings import Ratings, table_and_keys
+from funksvd.ratings import Ratings
 from funksvd.serving import checked_n
 
 Parts = Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]

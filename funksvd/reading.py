@@ -15,7 +15,7 @@ from numbers import Integral
 
 import numpy as np
 
-from funksvd.ratings import Encoded
+from funksvd.ids import Encoded
 
 __all__ = ["read_pairs", "read_ratings", "read_titles", "resolve_columns"]
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd.engine import Params, aligned, kernels, predict
-from funksvd.ratings import by_user, parallel
+from funksvd.ratings import by_user
+from funksvd.threads import parallel
 
 BLOCK = 384  # users of one call of the kernel: their factors stay in L2 while the items pass by
 

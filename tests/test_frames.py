@@ -8,7 +8,7 @@ import pytest
 
 from funksvd import FunkSVD, Ratings
 from funksvd.frames import add_column, make_table
-from funksvd.ratings import Encoded, table_and_keys
+from funksvd.ids import Encoded, table_and_keys
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -196,7 +196,7 @@ def test_single_columns_are_ids_too(kind, reference):
 def test_categories_are_not_looked_at_rating_by_rating(monkeypatch):
     """From a categorical the ids in use are sorted once; no array of one str a rating is made."""
     seen = []
-    from funksvd import ratings as module
+    from funksvd import ids as module
 
     original = module.kind_of
     monkeypatch.setattr(module, "kind_of", lambda ids: seen.append(len(ids)) or original(ids))

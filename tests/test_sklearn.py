@@ -7,7 +7,7 @@ import pytest
 
 from funksvd import Callback, FunkSVD, Ratings
 from funksvd.model_selection import ColdUserSplit, LeaveLastOut, TimeSplit, UserHoldout
-from funksvd.ratings import cpu_count, free_cores
+from funksvd.threads import cpu_count, free_cores
 
 pytest.importorskip("sklearn", "1.6")
 from sklearn.base import clone
