@@ -8,8 +8,6 @@ import argparse
 import copy
 import json
 import os
-import subprocess
-import sys
 import time
 import warnings
 from pathlib import Path
@@ -22,6 +20,7 @@ from funksvd.engine import Params, aligned, predict
 from funksvd.ids import IdTable
 
 K, N = 64, 10
+PARTS = ("recommend", "fold-in", "partial-fit", "search")
 
 
 def served(n_users, n_items, k=K):
@@ -211,24 +210,14 @@ def bench_search(data):
     print_table(["n_jobs", "s", "RMSE", "best"], rows)
 
 
-def bench_import():
-    """Seconds of `import funksvd` beyond `import numpy`, in fresh processes."""
-
-    def run(code):
-        return median_seconds(lambda: subprocess.run([sys.executable, "-c", code], check=True), 15, 2)
-
-    numpy, both = run("import numpy"), run("import numpy, funksvd")
-    print_table(["import", "ms"], [["numpy", 1000 * numpy], ["funksvd, beyond numpy", 1000 * (both - numpy)]])
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="DIR", default=os.environ.get("FUNKSVD_DATA"), help="default: $FUNKSVD_DATA")
     parser.add_argument("--shape", choices=SHAPES, default="ml-20m")
-    parser.add_argument("--only", choices=("recommend", "fold-in", "partial-fit", "search", "import"))
+    parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args()
     print_header("implicit", "scikit-learn", "scipy")
-    wanted = ("recommend", "fold-in", "partial-fit", "search", "import") if options.only is None else (options.only,)
+    wanted = PARTS if options.only is None else (options.only,)
     if options.data is None and {"fold-in", "partial-fit", "search"} & {*wanted}:
         parser.error("--data is needed: a folder that holds ml-100k/u.data and goodbooks/ratings.csv.gz")
     data = Path(options.data or ".")
@@ -238,7 +227,6 @@ def main():
             "fold-in": lambda: bench_fold_in(data),
             "partial-fit": lambda: bench_partial_fit(data, options.shape),
             "search": lambda: bench_search(data),
-            "import": bench_import,
         }[name]()
 
 

@@ -8,12 +8,11 @@ import importlib.util
 import mmap
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from funksvd.threads import parallel
+from funksvd.threads import parallel, pool_of
 
 PAIR_CHUNK = 1 << 18
 START_CHUNK = 1 << 14
@@ -268,7 +267,7 @@ def run_blocks(order, n_bands, work, n_jobs):
             stop()
             raise
 
-    with ThreadPoolExecutor(n_jobs) as pool:
+    with pool_of(n_jobs) as pool:
         futures = [pool.submit(worker) for _ in range(n_jobs)]
         try:
             for future in futures:

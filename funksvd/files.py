@@ -321,15 +321,6 @@ def unpacked_ids(name, arrays):
     return np.array(pieces if kind == "bytes" else [piece.decode() for piece in pieces])
 
 
-def pickled(model):
-    """The state of a model for pickle and joblib: without what runs, and with maps as arrays."""
-    state = model.__dict__.copy()
-    if state.get("_engine") is not None:  # in the middle of fit
-        state["_params"] = model.get_weights()
-    state["_engine"] = None
-    return state
-
-
 def from_surprise(algo, make):
     """`funksvd.from_surprise`; `make` is the class of the model."""
     trainset = getattr(algo, "trainset", None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import inspect
 import os
-import secrets
 import sys
 import time
 import warnings
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd import engine as engines
-from funksvd import files, fold_in, metrics, serving
+from funksvd import fold_in, metrics, serving
 from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
 from funksvd.ratings import Ratings, is_table
 from funksvd.threads import free_cores
@@ -121,6 +120,11 @@ class FunkSVD:
         pair = isinstance(scale, (tuple, list)) and len(scale) == 2 and all(map(number, scale)) and scale[0] < scale[1]
         need("rating_scale", scale is None or pair, "None or (low, high)")
 
+    def _seed(self):
+        if self.random_state is None:
+            return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(1))
+        return int(self.random_state)
+
     def _threads(self):
         return free_cores() if self.n_jobs == -1 else self.n_jobs
 
@@ -163,12 +167,15 @@ class FunkSVD:
         ratings = as_ratings(X, y, sample_weight)
         if len(ratings) < 2:
             raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
-        seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
+        seed = self._seed()
         held_out = None
         if validation_data is not None:
             held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else as_ratings(validation_data)
         elif validation_split:
             ratings, held_out = ratings.split(validation_split, seed)
+        for part, name in ((ratings, "training"), (held_out, "validation")):
+            if part is not None and part.weights is not None and not part.weights.any():
+                raise ValueError(f"all {name} ratings weigh 0; hold out others, or give some of them a weight")
         hyper = SimpleNamespace(**self.get_params())
         engine = engines.engine_for(hyper)(ratings, held_out, hyper, seed=seed, n_jobs=self._threads())
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
@@ -473,7 +480,7 @@ class FunkSVD:
         ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
         if learning_rate is None:
             learning_rate = self.history_.get("learning_rate", [self.learning_rate])[-1]
-        seed = secrets.randbits(63) if self.random_state is None else int(self.random_state)
+        seed = self._seed()
         hyper = SimpleNamespace(**self.get_params(), history_=self.history_)
         params, tables = fold_in.update(
             self._params, self._tables, ratings, hyper, engines.engine_for(hyper), first_epoch=self.n_epochs_,
@@ -488,10 +495,16 @@ class FunkSVD:
 
         An error leaves the old file whole. Ids may be int, str, bytes, UUID, datetime or date.
         """
+        from funksvd import files  # not before: zipfile is a tenth of the time of `import funksvd`
+
         files.save(self, path)
 
     def __getstate__(self):
-        return files.pickled(self)
+        state = self.__dict__.copy()
+        if state.get("_engine") is not None:  # in the middle of fit
+            state["_params"] = self.get_weights()
+        state["_engine"] = None
+        return state
 
 
 def load(path: str | os.PathLike[str], mmap: bool = False) -> FunkSVD:
@@ -500,11 +513,15 @@ def load(path: str | os.PathLike[str], mmap: bool = False) -> FunkSVD:
     Nothing in a file is executed. With `mmap` the arrays are mapped into memory instead of read: loading takes no time,
     processes share them, and they are read-only; damage is then not noticed.
     """
+    from funksvd import files
+
     return files.load(path, FunkSVD, mmap)
 
 
 def from_surprise(algo: Any) -> FunkSVD:
     """The model of a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, with its raw ids; it predicts the same."""
+    from funksvd import files
+
     return files.from_surprise(algo, FunkSVD)
 
 

@@ -199,6 +199,18 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["m.npz"]
 
 
+def test_a_part_without_weight_is_refused():
+    users, items, values = some()
+    weights = np.zeros(len(values))
+    weights[0] = 1
+    with pytest.raises(ValueError, match="all validation ratings weigh 0"):
+        FunkSVD(2, 1, random_state=0).fit((users, items), values, sample_weight=weights, validation_split=0.1)
+    for bad in (-1.0, np.nan):
+        weights[3] = bad
+        with pytest.raises(ValueError, match=r"finite and at least 0, got .* at index 3"):
+            FunkSVD(2, 1).fit((users, items), values, sample_weight=weights)
+
+
 def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
     model = FunkSVD(2, 2, random_state=0).fit(([(1, 2), (3, 4), (1, 2)], [1, 2, 3]), [1.0, 2.0, 3.0])
     with pytest.raises(TypeError, match="user ids of type tuple cannot be saved"):
