@@ -4,6 +4,14 @@
 #ifndef FUNKSVD_VEC_H
 #define FUNKSVD_VEC_H
 
+#include <math.h>
+
+#if REAL_BYTES == 4
+#define REAL_SQRT sqrtf
+#else
+#define REAL_SQRT sqrt
+#endif
+
 /* LANES neighbouring factors as one value: a vector register of the target, so that the compiler need not guess.
    Where it has no vector types a value is one factor, and the Cython below is the scalar kernel. may_alias: the
    arrays are allocated as REAL. lane_sums4(s0 .. s3, out): out[j] = the sum of the lanes of s_j, a transpose
@@ -67,10 +75,37 @@ static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
 static inline REAL lane_sum(vec s) { return s[0] + s[1]; }
 #endif
 
+static inline vec vec_splat(REAL x) { return (vec){0} + x; }
+static inline REAL vec_first(vec x) { return x[0]; }
+
+/* Lane by lane: the compiler makes one instruction of each. */
+static inline vec vec_sqrt(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = REAL_SQRT(x[i]);
+    return x;
+}
+static inline vec vec_max(vec x, vec y) {
+    for (int i = 0; i < LANES; i++) x[i] = x[i] > y[i] ? x[i] : y[i];
+    return x;
+}
+static inline vec vec_min(vec x, vec y) {
+    for (int i = 0; i < LANES; i++) x[i] = x[i] < y[i] ? x[i] : y[i];
+    return x;
+}
+static inline vec vec_sign(vec x) {
+    for (int i = 0; i < LANES; i++) x[i] = (REAL)((x[i] > 0) - (x[i] < 0));
+    return x;
+}
+
 #else
 #define VECTOR_BYTES 0
 #define LANES 1
 typedef REAL vec, loose_vec;
+static inline vec vec_splat(REAL x) { return x; }
+static inline REAL vec_first(vec x) { return x; }
+static inline vec vec_sqrt(vec x) { return REAL_SQRT(x); }
+static inline vec vec_max(vec x, vec y) { return x > y ? x : y; }
+static inline vec vec_min(vec x, vec y) { return x < y ? x : y; }
+static inline vec vec_sign(vec x) { return (REAL)((x > 0) - (x < 0)); }
 static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
     out[0] = s0; out[1] = s1; out[2] = s2; out[3] = s3;
 }
