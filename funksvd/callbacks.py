@@ -13,15 +13,16 @@ At the end of an epoch ``logs`` holds ``loss`` (mean squared error of training),
 add a key that those after it monitor. ``model.stop_training = True`` ends training after the current epoch.
 """
 
-import math
 import os
 import string
 import sys
 from contextlib import ExitStack
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 import numpy as np
+
+from funksvd.schedules import checked_rate
 
 __all__ = [
     "Callback",
@@ -393,12 +394,7 @@ class LearningRateScheduler(Callback):
     def on_epoch_begin(self, epoch, logs=None):
         current = self.model.current_learning_rate
         rate = self.schedule(epoch, current)
-        message = f"schedule({epoch}, {current}) returned {rate!r}; it must return a finite number above 0"
-        if not isinstance(rate, Real):
-            raise TypeError(message)
-        if not 0 < float(rate) < math.inf:
-            raise ValueError(message)
-        self.model.current_learning_rate = float(rate)
+        self.model.current_learning_rate = checked_rate(rate, f"schedule({epoch}, {current})")
 
 
 class LambdaCallback(Callback):

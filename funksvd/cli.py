@@ -18,13 +18,28 @@ __all__ = ["main"]
 
 _PARAMETER_HELP = {
     "n_factors": "factors of each user and item",
-    "n_epochs": "passes over the ratings, at most",
-    "learning_rate": "step size of the first epoch",
+    "n_epochs": "passes over the ratings, at most; featurewise, for each feature",
+    "solver": "update rule: sgd, adagrad_row, adagrad, adam or adamax",
+    "training": "joint, or featurewise: one feature after the other, as Funk did",
+    "batch_size": "ratings a step; more than 1 makes mini-batches as Keras does",
+    "shuffle": "mini-batches in another order each epoch",
+    "learning_rate": "step size of the first epoch; None is the solver's own",
+    "learning_rate_schedule": "constant, exponential, inverse_time or cosine",
     "learning_rate_decay": "how the step size shrinks from epoch to epoch",
+    "momentum": "of sgd",
+    "beta_1": "of adam and adamax: decay of the mean gradient",
+    "beta_2": "of adam and adamax: decay of the gradient's size",
+    "epsilon": "of the adaptive solvers: keeps what they divide by from zero",
+    "initial_accumulator_value": "of adagrad and adagrad_row: first sum of squares",
     "l2": "L2 regularization of the factors",
+    "l1": "L1 regularization of the factors",
     "l2_bias": "L2 regularization of the biases",
+    "l1_bias": "L1 regularization of the biases",
+    "reg_scale": "regularize with every rating, or every row once an epoch: rating or row",
+    "non_negative": "keep the factors at 0 or above",
+    "min_improvement": "featurewise: least gain in training RMSE for another pass with a feature",
     "biased": "learn a bias for each user and item",
-    "solver": "update rule",
+    "center": "start from the mean of the ratings instead of 0",
     "init_std": "standard deviation of the initial factors",
     "rating_scale": "lowest and highest rating; predictions are clipped to them",
     "n_jobs": "threads; -1 is all cores",
@@ -32,6 +47,7 @@ _PARAMETER_HELP = {
     "dtype": "precision of the factors",
     "random_state": "seed: the same seed gives the same model",
 }
+_PAIRS = ("l2", "l1", "l2_bias", "l1_bias")
 
 
 _EPILOG = """\
@@ -343,6 +359,8 @@ def _add_parameters(command):
             options["action"] = argparse.BooleanOptionalAction
         elif name == "rating_scale":
             options.update(nargs=2, type=float, metavar=("LOW", "HIGH"))
+        elif name in _PAIRS:
+            options.update(type=_number_or_pair, metavar="X[,X]", help=f"{about}; two are users,items (default: {default})")
         else:
             kind = str if isinstance(default, str) else commands.number
             options.update(type=kind, metavar="N" if type(default) is int else "X")
@@ -353,6 +371,10 @@ def _defaults():
     parameters = inspect.signature(FunkSVD).parameters.values()
     defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "verbose"}
     return defaults | {"random_state": 0}
+
+
+def _number_or_pair(text):
+    return tuple(map(commands.number, text.split(","))) if "," in text else commands.number(text)
 
 
 def _column(text):

@@ -100,6 +100,14 @@ def aligned(rows, columns, dtype):
 
 def engine_for(hyper):
     """The engine class that these parameters of FunkSVD ask for. All have the methods of `CpuEngine`."""
+    if hyper.training == "featurewise":
+        from funksvd.featurewise import FeatureEngine
+
+        return FeatureEngine
+    if hyper.batch_size > 1:
+        from funksvd.minibatch import MiniBatchEngine
+
+        return MiniBatchEngine
     return CpuEngine
 
 
@@ -126,7 +134,7 @@ class CpuEngine:
             known, self.strange = held_out.like(ratings)
             self.check = known.grid(0, self.dtype, seed, n_jobs, like=grid)
         self.seed, self.n_jobs = seed, n_jobs if len(grid) > 200_000 else 1
-        self.mean = grid.mean
+        self.mean = grid.mean if hyper.center else 0.0
         self.run_factors = aligned(len(grid.run_codes), width, self.dtype)
         self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
         self.factors = aligned(len(grid.codes) + grid.n_bands, width, self.dtype)

@@ -51,12 +51,12 @@ ID_KINDS = ("int", "str", "bytes", *ID_TEXT)
 def save(model, path):
     """`FunkSVD.save`."""
     params = model._weights()
-    kept = {k: v for k, v in model.get_params().items() if k not in RUNTIME}
+    kept = {k: v for k, v in model.get_params().items() if k not in RUNTIME and not callable(v)}
     kept["dtype"] = str(np.dtype(model.dtype))
     history = {k: v for k, v in model.history_.items() if k != "seconds"}
     kinds = [table.kind for table in model._tables]
     meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": model.n_epochs_}
-    text = json.dumps(meta, sort_keys=True, default=float)
+    text = json.dumps(meta, sort_keys=True, default=lambda number: number.item())
     fields = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
     arrays = {name: np.asarray(value, order="C") for name, value in fields.items() if value is not None}
     tables = dict(zip(("user", "item"), model._tables, strict=True))

@@ -6,6 +6,7 @@ import numpy as np
 
 from funksvd.engine import Params, aligned, kernels
 from funksvd.ids import IdTable, table_and_keys
+from funksvd.parameters import of_side
 from funksvd.threads import parallel
 
 ROWS = 256  # of one call of the kernel
@@ -27,17 +28,17 @@ def with_rows(params, tables, side, table, biases, factors):
     return changed, tuple(table if s == side else tables[s] for s in (0, 1))
 
 
-def penalties(hyper, counts):
-    """(rows, 2): what the model's l2_bias and l2 weigh in the ridge solution of a row with so many ratings.
+def penalties(hyper, counts, side=0):
+    """(rows, 2): what the model's l2_bias and l2 weigh in the ridge solution of a side's row with so many ratings.
 
-    A penalty that comes with every rating counts once a rating. An unbiased model's bias weighs infinitely. SGD from
-    zero by steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T would (Ali, Kolter,
-    Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
+    A penalty that comes with every rating (reg_scale="rating") counts once a rating. An unbiased model's bias weighs
+    infinitely. SGD from zero by steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T
+    would (Ali, Kolter, Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
     """
-    scale = np.maximum(counts, 1).astype(np.float64)
+    scale = np.maximum(counts, 1).astype(np.float64) if hyper.reg_scale == "rating" else np.ones(len(counts))
     out = np.empty((len(counts), 2))
-    out[:, 0] = np.maximum(hyper.l2_bias * scale, LEAST) if hyper.biased else np.inf
-    out[:, 1] = np.maximum(hyper.l2 * scale, LEAST)
+    out[:, 0] = np.maximum(of_side(hyper.l2_bias, side) * scale, LEAST) if hyper.biased else np.inf
+    out[:, 1] = np.maximum(of_side(hyper.l2, side) * scale, LEAST)
     steps = hyper.history_.get("learning_rate", ())
     return out + 1 / sum(steps) if steps else out
 
@@ -76,7 +77,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     biases, factors = rows_of(params, other)
     values = ratings.values[order].astype(np.float64) - params.global_mean - biases[others]
     weights = np.ones(len(order)) if ratings.weights is None else ratings.weights[order].astype(np.float64)
-    weigh = penalties(hyper, np.diff(start))
+    weigh = penalties(hyper, np.diff(start), side)
     k = factors.shape[1]
     out = np.zeros((len(codes), k + 1), factors.dtype)
     ridge = kernels(factors.dtype, source="_serve").ridge

@@ -9,16 +9,16 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from funksvd import engine as engines
-from funksvd import fold_in, metrics, serving
+from funksvd import fold_in, metrics, parameters, serving
 from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
 from funksvd.ratings import Ratings, is_table
+from funksvd.schedules import planned_rate
 from funksvd.threads import free_cores
 
 
@@ -30,34 +30,73 @@ class FunkSVD:
     n_factors : int
         Latent factors k of a user and an item.
     n_epochs : int
-        Passes over the ratings, at most.
-    learning_rate : float
-        Step of the first epoch.
+        Passes over the ratings, at most; with training="featurewise", for each feature.
+    solver : "sgd", "adagrad_row", "adagrad", "adam" or "adamax"
+        Rule of a step. "adagrad_row" has one accumulator for a row of factors and is for batch_size=1.
+    training : "joint" or "featurewise"
+        All factors at once, or Funk's own order: one feature after the other, which takes solver="sgd".
+    batch_size : int
+        1: a step for each rating, the fast way. More: mini-batches exactly as Keras makes them; one batch where there
+        are fewer ratings.
+    shuffle : bool
+        Mini-batches in another order each epoch, or in the order of the ratings.
+    learning_rate : float or None
+        Step of the first epoch; None is the solver's own.
+    learning_rate_schedule : "constant", "exponential", "inverse_time", "cosine" or callable
+        Step of epoch e (from 0) as a share of the first: 1; (1 - decay)^e; 1 / (1 + decay e);
+        (1 + cos(pi e / n_epochs)) / 2. A function of e returns the step itself. A callback that changes the step does
+        so for the epochs to come, too: these go on in the same proportions.
     learning_rate_decay : float in [0, 1)
-        Each epoch's step is (1 - decay) times the one before.
-    l2, l2_bias : float
-        Penalty of factors and of biases, applied with every rating.
+        Of the exponential and the inverse-time schedule.
+    momentum : float in [0, 1)
+        Of "sgd".
+    beta_1, beta_2 : float in [0, 1)
+        Decay of the means of gradients and of their squares (or largest sizes) in "adam" and "adamax".
+    epsilon : float
+        Kept from zero with it: what the adaptive solvers divide by.
+    initial_accumulator_value : float
+        First sum of squares of "adagrad" and "adagrad_row".
+    l2, l1, l2_bias, l1_bias : float, or pair (users, items)
+        Penalties of factors and of biases; L1 makes exact zeros.
+    reg_scale : "rating" or "row"
+        Apply penalties with every rating, or to every row once an epoch.
+    non_negative : bool
+        Keep the factors at 0 or above.
+    min_improvement : float
+        Featurewise: the next feature's turn comes when a pass improves the training RMSE by less.
     biased : bool
         Learn biases of users and items beside the mean.
+    center : bool
+        Start from the mean of the ratings; False starts from 0.
     init_std : float
         Standard deviation of the first factors.
     rating_scale : (low, high) or None
-        Predictions are clipped to it.
+        Predictions are clipped to it; featurewise, those made in training, too.
     n_jobs : int
         Threads, -1 for all cores. The result is the same to the last bit for any number.
+    device : "cpu"
     dtype : "float32" or "float64"
     random_state : int or None
         Seed; None draws one.
     verbose : 0, 1 (progress bar), 2 (a line an epoch)
     """
 
-    def __init__(self, n_factors=100, n_epochs=40, *, solver="sgd", learning_rate=0.02, learning_rate_decay=0.03,
-                 l2=0.08, l2_bias=0.02, biased=True, init_std=0.05, rating_scale=None, n_jobs=-1, device="cpu",
-                 dtype="float32", random_state=None, verbose=0):  # fmt: skip
-        self.n_factors, self.n_epochs, self.solver = n_factors, n_epochs, solver
-        self.learning_rate, self.learning_rate_decay = learning_rate, learning_rate_decay
-        self.l2, self.l2_bias, self.biased, self.init_std = l2, l2_bias, biased, init_std
-        self.rating_scale, self.n_jobs, self.device, self.dtype = rating_scale, n_jobs, device, dtype
+    def __init__(self, n_factors=100, n_epochs=40, *, solver="sgd", training="joint", batch_size=1, shuffle=True,
+                 learning_rate=None, learning_rate_schedule="exponential", learning_rate_decay=0.03, momentum=0.0,
+                 beta_1=0.9, beta_2=0.999, epsilon=1e-7, initial_accumulator_value=0.1, l2=0.08, l1=0.0, l2_bias=0.02,
+                 l1_bias=0.0, reg_scale="rating", non_negative=False, min_improvement=1e-4, biased=True, center=True,
+                 init_std=0.05, rating_scale=None, n_jobs=-1, device="cpu", dtype="float32", random_state=None,
+                 verbose=0):  # fmt: skip
+        self.n_factors, self.n_epochs, self.solver, self.training = n_factors, n_epochs, solver, training
+        self.batch_size, self.shuffle = batch_size, shuffle
+        self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
+        self.learning_rate_decay, self.momentum = learning_rate_decay, momentum
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.initial_accumulator_value = initial_accumulator_value
+        self.l2, self.l1, self.l2_bias, self.l1_bias = l2, l1, l2_bias, l1_bias
+        self.reg_scale, self.non_negative, self.min_improvement = reg_scale, non_negative, min_improvement
+        self.biased, self.center, self.init_std, self.rating_scale = biased, center, init_std, rating_scale
+        self.n_jobs, self.device, self.dtype = n_jobs, device, dtype
         self.random_state, self.verbose = random_state, verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -84,7 +123,9 @@ class FunkSVD:
         return hasattr(self, "_params")
 
     def __repr__(self):
-        return f"FunkSVD({', '.join(f'{k}={v!r}' for k, v in self.get_params().items())})"
+        defaults = inspect.signature(type(self)).parameters
+        changed = {k: v for k, v in self.get_params().items() if repr(v) != repr(defaults[k].default)}
+        return f"FunkSVD({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
     def _repr_html_(self):
         from funksvd.plots import model_html
@@ -92,33 +133,7 @@ class FunkSVD:
         return model_html(self)
 
     def _check_params(self):
-        def need(name, ok, allowed):
-            if not ok:
-                raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
-
-        def whole(value):
-            return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-        def number(value):
-            return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and np.isfinite(value)
-
-        for name in ("n_factors", "n_epochs"):
-            need(name, whole(getattr(self, name)) and getattr(self, name) >= 1, "an int >= 1")
-        for name in ("learning_rate", "learning_rate_decay", "l2", "l2_bias", "init_std"):
-            need(name, number(getattr(self, name)) and getattr(self, name) >= 0, "a finite number >= 0")
-        need("learning_rate", self.learning_rate > 0, "above 0")
-        need("learning_rate_decay", self.learning_rate_decay < 1, "in [0, 1)")
-        need("solver", self.solver == "sgd", "'sgd'")
-        need("device", self.device == "cpu", "'cpu'")
-        need("dtype", self.dtype in ("float32", "float64", np.float32, np.float64), "'float32' or 'float64'")
-        need("n_jobs", whole(self.n_jobs) and (self.n_jobs == -1 or self.n_jobs >= 1), "-1 or an int >= 1")
-        need("biased", isinstance(self.biased, (bool, np.bool_)), "True or False")
-        need("verbose", self.verbose in (0, 1, 2), "0, 1 or 2")
-        need("random_state", self.random_state is None or (whole(self.random_state) and self.random_state >= 0),
-             "None or an int >= 0")  # fmt: skip
-        scale = self.rating_scale
-        pair = isinstance(scale, (tuple, list)) and len(scale) == 2 and all(map(number, scale)) and scale[0] < scale[1]
-        need("rating_scale", scale is None or pair, "None or (low, high)")
+        parameters.check(self)
 
     def _seed(self):
         if self.random_state is None:
@@ -176,7 +191,7 @@ class FunkSVD:
         for part, name in ((ratings, "training"), (held_out, "validation")):
             if part is not None and part.weights is not None and not part.weights.any():
                 raise ValueError(f"all {name} ratings weigh 0; hold out others, or give some of them a weight")
-        hyper = SimpleNamespace(**self.get_params())
+        hyper = parameters.resolved(self.get_params())
         engine = engines.engine_for(hyper)(ratings, held_out, hyper, seed=seed, n_jobs=self._threads())
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
         self._tables = ratings._tables
@@ -185,23 +200,29 @@ class FunkSVD:
         self.stop_training, self.interrupted_, self.n_epochs_ = False, False, 0
         self.setup_seconds_ = time.perf_counter() - started
         try:
-            self._train(engine, held_out is not None, callbacks, self.verbose if verbose is None else verbose)
+            self._train(engine, hyper, held_out is not None, callbacks, self.verbose if verbose is None else verbose)
         finally:
             if self.n_epochs_:
                 self._adopt(engine.params())
             self._engine = None
         return self
 
-    def _train(self, engine, validates, callbacks, verbose):
+    def _train(self, engine, hyper, validates, callbacks, verbose):
         listed = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
         progress = {0: [], 1: [ProgressBar], 2: [EpochLines]}[int(verbose)]
         hooks = CallbackList([*listed, *(make() for make in progress)], self)
         logs, before, epoch = {}, None, 0
+        featurewise = hyper.training == "featurewise"  # there the schedule is for the passes of one epoch
+        planned = self.current_learning_rate = planned_rate(hyper, 0)
         try:
             hooks.on_train_begin({})
-            for epoch in range(self.n_epochs):
+            for epoch in range(hyper.n_factors if featurewise else self.n_epochs):
                 before = None
                 before = engine.snapshot()
+                if epoch and not featurewise:
+                    last, planned = planned, planned_rate(hyper, epoch)
+                    changed = 1.0 if self.current_learning_rate == last else self.current_learning_rate / last
+                    self.current_learning_rate = planned * changed
                 logs = self._epoch(engine, validates, epoch, hooks)
                 if self.stop_training:
                     return
@@ -219,12 +240,12 @@ class FunkSVD:
 
     def _epoch(self, engine, validates, epoch, hooks):
         begun = time.perf_counter()
-        self.current_learning_rate = self.learning_rate * (1 - self.learning_rate_decay) ** epoch
         hooks.on_epoch_begin(epoch, {})
         loss = engine.epoch(epoch, self.current_learning_rate)
         if not np.isfinite(loss):
             raise FloatingPointError(
-                f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate ({self.learning_rate})"
+                f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate"
+                f" (it was {self.current_learning_rate:.3g} there)"
             )
         logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": self.current_learning_rate}
         if validates:
@@ -478,10 +499,10 @@ class FunkSVD:
             return self.fit(X, y, sample_weight=sample_weight)
         self._check_params()
         ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
-        if learning_rate is None:
-            learning_rate = self.history_.get("learning_rate", [self.learning_rate])[-1]
         seed = self._seed()
-        hyper = SimpleNamespace(**self.get_params(), history_=self.history_)
+        hyper = parameters.resolved(self.get_params(), history_=self.history_)
+        if learning_rate is None:
+            learning_rate = self.history_["learning_rate"][-1] if self.history_ else planned_rate(hyper, 0)
         params, tables = fold_in.update(
             self._params, self._tables, ratings, hyper, engines.engine_for(hyper), first_epoch=self.n_epochs_,
             n_epochs=n_epochs, learning_rate=learning_rate, seed=seed, n_jobs=self._threads(),
@@ -493,7 +514,8 @@ class FunkSVD:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as npz, or as safetensors where the name ends so; to a temporary name first.
 
-        An error leaves the old file whole. Ids may be int, str, bytes, UUID, datetime or date.
+        An error leaves the old file whole. Ids may be int, str, bytes, UUID, datetime or date. A learning-rate schedule
+        that is a function is not kept.
         """
         from funksvd import files  # not before: zipfile is a tenth of the time of `import funksvd`
 

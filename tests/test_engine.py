@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 from unittest import mock
 
@@ -181,15 +182,45 @@ def test_bad_input_is_refused():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n_factors", 0), ("n_factors", 2.5), ("n_epochs", -1), ("learning_rate", 0), ("learning_rate", np.nan),
-        ("learning_rate_decay", 1), ("l2", -0.1), ("l2_bias", np.inf), ("init_std", -1), ("solver", "adam"),
-        ("device", "cuda"), ("dtype", "float16"), ("n_jobs", 0), ("n_jobs", "two"), ("random_state", -1), ("verbose", 3),
-        ("rating_scale", (5, 1)), ("biased", "yes"),
+        ("n_factors", 0), ("n_factors", 2.5), ("n_epochs", -1), ("solver", "newton"), ("solver", ["sgd"]),
+        ("training", "stepwise"), ("batch_size", 0), ("batch_size", 1e6), ("shuffle", 1), ("learning_rate", 0),
+        ("learning_rate", np.nan), ("learning_rate", "fast"), ("learning_rate_schedule", "linear"),
+        ("learning_rate_decay", 1), ("momentum", 1), ("beta_1", -0.1), ("beta_2", 1), ("epsilon", 0),
+        ("initial_accumulator_value", -1), ("l2", -0.1), ("l2", (0.1, -1)), ("l1", (1, 2, 3)), ("l2_bias", np.inf),
+        ("l1_bias", "none"), ("reg_scale", "user"), ("non_negative", None), ("min_improvement", -1), ("biased", "yes"),
+        ("center", 0.0), ("init_std", -1), ("rating_scale", (5, 1)), ("n_jobs", 0), ("n_jobs", "two"), ("device", "cuda"),
+        ("dtype", "float16"), ("random_state", -1), ("verbose", 3),
     ],
 )  # fmt: skip
 def test_each_parameter_is_checked_by_name(name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
         FunkSVD(**{name: value}).fit(some()[:2], some()[2])
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "condition"),
+    [
+        ("training", {"training": "featurewise", "solver": "adam"}, "solver is 'sgd'"),
+        ("batch_size", {"batch_size": 9, "training": "featurewise"}, "training is 'joint'"),
+        ("batch_size", {"batch_size": 9, "solver": "adagrad_row"}, "solver is one of 'sgd', 'adagrad', 'adam', 'adamax'"),
+        ("shuffle", {"shuffle": False}, "batch_size > 1"),
+        ("learning_rate", {"learning_rate": 0.1, "learning_rate_schedule": lambda e: 0.1, "learning_rate_decay": 0.03},
+         "learning_rate_schedule is a name"),
+        ("learning_rate_decay", {"learning_rate_decay": 0.1, "learning_rate_schedule": "cosine"},
+         "learning_rate_schedule is 'exponential' or 'inverse_time'"),
+        ("momentum", {"momentum": 0.9, "solver": "adam"}, "solver is 'sgd'"),
+        ("momentum", {"momentum": 0.9, "training": "featurewise"}, "training is 'joint'"),
+        ("beta_1", {"beta_1": 0.5}, "solver is 'adam' or 'adamax'"),
+        ("beta_2", {"beta_2": 0.5, "solver": "adagrad"}, "solver is 'adam' or 'adamax'"),
+        ("epsilon", {"epsilon": 1e-3}, "solver is not 'sgd'"),
+        ("initial_accumulator_value", {"initial_accumulator_value": 1, "solver": "adam"},
+         "solver is 'adagrad_row' or 'adagrad'"),
+        ("min_improvement", {"min_improvement": 1}, "training is 'featurewise'"),
+    ],
+)  # fmt: skip
+def test_a_parameter_that_means_nothing_is_refused(name, params, condition):
+    with pytest.raises(ValueError, match=rf"^{name} must be .* unless {re.escape(condition)}, got "):
+        FunkSVD(**params).fit(some()[:2], some()[2])
 
 
 def test_ctrl_c_keeps_the_last_whole_epoch():

@@ -194,3 +194,12 @@ def test_partial_fit_on_one_percent_is_nearly_as_good_as_training_anew():
     params = {"n_factors": 32, "random_state": 0}
     trained = FunkSVD(**params).fit(train).evaluate(test)["rmse"]
     assert FunkSVD(**params).fit(old).partial_fit(new).evaluate(test)["rmse"] < 1.01 * trained
+
+
+def test_penalties_of_sides_and_of_rows():
+    model = FunkSVD(l2=(0.5, 1), l2_bias=(0.1, 0.2), reg_scale="row")
+    model.history_ = {}
+    assert fold_in.penalties(model, np.array([4, 1]), 1).tolist() == [[0.2, 1], [0.2, 1]]
+    model.reg_scale = "rating"
+    assert fold_in.penalties(model, np.array([4]), 1).tolist() == [[0.8, 4]]
+    assert fold_in.penalties(model, np.array([4]), 0).tolist() == [[0.4, 2]]

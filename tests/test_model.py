@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,23 +219,37 @@ def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("n_factors", 5), ("n_epochs", 4), ("learning_rate", 0.03), ("learning_rate_decay", 0.1), ("l2", 0.2),
-        ("l2_bias", 0.2), ("biased", False), ("init_std", 0.2), ("rating_scale", (3, 4)), ("dtype", "float64"),
-        ("random_state", 1),
-    ],
-)  # fmt: skip
-def test_every_parameter_changes_the_result(name, value):
+# A value of each parameter, and what else must be set for it to count.
+CHANGES = [
+    ("n_factors", 5, {}), ("n_epochs", 4, {}), ("learning_rate", 0.03, {}), ("learning_rate_schedule", "cosine", {}),
+    ("learning_rate_decay", 0.1, {}), ("l2", 0.2, {}), ("l2_bias", 0.2, {}), ("biased", False, {}), ("center", False, {}),
+    ("init_std", 0.2, {}), ("rating_scale", (3, 4), {}), ("dtype", "float64", {}), ("random_state", 1, {}),
+]  # fmt: skip
+CHANGES_NOTHING = {"n_jobs", "verbose", "device"}  # the device: as long as there is one only
+
+
+@pytest.mark.parametrize(("name", "value", "others"), CHANGES)
+def test_every_parameter_changes_the_result(name, value, others):
     users, items, values = some()
-    base = FunkSVD(4, 3, random_state=0).fit((users, items), values)
-    other = FunkSVD(n_factors=4, n_epochs=3, random_state=0).set_params(**{name: value}).fit((users, items), values)
+    base = FunkSVD(4, 3, random_state=0, **others).fit((users, items), values)
+    other = FunkSVD(4, 3, random_state=0, **others).set_params(**{name: value}).fit((users, items), values)
     assert not np.array_equal(base.predict((users, items)), other.predict((users, items)))
-    assert set(base.get_params()) == {  # the list above, and what must change nothing
-        "n_factors", "n_epochs", "learning_rate", "learning_rate_decay", "l2", "l2_bias", "biased", "init_std",
-        "rating_scale", "dtype", "random_state", "solver", "device", "n_jobs", "verbose",
-    }  # fmt: skip
+
+
+def test_no_parameter_is_without_such_a_test():
+    coming = {"solver", "training", "batch_size", "shuffle", "momentum", "beta_1", "beta_2", "epsilon", "min_improvement",
+              "initial_accumulator_value", "l1", "l1_bias", "reg_scale", "non_negative"}  # fmt: skip
+    assert {name for name, _, _ in CHANGES} | CHANGES_NOTHING | coming == set(FunkSVD().get_params())
+
+
+def test_every_parameter_is_documented_once():
+    text = FunkSVD.__doc__.partition("Parameters")[2]
+    named = [name for line in text.splitlines() if re.match(r" {4}\w", line)
+             for name in line.partition(" :")[0].strip().split(", ")]  # fmt: skip
+    assert sorted(named) == sorted(FunkSVD().get_params())
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    table = readme.partition("## Parameters")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(FunkSVD().get_params())
 
 
 def test_a_failed_refit_leaves_no_model_of_other_ids():

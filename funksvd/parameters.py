@@ -1,0 +1,130 @@
+"""What the parameters of FunkSVD may be, alone and together; the learning rate of each solver."""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+
+from funksvd.schedules import SCHEDULES
+
+__all__ = ["check", "of_side", "resolved"]
+
+# What learning_rate=None stands for: of solvers that take one rating at a time, of mini-batches (Keras' own), and of
+# training="featurewise".
+RATES = {"sgd": 0.02, "adagrad_row": 0.1, "adagrad": 0.05, "adam": 0.001, "adamax": 0.002}
+BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
+FEATURE_RATES = {"sgd": 0.02}
+
+
+def whole(value):
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def number(value):
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def pair(value):
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(number, value))
+
+
+def text(*allowed):
+    return lambda x: isinstance(x, str) and x in allowed, " or ".join(map(repr, allowed))
+
+
+# A test of each parameter, and what it allows in words.
+COUNT = lambda x: whole(x) and x >= 1, "an int >= 1"
+SIZE = lambda x: number(x) and x >= 0, "a finite number >= 0"
+POSITIVE = lambda x: number(x) and x > 0, "a finite number above 0"
+SHARE = lambda x: number(x) and 0 <= x < 1, "in [0, 1)"
+TRUTH = lambda x: isinstance(x, (bool, np.bool_)), "True or False"
+PENALTY = (lambda x: (number(x) and x >= 0) or (pair(x) and min(x) >= 0),
+           "a finite number >= 0, or a pair (users, items) of such")  # fmt: skip
+ALLOWED = {
+    "n_factors": COUNT,
+    "n_epochs": COUNT,
+    "solver": text(*RATES),
+    "training": text("joint", "featurewise"),
+    "batch_size": COUNT,
+    "shuffle": TRUTH,
+    "learning_rate": (lambda x: x is None or (number(x) and x > 0), "None or a finite number above 0"),
+    "learning_rate_schedule": (lambda x: callable(x) or (isinstance(x, str) and x in SCHEDULES),
+                               f"{' or '.join(map(repr, SCHEDULES))} or a function of the epoch"),
+    "learning_rate_decay": SHARE,
+    "momentum": SHARE,
+    "beta_1": SHARE,
+    "beta_2": SHARE,
+    "epsilon": POSITIVE,
+    "initial_accumulator_value": SIZE,
+    "l2": PENALTY,
+    "l1": PENALTY,
+    "l2_bias": PENALTY,
+    "l1_bias": PENALTY,
+    "reg_scale": text("rating", "row"),
+    "non_negative": TRUTH,
+    "min_improvement": SIZE,
+    "biased": TRUTH,
+    "center": TRUTH,
+    "init_std": SIZE,
+    "rating_scale": (lambda x: x is None or (pair(x) and x[0] < x[1]), "None or (low, high)"),
+    "n_jobs": (lambda x: whole(x) and (x == -1 or x >= 1), "-1 or an int >= 1"),
+    "device": text("cpu"),
+    "dtype": (lambda x: x in ("float32", "float64", np.float32, np.float64), "'float32' or 'float64'"),
+    "random_state": (lambda x: x is None or (whole(x) and x >= 0), "None or an int >= 0"),
+    "verbose": (lambda x: whole(x) and x in (0, 1, 2), "0, 1 or 2"),
+}  # fmt: skip
+
+# What has to hold for a parameter to mean anything: another one, a test of it, and the same in words.
+BY_ITSELF = ("learning_rate_schedule", lambda x: not callable(x), "learning_rate_schedule is a name")
+DECAYS = ("learning_rate_schedule", lambda x: x in ("exponential", "inverse_time"),
+          "learning_rate_schedule is 'exponential' or 'inverse_time'")  # fmt: skip
+JOINT = ("training", lambda x: x == "joint", "training is 'joint'")
+SGD = ("solver", lambda x: x == "sgd", "solver is 'sgd'")
+MOMENTS = ("solver", lambda x: x in ("adam", "adamax"), "solver is 'adam' or 'adamax'")
+ACCUMULATES = ("solver", lambda x: x in ("adagrad_row", "adagrad"), "solver is 'adagrad_row' or 'adagrad'")
+NEEDS = {
+    "training": [SGD],
+    "batch_size": [JOINT, ("solver", lambda x: x in BATCH_RATES, f"solver is one of {', '.join(map(repr, BATCH_RATES))}")],
+    "shuffle": [("batch_size", lambda x: x > 1, "batch_size > 1")],
+    "learning_rate": [BY_ITSELF],
+    "learning_rate_decay": [DECAYS],
+    "momentum": [JOINT, SGD],
+    "beta_1": [MOMENTS],
+    "beta_2": [MOMENTS],
+    "epsilon": [("solver", lambda x: x != "sgd", "solver is not 'sgd'")],
+    "initial_accumulator_value": [ACCUMULATES],
+    "min_improvement": [("training", lambda x: x == "featurewise", "training is 'featurewise'")],
+}
+
+
+def check(model):
+    """ValueError, naming the parameter, what it may be and what it is, where one has a value that is not allowed.
+
+    A parameter that means nothing beside the others must have its default.
+    """
+    params = model.get_params()
+    for name, value in params.items():
+        test, allowed = ALLOWED[name]
+        if not test(value):
+            raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    for name, needs in NEEDS.items():
+        default = inspect.signature(type(model)).parameters[name].default
+        for other, test, words in needs:
+            if params[name] != default and not test(params[other]):
+                raise ValueError(f"{name} must be {default!r} unless {words}, got {params[name]!r}")
+
+
+def resolved(params, **more):
+    """A namespace of checked parameters, in which the learning rate is a number."""
+    hyper = SimpleNamespace(**params, **more)
+    if hyper.learning_rate is None and not callable(hyper.learning_rate_schedule):
+        featurewise, batches = hyper.training == "featurewise", hyper.batch_size > 1
+        hyper.learning_rate = (FEATURE_RATES if featurewise else BATCH_RATES if batches else RATES)[hyper.solver]
+    return hyper
+
+
+def of_side(penalty, side):
+    """A penalty of side 0 (users) or 1 (items): a number is that of both."""
+    return float(penalty[side] if isinstance(penalty, (tuple, list)) else penalty)
