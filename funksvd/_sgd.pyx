@@ -4,23 +4,24 @@
 Every kernel sees plain arrays, takes no lock and no GIL, and checks nothing: `Ratings` and `engine` have.
 
 The unit of work is the micro-batch (`MICRO_BATCH` ratings of one run, the last of a run may be smaller): their dot
-products share the loads of the run's row p, the row takes the sum of their steps and each gathered row q_j its own
-step with the old p::
+products share the loads of the run's row p, the row takes one step with the sum of their gradients, and each gathered
+row q_j its own step with the old p. With plain SGD::
 
     p' = p (1 - m lr l2) + sum_j lr e_j q_j        q_j' = q_j (1 - lr l2) + lr e_j p        (m ratings)
 
 A rating's weight multiplies its e in the step and its e^2 in the loss.
 It breaks the chain dot -> error -> update -> next dot that bounds one rating at a time. Within a micro-batch all
 q_j are distinct (`Ratings.grid` sees to that), so the order of the steps does not matter.
+
+The other solvers take the same gradients, g = m l2 x - sum_j e_j y_j, and keep state for each row; a row that no rating
+touches does not move and its clock stands still ("lazy", as torch.optim.SparseAdam).
 """
 
-from libc.stdint cimport int32_t, uint16_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
+
+include "_solvers.pxi"
 
 cdef extern from "_vec.h":
-    enum: LANES
-    ctypedef float real "REAL"      # float or double: its size is the C compiler's to know
-    ctypedef float vec              # LANES factors of a row that starts at a multiple of 64 bytes
-    ctypedef float loose_vec        # LANES factors at any address
     void lane_sums4(vec, vec, vec, vec, real*) nogil
     void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, real*) nogil
     real lane_sum(loose_vec) nogil
@@ -48,58 +49,32 @@ cdef extern from *:
     int cpu_level() nogil
 
 
-# ------------------------------------------------------------------------------------------------ solvers
-# A solver is a struct of constants and one function `step`. It is a fused type, so that the one loop below is compiled
-# for each and no branch on the solver is left inside it.
-
-cdef struct Sgd:
-    real rate, bias_rate  # learning rate of the factors, of the biases (0 keeps them at 0)
-    real keep[9]          # keep[m] = 1 - m rate l2
-    real bias_keep[9]     # bias_keep[m] = 1 - m bias_rate l2_bias
-
-cdef struct Frozen:  # moves nothing: the same loop then only measures
-    int unused
-
-ctypedef fused Solver:
-    Sgd
-    Frozen
+cdef real[9][8] KEEP  # [m]: m times 1, then 0
+for _m in range(9):
+    for _j in range(8):
+        KEEP[_m][_j] = _j < _m
 
 
-cdef Sgd sgd(double rate, double l2, double bias_rate, double l2_bias) noexcept nogil:
-    cdef Sgd h
-    cdef int m
-    h.rate = rate
-    h.bias_rate = bias_rate
-    for m in range(9):
-        h.keep[m] = 1 - m * rate * l2
-        h.bias_keep[m] = 1 - m * bias_rate * l2_bias
-    return h
-
-
-# ------------------------------------------------------------------------------------------------ formulas
-
-cdef inline real predicted(real mean, real bias, real other_bias, real dot) noexcept nogil:
+cdef inline vec predicted(real mean, real bias, vec other_bias, vec dot) noexcept nogil:
     """The prediction. The biases are added first, so that users and items can be swapped without changing a bit."""
     return mean + (bias + other_bias) + dot
 
 
-cdef inline vec step(const Sgd* h, int m, vec x, vec gradient) noexcept nogil:
-    """One row after the summed, rate-scaled gradient of m ratings."""
-    return x * h.keep[m] + gradient
-
-
-cdef inline real bias_step(const Sgd* h, int m, real b, real error) noexcept nogil:
-    return b * h.bias_keep[m] + h.bias_rate * error
-
-
 # ------------------------------------------------------------------------------------------------ training
+
+cdef enum:
+    EXTRA = 4
+
+cdef struct Rows:           # of one side
+    vec* factors
+    real* biases
+    vec* state              # a row's states of all factors, one state after the other
+    real (*extra)[EXTRA]    # a row's clocks (or AdagradRow's accumulator), then the states of its bias
 
 cdef struct Block:
     Py_ssize_t n            # vec in a row
-    vec* run_rows           # the side whose ratings are stored as runs, all its rows
-    real* run_biases
-    vec* rows               # the gathered side, the band's rows
-    real* biases
+    Rows runs               # the side whose ratings are stored as runs, all its rows
+    Rows rows               # the gathered side, the band's rows
     uint16_t spare          # the band's row of zeros
     const int32_t* run_row  # row of each run
     const uint32_t* run_end  # where each run's ratings end
@@ -108,44 +83,88 @@ cdef struct Block:
     const real* rating
     const real* weight      # NULL: all ratings weigh 1
     real mean
+    Rule run_rule, rule     # hyper-parameters of the two sides
+
+cdef inline vec bias_step(const Solver* s, real shrink, vec rate, int m, vec x, vec push, vec* state,
+                          Py_ssize_t n) noexcept nogil:
+    """Biases, one a lane, after the summed gradient of m ratings each."""
+    if Solver is AdagradRow:
+        push *= rate
+    x = step(s, shrinkage(s, shrink, rate), rate, x, push, state, n)
+    if s.h.proximal:
+        x = proximal(x, m * s.h.l1_bias * reach(s, rate, state, n), -INFINITY)
+    return x
+
+
+cdef inline vec lane_step(const Solver* s, const real* rate, const real* shrink, int j, vec x, vec push, vec* state,
+                          Py_ssize_t n) noexcept nogil:
+    """`step` of row j of a micro-batch, which has a rate of its own; to plain SGD all rows are the same."""
+    if Solver is Sgd:
+        return step(s, vec_splat(s.h.shrink[1]), vec_splat(s.h.rate), x, push, state, n)
+    else:
+        return step(s, vec_splat(shrink[j]), vec_splat(rate[j]), x, push, state, n)
 
 
 cdef inline double micro_batch(
-    int size, bint weighted, Py_ssize_t n, vec* p, real* p_bias, vec* rows, real* biases, const uint16_t* index,
-    const real* rating, const real* weight, int m, real mean, const Solver* h,
+    int size, bint rich, Py_ssize_t n, vec* p, real* p_bias, vec* p_state, real* p_extra, const Rows* rows,
+    const uint16_t* index, const real* rating, const real* weight, int m, real mean, const Solver* hp, const Solver* hq,
 ) noexcept nogil:
     """The first m <= size of `size` (4 or 8) ratings of one run; returns the weighted sum of their squared errors.
 
-    `n` counts the vec in a row. index[m:size] names the band's spare row, whose error is set to zero.
+    `n` counts the vec in a row. index[m:size] names the band's spare row, whose error is set to zero. `rich`: there may
+    be weights, an L1 penalty or a lower bound.
     """
-    cdef vec* q0 = rows + index[0] * n
-    cdef vec* q1 = rows + index[1] * n
-    cdef vec* q2 = rows + index[2] * n
-    cdef vec* q3 = rows + index[3] * n
+    cdef vec* q0 = rows.factors + index[0] * n
+    cdef vec* q1 = rows.factors + index[1] * n
+    cdef vec* q2 = rows.factors + index[2] * n
+    cdef vec* q3 = rows.factors + index[3] * n
     cdef vec* q4
     cdef vec* q5
     cdef vec* q6
     cdef vec* q7
     cdef vec s0, s1, s2, s3, s4, s5, s6, s7  # dot products, not yet summed over the lanes
-    cdef vec x0, x1, x2, x3, x4, x5, x6, x7, old, gradient
-    cdef real e[8]
-    cdef real b[8]
-    cdef real bias = p_bias[0], total = 0, squares = 0
+    cdef vec x0, x1, x2, x3, x4, x5, x6, x7, old, push, p_rate, p_shrink, p_square, push_square, threshold
+    cdef vec eq[8]
+    cdef vec bq[8]
+    cdef vec error, squared, summed
+    cdef real* e = <real*>eq
+    cdef real* b = <real*>bq
+    cdef real bias = p_bias[0], total = 0, squares = 0, p_gain = 1
+    # For solvers with state: the states of the rows, and one number a row, a row a lane.
+    cdef vec* z[8]
+    cdef vec lanes[64]  # row i from i * 8 / LANES on: clocks, states of the biases, the biases, their pushes, rates, L2
+    cdef vec bias_state[2]
+    cdef real* lane = <real*>lanes
+    cdef real* rate = lane + 48
+    cdef real* shrink = lane + 56
+    cdef real pushes[8]
+    cdef real* push_q = e   # what p is multiplied by in the push of q_j
+    cdef real* extra
     cdef Py_ssize_t f
-    cdef int j
+    cdef int i, j, width = 8 // LANES
     if size == 8:
-        q4 = rows + index[4] * n
-        q5 = rows + index[5] * n
-        q6 = rows + index[6] * n
-        q7 = rows + index[7] * n
+        q4 = rows.factors + index[4] * n
+        q5 = rows.factors + index[5] * n
+        q6 = rows.factors + index[6] * n
+        q7 = rows.factors + index[7] * n
+    if Solver is not Sgd and Solver is not Frozen:
+        for j in range(size):
+            z[j] = rows.state + index[j] * n * states(hq)
+            extra = rows.extra[index[j]]
+            for i in range(EXTRA):
+                if uses(hq, i):
+                    lane[8 * i + j] = extra[i]
 
     # Dot products.
     old = p[0]
+    p_square = old * old
     s0 = old * q0[0]; s1 = old * q1[0]; s2 = old * q2[0]; s3 = old * q3[0]
     if size == 8:
         s4 = old * q4[0]; s5 = old * q5[0]; s6 = old * q6[0]; s7 = old * q7[0]
     for f in range(1, n):
         old = p[f]
+        if Solver is AdagradRow:
+            p_square += old * old
         s0 += old * q0[f]; s1 += old * q1[f]; s2 += old * q2[f]; s3 += old * q3[f]
         if size == 8:
             s4 += old * q4[f]; s5 += old * q5[f]; s6 += old * q6[f]; s7 += old * q7[f]
@@ -154,50 +173,109 @@ cdef inline double micro_batch(
     else:
         lane_sums4(s0, s1, s2, s3, e)
 
-    # Errors.
+    # Errors, side by side in the lanes.
     for j in range(size):
-        b[j] = biases[index[j]]
-        e[j] = rating[j] - predicted(mean, bias, b[j], e[j])
-    for j in range(size):
-        e[j] = e[j] if j < m else 0
-    if weighted:
-        for j in range(size):
-            squares += weight[j] * e[j] * e[j]
-            e[j] *= weight[j]
-            total += e[j]
-    else:
-        for j in range(size):
-            squares += e[j] * e[j]
-            total += e[j]
-    if Solver is not Frozen:
-        # Biases.
-        for j in range(size):
-            biases[index[j]] = bias_step(h, 1, b[j], e[j])
-        p_bias[0] = bias_step(h, m, bias, total)
+        b[j] = rows.biases[index[j]]
+    for i in range((size + LANES - 1) // LANES):
+        error = (<const loose_vec*>(rating + i * LANES))[0] - predicted(mean, bias, bq[i], eq[i])
+        error *= (<const loose_vec*>(KEEP[m] + i * LANES))[0]
+        if rich and weight != NULL:
+            x0 = error * (<const loose_vec*>(weight + i * LANES))[0]
+            squared = squared + x0 * error if i else x0 * error
+            error = x0
+        else:
+            squared = squared + error * error if i else error * error
+        summed = summed + error if i else error
+        eq[i] = error
+    total, squares = lane_sum(summed), lane_sum(squared)
+    if Solver is Frozen:
+        return squares
 
-        # Factors: both old values are read before either is written.
+    # Rates and biases.
+    if Solver is Sgd:
+        p_rate = vec_splat(hp.h.rate)
+        for i in range((size + LANES - 1) // LANES):
+            bq[i] = bq[i] * hq.h.bias_shrink[1] + hq.h.bias_rate * eq[i]
+        bias = bias * hp.h.bias_shrink[m] + hp.h.bias_rate * total
+        if rich and hq.h.proximal:
+            for j in range(size):
+                b[j] = vec_first(proximal(vec_splat(b[j]), vec_splat(hq.h.bias_rate * hq.h.l1_bias), -INFINITY))
+        if rich and hp.h.proximal:
+            bias = vec_first(proximal(vec_splat(bias), vec_splat(m * hp.h.bias_rate * hp.h.l1_bias), -INFINITY))
+    else:
+        for i in range((size + LANES - 1) // LANES):
+            tick(hq, &lanes[i], &lanes[width + i])
+            lanes[6 * width + i] = scaled_rate(hq, lanes[i], lanes[width + i])
+            lanes[7 * width + i] = shrinkage(hq, hq.h.shrink[1], lanes[6 * width + i])
+        x0, x1 = vec_splat(p_extra[0]), vec_splat(p_extra[1])
+        tick(hp, &x0, &x1)
+        p_rate = scaled_rate(hp, x0, x1)
+        p_extra[0], p_extra[1] = vec_first(x0), vec_first(x1)
+        if hq.h.bias_rate != 0:
+            for i in range((size + LANES - 1) // LANES):
+                bq[i] = bias_step(hq, hq.h.bias_shrink[1], lanes[6 * width + i], 1, bq[i], eq[i], &lanes[2 * width + i],
+                                  width)
+            bias_state[0], bias_state[1] = vec_splat(p_extra[2]), vec_splat(p_extra[3])
+            bias = vec_first(bias_step(hp, hp.h.bias_shrink[m], p_rate, m, vec_splat(bias), vec_splat(total), bias_state, 1))
+            p_extra[2], p_extra[3] = vec_first(bias_state[0]), vec_first(bias_state[1])
+    for j in range(size):
+        rows.biases[index[j]] = b[j]
+    p_bias[0] = bias
+
+    # Factors: both old values are read before either is written.
+    p_shrink = shrinkage(hp, hp.h.shrink[m], p_rate)
+    if Solver is AdagradRow:
+        push_q, p_gain, push_square = pushes, vec_first(p_rate), vec_splat(0)
         for j in range(size):
-            e[j] *= h.rate
+            push_q[j] = e[j] * rate[j]
+    elif Solver is Sgd:
+        for j in range(size):
+            e[j] *= hq.h.rate
+    for f in range(n):
+        old = p[f]
+        x0 = q0[f]; x1 = q1[f]; x2 = q2[f]; x3 = q3[f]
+        push = (e[0] * x0 + e[1] * x1) + (e[2] * x2 + e[3] * x3)
+        q0[f] = lane_step(hq, rate, shrink, 0, x0, push_q[0] * old, z[0] + f, n)
+        q1[f] = lane_step(hq, rate, shrink, 1, x1, push_q[1] * old, z[1] + f, n)
+        q2[f] = lane_step(hq, rate, shrink, 2, x2, push_q[2] * old, z[2] + f, n)
+        q3[f] = lane_step(hq, rate, shrink, 3, x3, push_q[3] * old, z[3] + f, n)
+        if size == 8:
+            x4 = q4[f]; x5 = q5[f]; x6 = q6[f]; x7 = q7[f]
+            push += (e[4] * x4 + e[5] * x5) + (e[6] * x6 + e[7] * x7)
+            q4[f] = lane_step(hq, rate, shrink, 4, x4, push_q[4] * old, z[4] + f, n)
+            q5[f] = lane_step(hq, rate, shrink, 5, x5, push_q[5] * old, z[5] + f, n)
+            q6[f] = lane_step(hq, rate, shrink, 6, x6, push_q[6] * old, z[6] + f, n)
+            q7[f] = lane_step(hq, rate, shrink, 7, x7, push_q[7] * old, z[7] + f, n)
+        if Solver is AdagradRow:
+            push_square += push * push
+            push *= p_gain
+        p[f] = step(hp, p_shrink, p_rate, old, push, p_state + f, n)
+
+    if rich and hq.h.proximal:
         for f in range(n):
-            old = p[f]
-            x0 = q0[f]; x1 = q1[f]; x2 = q2[f]; x3 = q3[f]
-            gradient = (e[0] * x0 + e[1] * x1) + (e[2] * x2 + e[3] * x3)
-            q0[f] = step(h, 1, x0, e[0] * old)
-            q1[f] = step(h, 1, x1, e[1] * old)
-            q2[f] = step(h, 1, x2, e[2] * old)
-            q3[f] = step(h, 1, x3, e[3] * old)
-            if size == 8:
-                x4 = q4[f]; x5 = q5[f]; x6 = q6[f]; x7 = q7[f]
-                gradient += (e[4] * x4 + e[5] * x5) + (e[6] * x6 + e[7] * x7)
-                q4[f] = step(h, 1, x4, e[4] * old)
-                q5[f] = step(h, 1, x5, e[5] * old)
-                q6[f] = step(h, 1, x6, e[6] * old)
-                q7[f] = step(h, 1, x7, e[7] * old)
-            p[f] = step(h, m, old, gradient)
+            for j in range(size):
+                threshold = hq.h.l1 * reach(hq, vec_splat(hq.h.rate if Solver is Sgd else rate[j]), z[j] + f, n)
+                rows.factors[index[j] * n + f] = proximal(rows.factors[index[j] * n + f], threshold, hq.h.low)
+    if rich and hp.h.proximal:
+        for f in range(n):
+            p[f] = proximal(p[f], m * hp.h.l1 * reach(hp, p_rate, p_state + f, n), hp.h.low)
+
+    # Clocks and the states of the biases go back.
+    if Solver is not Sgd:
+        if Solver is AdagradRow:
+            p_gain = (lane_sum(p_square) + (hq.h.bias_rate != 0)) / hq.h.n_values
+            for j in range(size):
+                lane[j] += e[j] * e[j] * p_gain
+            p_extra[0] += (lane_sum(push_square) + total * total * (hp.h.bias_rate != 0)) / hp.h.n_values
+        for j in range(size):
+            extra = rows.extra[index[j]]
+            for i in range(EXTRA):
+                if uses(hq, i):
+                    extra[i] = lane[8 * i + j]
     return squares
 
 
-cdef inline double walk(bint weighted, Py_ssize_t n, const Block* b, const Solver* h) noexcept nogil:
+cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* hp, const Solver* hq) noexcept nogil:
     """Every run of one block in its order; returns the sum of squared errors, each seen before its own step."""
     # Copies: a step may write anywhere for all the compiler knows, so that what the block says would be read again.
     cdef Block of = b[0]
@@ -206,11 +284,15 @@ cdef inline double walk(bint weighted, Py_ssize_t n, const Block* b, const Solve
     cdef uint16_t batch[8]
     cdef int m, j
     cdef vec* p
+    cdef vec* p_state
     cdef real* p_bias
+    cdef real* p_extra
     cdef const real* weight = of.weight
     for r in range(of.count):
-        p = of.run_rows + of.run_row[r] * n
-        p_bias = of.run_biases + of.run_row[r]
+        p = of.runs.factors + of.run_row[r] * n
+        p_bias = of.runs.biases + of.run_row[r]
+        p_state = of.runs.state + of.run_row[r] * n * states(hp)
+        p_extra = of.runs.extra[of.run_row[r]]
         end = of.run_end[r]
         while t < end:
             m = <int>min(end - t, 8)
@@ -218,75 +300,123 @@ cdef inline double walk(bint weighted, Py_ssize_t n, const Block* b, const Solve
             for j in range(8):
                 batch[j] = of.index[t + j] if j < m else of.spare
             if m > 4:
-                squares += micro_batch(8, weighted, n, p, p_bias, of.rows, of.biases, batch, of.rating + t, weight, m,
-                                       of.mean, h)
+                squares += micro_batch(8, rich, n, p, p_bias, p_state, p_extra, &of.rows, batch, of.rating + t, weight, m,
+                                       of.mean, hp, hq)
             else:
-                squares += micro_batch(4, weighted, n, p, p_bias, of.rows, of.biases, batch, of.rating + t, weight, m,
-                                       of.mean, h)
+                squares += micro_batch(4, rich, n, p, p_bias, p_state, p_extra, &of.rows, batch, of.rating + t, weight, m,
+                                       of.mean, hp, hq)
             t += m
-            if weighted:
+            if rich and weight != NULL:
                 weight += m
     return squares
 
 
-cdef inline double walk_sized(const Block* b, const Solver* h) noexcept nogil:
-    """`walk` with the usual row lengths as constants of the compiler, so that loops over factors are unrolled."""
-    if b.n == 16 / LANES:
-        return walk(False, <Py_ssize_t>(16 / LANES), b, h)
-    if b.n == 24 / LANES:
-        return walk(False, <Py_ssize_t>(24 / LANES), b, h)
+# A pass of each solver, twice: for the usual case, with the usual row lengths as constants of the compiler so that loops
+# over factors are unrolled; and for everything. They are functions of their own, called by address: compiled into one,
+# the rare ones cost the first a tenth of its speed.
+
+cdef double usual(const Block* b, Solver* unused) noexcept nogil:
+    cdef Solver hp, hq
+    constants(&hp, &b.run_rule)
+    constants(&hq, &b.rule)
     if b.n == 32 / LANES:
-        return walk(False, <Py_ssize_t>(32 / LANES), b, h)
-    if b.n == 64 / LANES:
-        return walk(False, <Py_ssize_t>(64 / LANES), b, h)
-    return walk(False, b.n, b, h)
+        return walk(False, <Py_ssize_t>(32 / LANES), b, &hp, &hq)
+    if Solver is Sgd or Solver is Frozen:
+        if b.n == 16 / LANES:
+            return walk(False, <Py_ssize_t>(16 / LANES), b, &hp, &hq)
+        if b.n == 24 / LANES:
+            return walk(False, <Py_ssize_t>(24 / LANES), b, &hp, &hq)
+        if b.n == 64 / LANES:
+            return walk(False, <Py_ssize_t>(64 / LANES), b, &hp, &hq)
+    return walk(False, b.n, b, &hp, &hq)
 
 
-# Functions of their own, called by address: compiled into one, the rare ones cost the first a twentieth of its speed.
-
-cdef double train_plain(const Block* b, const Sgd* h) noexcept nogil:
-    cdef Sgd own = h[0]
-    return walk_sized(b, &own)
-
-cdef double train_weighted(const Block* b, const Sgd* h) noexcept nogil:
-    cdef Sgd own = h[0]
-    return walk(True, b.n, b, &own)
-
-cdef double measure_plain(const Block* b, const Sgd* h) noexcept nogil:
-    cdef Frozen own
-    return walk_sized(b, &own)
-
-cdef double measure_weighted(const Block* b, const Sgd* h) noexcept nogil:
-    cdef Frozen own
-    return walk(True, b.n, b, &own)
+cdef double rich(const Block* b, Solver* unused) noexcept nogil:
+    cdef Solver hp, hq
+    constants(&hp, &b.run_rule)
+    constants(&hq, &b.rule)
+    return walk(True, b.n, b, &hp, &hq)
 
 
-ctypedef double (*Pass)(const Block*, const Sgd*) noexcept nogil
+ctypedef double (*Pass)(const Block*, void*) noexcept nogil
 
-cdef Pass[4] PASSES
-PASSES[0], PASSES[1], PASSES[2], PASSES[3] = measure_plain, measure_weighted, train_plain, train_weighted
+SOLVERS = (None, "sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
+
+cdef Pass[7][2] PASSES
+PASSES[0][0], PASSES[0][1] = <Pass>usual[Frozen], <Pass>rich[Frozen]
+PASSES[1][0], PASSES[1][1] = <Pass>usual[Sgd], <Pass>rich[Sgd]
+PASSES[2][0], PASSES[2][1] = <Pass>usual[Momentum], <Pass>rich[Momentum]
+PASSES[3][0], PASSES[3][1] = <Pass>usual[AdagradRow], <Pass>rich[AdagradRow]
+PASSES[4][0], PASSES[4][1] = <Pass>usual[Adagrad], <Pass>rich[Adagrad]
+PASSES[5][0], PASSES[5][1] = <Pass>usual[Adam], <Pass>rich[Adam]
+PASSES[6][0], PASSES[6][1] = <Pass>usual[Adamax], <Pass>rich[Adamax]
 
 
-def block(
-    real[:, ::1] run_factors, real[::1] run_biases, real[:, ::1] factors, real[::1] biases,
-    const int32_t[::1] run_row, const uint32_t[::1] run_end, const uint16_t[::1] index, const real[::1] rating,
-    const real[::1] weight, double mean, bint train, double rate=0, double l2=0, double bias_rate=0, double l2_bias=0,
-):
-    """One SGD pass over one block of the grid, in place; with ``train=False`` the same pass without a step.
+def n_states(str solver):
+    """Numbers of state that a solver keeps for each factor; None for "sgd", which keeps nothing at all."""
+    return {"momentum": 1, "adagrad_row": 0, "adagrad": 1, "adam": 2, "adamax": 2}.get(solver)
+
+
+cdef class Side:
+    """The rows of one side, for `block`, which changes them in place.
 
     Parameters
     ----------
-    run_factors, run_biases : (rows, multiple of 8), (rows,)
-        The side whose ratings are stored as runs, every band of it.
-    factors, biases : (band + 1, multiple of 8), (band + 1,)
-        The gathered side, the block's band only. The last row is spare: zeros, and left so.
+    factors, biases, state, extra : (rows, multiple of 8), (rows,), (rows, n_states * width), (rows, 4)
+        `extra` holds a row's two clocks (beta^t; AdagradRow: its accumulator) and the states of its bias. For "sgd" state
+        and extra have no columns.
+    """
+    cdef Rows rows
+    cdef Py_ssize_t width, state_width
+    cdef object arrays  # kept alive
+
+    def __init__(self, real[:, ::1] factors, real[::1] biases, real[:, ::1] state, real[:, ::1] extra):
+        self.arrays, self.width, self.state_width = (factors, biases, state, extra), factors.shape[1], state.shape[1]
+        self.rows.factors, self.rows.biases = <vec*>&factors[0, 0], &biases[0]
+        self.rows.state = <vec*>&state[0, 0] if state.shape[1] else NULL
+        self.rows.extra = <real (*)[EXTRA]>&extra[0, 0] if extra.shape[1] else NULL
+
+
+cdef class Blocks:
+    """The ratings of a grid, for `block`.
+
+    Parameters
+    ----------
+    block_runs, block_start : (blocks + 1,)
+        Where each block's runs and ratings start.
+    band_start : (bands + 1,)
+        Where each band of the gathered side starts; its last row is spare: zeros, and left so.
     run_row, run_end : (runs,)
         Row of each run, and where in the block its ratings end.
     index, rating, weight : (ratings + 8,)
-        Row in `factors`, rating and its weight; an empty `weight` means that all are 1. The last 8 are read but count
-        for nothing.
-    rate, bias_rate, l2, l2_bias : float
-        Learning rates and L2 penalties of factors and biases.
+        Row in the gathered band, rating and its weight; an empty `weight` means that all are 1. The last 8 are read but
+        count for nothing.
+    """
+    cdef const int64_t[::1] block_runs, block_start, band_start
+    cdef const int32_t[::1] run_row
+    cdef const uint32_t[::1] run_end
+    cdef const uint16_t[::1] index
+    cdef const real[::1] rating, weight
+
+    def __init__(self, block_runs, block_start, band_start, run_row, run_end, index, rating, weight):
+        self.block_runs, self.block_start, self.band_start = block_runs, block_start, band_start
+        self.run_row, self.run_end, self.index = run_row, run_end, index
+        self.rating, self.weight = rating, weight
+
+
+def block(
+    Side run_side, Side side, Blocks blocks, Py_ssize_t x, Py_ssize_t y, double mean, str solver=None,
+    const double[:, ::1] rules=None,
+):
+    """One pass over block (x, y) of the grid, in place; without a `solver` the same pass without a step.
+
+    Parameters
+    ----------
+    run_side, side : Side
+        The side whose ratings are stored as runs; the gathered side.
+    solver : {"sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax"}
+    rules : (2, len(RULE)) float64
+        Hyper-parameters of the run side and of the gathered side, in the order of `RULE`.
 
     Returns
     -------
@@ -295,18 +425,29 @@ def block(
     """
     cdef double squares
     cdef Block b
-    cdef Sgd h
-    cdef bint weighted = weight.shape[0] > 0
-    if run_row.shape[0] == 0:
+    cdef bint rich
+    cdef int code = SOLVERS.index(solver)
+    cdef Py_ssize_t number = x * (blocks.band_start.shape[0] - 1) + y, first = blocks.band_start[y], n = side.width // LANES
+    cdef Py_ssize_t run = blocks.block_runs[number], start = blocks.block_start[number]
+    b.count = blocks.block_runs[number + 1] - run
+    if b.count == 0:
         return 0.0
-    b.n, b.spare, b.mean = run_factors.shape[1] / LANES, <uint16_t>(factors.shape[0] - 1), <real>mean
-    b.run_rows, b.run_biases = <vec*>&run_factors[0, 0], &run_biases[0]
-    b.rows, b.biases = <vec*>&factors[0, 0], &biases[0]
-    b.run_row, b.run_end, b.count = &run_row[0], &run_end[0], run_row.shape[0]
-    b.index, b.rating, b.weight = &index[0], &rating[0], &weight[0] if weighted else NULL
+    b.n, b.mean, b.spare = n, <real>mean, <uint16_t>(blocks.band_start[y + 1] - first - 1)
+    b.runs, b.rows = run_side.rows, side.rows
+    b.rows.factors += first * n
+    b.rows.biases += first
+    b.rows.state += first * side.state_width // LANES
+    b.rows.extra += first
+    b.run_row, b.run_end = &blocks.run_row[run], &blocks.run_end[run]
+    b.index, b.rating = &blocks.index[start], &blocks.rating[start]
+    b.weight = &blocks.weight[start] if blocks.weight.shape[0] else NULL
+    rich = b.weight != NULL
+    if code:
+        b.run_rule, b.rule = (<const Rule*>&rules[0, 0])[0], (<const Rule*>&rules[1, 0])[0]
+        rich |= max(b.rule.l1, b.rule.l1_bias, b.run_rule.l1, b.run_rule.l1_bias) > 0
+        rich |= max(b.rule.low, b.run_rule.low) > -INFINITY
     with nogil:
-        h = sgd(rate, l2, bias_rate, l2_bias)
-        squares = PASSES[2 * train + weighted](&b, &h)
+        squares = PASSES[code][rich](&b, NULL)
     return squares
 
 
@@ -349,7 +490,7 @@ def predict(
             bu = user_biases[u] if u >= 0 else 0
             bi = item_biases[i] if i >= 0 else 0
             s = dot(k, P + u * k, Q + i * k) if u >= 0 and i >= 0 else 0
-            out[t] = predicted(<real>mean, bu, bi, s)
+            out[t] = vec_first(predicted(<real>mean, bu, vec_splat(bi), vec_splat(s)))
 
 
 def lanes():

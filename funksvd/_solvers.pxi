@@ -20,13 +20,14 @@ cdef extern from "_vec.h":
 
 cdef real TINY = 1e-30  # 1 - TINY = 1: a clock need not run into subnormal numbers, which are slow
 
-cdef struct Rule:  # hyper-parameters of one side, as Python gives them
-    double rate, l2, l1, l2_bias, l1_bias, low, momentum, beta_1, beta_2, epsilon
-    int biased, n_factors
+cdef struct Rule:  # hyper-parameters of one side, as Python gives them: an array of float64 in this order
+    double rate, bias_rate, l2, l1, l2_bias, l1_bias, low, momentum, beta_1, beta_2, epsilon, n_factors
+
+RULE = ("rate", "bias_rate", "l2", "l1", "l2_bias", "l1_bias", "low", "momentum", "beta_1", "beta_2", "epsilon", "n_factors")
 
 cdef struct Hyper:
     real rate
-    real bias_rate       # the rate, or 0: the biases stay as they are
+    real bias_rate       # the same, or 0: the biases stay as they are
     real shrink[9]       # [m]: what `step` multiplies x by when m ratings ask for the penalty of L2; of biases
     real bias_shrink[9]
     real l1, l1_bias
@@ -34,7 +35,7 @@ cdef struct Hyper:
     int proximal         # whether anything follows a step: L1's threshold, the lower bound
     real momentum, beta_1, beta_2, fresh_1, fresh_2  # fresh = 1 - beta
     real epsilon
-    real n_factors
+    real n_values        # of a row: factors, and the bias where it is learnt
 
 cdef struct Sgd:  # x - rate g
     Hyper h
@@ -42,7 +43,7 @@ cdef struct Sgd:  # x - rate g
 cdef struct Momentum:  # v = momentum v - rate g;  x + v
     Hyper h
 
-cdef struct AdagradRow:  # x - rate g / sqrt(a + epsilon);  then a += mean of g^2 over the row: one a for all its factors
+cdef struct AdagradRow:  # x - rate g / sqrt(a + epsilon);  then a += mean over a row and its bias of the loss' part of g^2
     Hyper h
 
 cdef struct Adagrad:  # a += g^2;  x - rate g / sqrt(a + epsilon)           (Duchi, Hazan, Singer 2011)
@@ -77,28 +78,50 @@ cdef inline int states(const Solver* s) noexcept nogil:
         return 0
 
 
+cdef inline bint uses(const Solver* s, int i) noexcept nogil:
+    """Which of a row's own numbers a solver keeps: clock or accumulator, second clock, two states of the bias."""
+    if Solver is Adam:
+        return True
+    elif Solver is Adamax:
+        return i != 1
+    elif Solver is AdagradRow:
+        return i == 0
+    elif Solver is Momentum or Solver is Adagrad:
+        return i == 2
+    else:
+        return False
+
+
 cdef inline void constants(Solver* s, const Rule* rule) noexcept nogil:
     cdef Hyper* h = &s.h
     cdef int m
-    h.rate, h.bias_rate = rule.rate, rule.rate if rule.biased else 0
+    h.rate, h.bias_rate = rule.rate, rule.bias_rate
     for m in range(9):
         if Solver is Sgd:  # its step wants the rate in both
             h.shrink[m] = 1 - m * rule.rate * rule.l2
             h.bias_shrink[m] = 1 - m * h.bias_rate * rule.l2_bias
         else:
             h.shrink[m], h.bias_shrink[m] = m * rule.l2, m * rule.l2_bias
-    h.l1, h.l1_bias, h.low, h.n_factors = rule.l1, rule.l1_bias, rule.low, rule.n_factors
+    h.l1, h.l1_bias, h.low, h.n_values = rule.l1, rule.l1_bias, rule.low, rule.n_factors + (rule.bias_rate > 0)
     h.proximal = rule.l1 > 0 or rule.l1_bias > 0 or rule.low >= 0
     h.momentum, h.beta_1, h.beta_2, h.epsilon = rule.momentum, rule.beta_1, rule.beta_2, rule.epsilon
     h.fresh_1, h.fresh_2 = 1 - rule.beta_1, 1 - rule.beta_2
 
 
-cdef inline real gain(const Solver* s) noexcept nogil:
+cdef inline real gain(const Solver* s, real rate) noexcept nogil:
     """What a step wants its push multiplied by beforehand."""
-    if Solver is Sgd:
-        return s.h.rate
+    if Solver is Sgd or Solver is AdagradRow:
+        return rate
     else:
         return 1
+
+
+cdef inline vec shrinkage(const Solver* s, real shrink, vec rate) noexcept nogil:
+    """What a step wants to know of L2: `shrink` is of `Hyper`."""
+    if Solver is AdagradRow:
+        return vec_splat(1) - rate * shrink
+    else:
+        return vec_splat(shrink)
 
 
 cdef inline void tick(const Solver* s, vec* clock_1, vec* clock_2) noexcept nogil:
@@ -121,14 +144,13 @@ cdef inline vec scaled_rate(const Solver* s, vec clock_1, vec clock_2) noexcept 
     return rate
 
 
-cdef inline vec step(const Solver* s, real shrink, vec rate, vec x, vec push, vec* state, Py_ssize_t n,
-                     vec* seen) noexcept nogil:
-    """x after one step: `push` is minus the gradient of the errors times `gain`, `shrink` of `Hyper`.
+cdef inline vec step(const Solver* s, vec shrink, vec rate, vec x, vec push, vec* state, Py_ssize_t n) noexcept nogil:
+    """x after one step: `push` is minus the gradient of the loss times `gain`, `shrink` of `shrinkage`.
 
-    The states lie at state[0] and state[n]; `seen` gathers AdagradRow's g^2.
+    The states lie at state[0] and state[n].
     """
     cdef vec g, v
-    if Solver is Sgd:
+    if Solver is Sgd or Solver is AdagradRow:
         return x * shrink + push
     elif Solver is Frozen:
         return x
@@ -138,9 +160,6 @@ cdef inline vec step(const Solver* s, real shrink, vec rate, vec x, vec push, ve
             v = s.h.momentum * state[0] - rate * g
             state[0] = v
             return x + v
-        elif Solver is AdagradRow:
-            seen[0] += g * g
-            return x - rate * g
         elif Solver is Adagrad:
             v = state[0] + g * g
             state[0] = v

@@ -98,6 +98,37 @@ def aligned(rows, columns, dtype):
     return flat[start : start + size].view(dtype).reshape(rows, columns)
 
 
+def of_side(value, side):
+    """A penalty of one side: a number for both sides, or a pair (users, items)."""
+    return float(value if np.ndim(value) == 0 else value[("users", "items").index(side)])
+
+
+def solver_of(hyper):
+    """The kernels' name of the solver: "sgd" with momentum keeps state, without it keeps none."""
+    return "momentum" if hyper.solver == "sgd" and hyper.momentum else hyper.solver
+
+
+def rule(hyper, side, learning_rate, penalties=True):
+    """The kernels' `Rule` of one side; without `penalties` they are left to the caller."""
+    out = {name: of_side(getattr(hyper, name), side) if penalties else 0.0 for name in ("l2", "l1", "l2_bias", "l1_bias")}
+    out |= {name: getattr(hyper, name) for name in ("momentum", "beta_1", "beta_2", "epsilon", "n_factors")}
+    out |= {"rate": learning_rate, "bias_rate": learning_rate * hyper.biased, "low": 0.0 if hyper.non_negative else -np.inf}
+    return [out[name] for name in kernels(hyper.dtype).RULE]
+
+
+def first_state(solver, rows, width, dtype, hyper):
+    """(state, extra) of a solver before the first step, as the kernels' `block` takes them."""
+    n = kernels(dtype).n_states(solver)
+    if n is None:
+        return np.empty((rows, 0), dtype), np.empty((rows, 0), dtype)
+    state, extra = aligned(rows, n * width, dtype), np.zeros((rows, 4), dtype)
+    if solver.startswith("adagrad"):
+        state[:] = extra[:] = hyper.initial_accumulator_value
+    elif solver != "momentum":
+        extra[:, :2] = 1  # the clocks, beta^0
+    return state, extra
+
+
 def engine_for(hyper):
     """The engine class that these parameters of FunkSVD ask for. All have the methods of `CpuEngine`."""
     if hyper.training == "featurewise":
@@ -128,7 +159,9 @@ class CpuEngine:
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
         width = -(-self.k // 8) * 8
-        self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs)
+        self.solver = solver_of(hyper)
+        row_bytes = width * self.dtype.itemsize * (1 + (kernels(self.dtype).n_states(self.solver) or 0))
+        self.grid = grid = ratings.grid(row_bytes, self.dtype, seed, n_jobs)
         self.check = self.strange = None
         if held_out is not None:
             known, self.strange = held_out.like(ratings)
@@ -139,6 +172,8 @@ class CpuEngine:
         self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
         self.factors = aligned(len(grid.codes) + grid.n_bands, width, self.dtype)
         self.biases = np.zeros(len(self.factors), self.dtype)
+        self.run_state, self.run_extra = first_state(self.solver, len(self.run_factors), width, self.dtype, hyper)
+        self.state, self.extra = first_state(self.solver, len(self.factors), width, self.dtype, hyper)
         # Row of each position on the gathered side: every band ends with a spare row of zeros.
         self.rows = np.arange(len(grid.codes)) + np.repeat(np.arange(grid.n_bands), np.diff(grid.bands))
         self.places = [np.empty(len(c), np.int64) for c in (grid.run_codes, grid.codes)]  # row of each code
@@ -161,19 +196,41 @@ class CpuEngine:
             start = rng.standard_normal((len(place[part]), self.k), dtype=self.dtype)
             start *= self.dtype.type(init_std)
             start[counts[part] == 0] = 0
+            if self.hyper.non_negative:
+                np.abs(start, out=start)
             factors[place[part], : self.k] = start
 
         parallel(one, range(0, len(codes), START_CHUNK), n_jobs)
 
     def epoch(self, epoch, learning_rate):
         """One pass over all ratings; returns the mean squared error seen on the way."""
-        rate = {"rate": learning_rate, "l2": self.hyper.l2, "l2_bias": self.hyper.l2_bias}
-        rate["bias_rate"] = learning_rate if self.hyper.biased else 0.0
-        return self._pass(self.grid, epoch, True, rate) / self.grid.total_weight
+        sides = ("users", "items") if self.grid.users_run else ("items", "users")
+        per_row = self.hyper.reg_scale == "row"
+        rules = np.array([rule(self.hyper, side, learning_rate, penalties=not per_row) for side in sides])
+        squares = self._pass(self.grid, epoch, self.solver, rules)
+        if per_row:
+            self._shrink_rows(sides, learning_rate)
+        return squares / self.grid.total_weight
+
+    def _shrink_rows(self, sides, rate):
+        """The penalties of reg_scale="row": one proximal step an epoch, of L1 and then of L2, for every row."""
+        arrays = (self.run_factors, self.run_biases), (self.factors, self.biases)
+        for side, (factors, biases) in zip(sides, arrays, strict=True):
+            for x, l1, l2 in ((factors, "l1", "l2"), (biases, "l1_bias", "l2_bias")):
+                l1, l2 = of_side(getattr(self.hyper, l1), side), of_side(getattr(self.hyper, l2), side)
+
+                def one(first, x=x, l1=l1, l2=l2):
+                    part = x[first : first + START_CHUNK]
+                    if l1:
+                        np.copysign(np.maximum(np.abs(part) - rate * l1, 0), part, out=part)
+                    part *= self.dtype.type(1 / (1 + rate * l2))
+
+                if l1 or l2:
+                    parallel(one, range(0, len(x), START_CHUNK), self.n_jobs)
 
     def validate(self):
         """Mean squared error on the held-out ratings; those with unknown ids are predicted as `predict` does."""
-        squares, n = self._pass(self.check, 0, False, {}), self.check.total_weight
+        squares, n = self._pass(self.check, 0), self.check.total_weight
         if self.strange is not None:
             users, items, values, weights = self.strange
             run, gathered = (users, items) if self.grid.users_run else (items, users)
@@ -183,27 +240,25 @@ class CpuEngine:
             n += float(weights.sum())
         return squares / n
 
-    def _pass(self, grid, epoch, train, rate):
-        kernel = kernels(self.dtype).block
+    def _pass(self, grid, epoch, solver=None, rules=None):
+        kernel = kernels(self.dtype)
         n = grid.n_bands
         squares = np.zeros(n * n)
+        run_side = kernel.Side(self.run_factors, self.run_biases, self.run_state, self.run_extra)
+        side = kernel.Side(self.factors, self.biases, self.state, self.extra)
         weight = np.empty(0, self.dtype) if grid.weight is None else grid.weight
+        blocks = kernel.Blocks(grid.block_runs, grid.block_start, self.grid.bands + np.arange(n + 1), grid.run_row,
+                               grid.run_end, grid.index, grid.rating, weight)  # fmt: skip
 
         def work(x, y):
-            b = x * n + y
-            runs = slice(grid.block_runs[b], grid.block_runs[b + 1])
-            part = slice(grid.block_start[b], grid.block_start[b + 1] + 8)
-            rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
-            squares[b] = kernel(self.run_factors, self.run_biases, self.factors[rows], self.biases[rows],
-                                grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
-                                weight[part], self.mean, train, **rate)  # fmt: skip
+            squares[x * n + y] = kernel.block(run_side, side, blocks, x, y, self.mean, solver, rules)
 
         shift = np.random.default_rng([self.seed, 2, epoch]).permutation(n).tolist()
         order = [(d, x, shift[(x + d) % n]) for d in range(n) for x in range(n)]
         run_blocks(order, n, work, min(self.n_jobs, n))
         return float(squares.sum())
 
-    STATE = ("run_factors", "run_biases", "factors", "biases")
+    STATE = ("run_factors", "run_biases", "run_state", "run_extra", "factors", "biases", "state", "extra")
 
     def snapshot(self):
         """A copy of all that an epoch changes, by name."""

@@ -3,22 +3,69 @@
 import numpy as np
 
 
-def block(run_factors, run_biases, factors, biases, run_row, run_end, index, rating, weight, mean, rate, l2, bias_rate,
-          l2_bias):  # fmt: skip
-    """One SGD pass over one block, in place; returns the weighted sum of squared errors."""
+def step(solver, rule, bias, x, push, m, rate, states):
+    """Factors or a bias after a step of m ratings; `push` is minus the loss' gradient. Changes `states` in place."""
+    l2, l1 = (rule["l2_bias"], rule["l1_bias"]) if bias else (rule["l2"], rule["l1"])
+    move = gradient = m * l2 * x - push
+    reach = rate
+    if solver == "momentum":
+        states[0][...] = rule["momentum"] * states[0] - rate * gradient
+        move = -states[0] / rate
+    elif solver == "adagrad":
+        states[0][...] += gradient**2
+        reach = rate / np.sqrt(states[0] + rule["epsilon"])
+    elif solver in ("adam", "adamax"):
+        move = states[0]
+        move[...] = rule["beta_1"] * move + (1 - rule["beta_1"]) * gradient
+        if solver == "adam":
+            states[1][...] = rule["beta_2"] * states[1] + (1 - rule["beta_2"]) * gradient**2
+            reach = rate / (np.sqrt(states[1]) + rule["epsilon"])
+        else:
+            states[1][...] = np.maximum(rule["beta_2"] * states[1], abs(gradient))
+            reach = rate / (states[1] + rule["epsilon"])
+    x = x - reach * move
+    x = np.sign(x) * np.maximum(abs(x) - m * l1 * reach, 0)
+    return x if bias else np.maximum(x, rule["low"])
+
+
+def row_step(solver, rule, side, row, push, bias_push, m, seen):
+    """Row `row` of (factors, biases, state, extra) after a step; `seen`: mean of the loss' squared gradient in the row."""
+    factors, biases, state, extra = side
+    rate, bias_rate = rule["rate"], rule["bias_rate"]
+    scale = 1
+    if solver == "adagrad_row":
+        scale = 1 / np.sqrt(extra[row, 0] + rule["epsilon"])
+        extra[row, 0] += seen
+    elif solver in ("adam", "adamax"):
+        extra[row, 0] *= rule["beta_1"]
+        scale = 1 / (1 - extra[row, 0])
+    if solver == "adam":
+        extra[row, 1] *= rule["beta_2"]
+        scale *= np.sqrt(1 - extra[row, 1])
+    states = state[row].reshape(-1, factors.shape[1])
+    factors[row] = step(solver, rule, False, factors[row], push, m, rate * scale, states)
+    if bias_rate:
+        bias_states = [extra[row, 2:3], extra[row, 3:4]]
+        biases[row] = step(solver, rule, True, biases[row : row + 1], bias_push, m, bias_rate * scale, bias_states)[0]
+
+
+def block(run_side, side, run_row, run_end, index, rating, weight, mean, solver, run_rule, rule):
+    """One pass over one block, in place, of sides (factors, biases, state, extra); returns the sum of squared errors."""
     squares, start = 0.0, 0
+    values = rule["n_factors"] + (rule["bias_rate"] > 0)
     for u, end in zip(run_row, run_end, strict=True):
         for t in range(start, end, 8):
             j = index[t : min(t + 8, end)]
-            p, q = run_factors[u].copy(), factors[j].copy()
-            e = rating[t : t + len(j)] - (mean + (run_biases[u] + biases[j]) + q @ p)
+            p, q = run_side[0][u].copy(), side[0][j].copy()
+            e = rating[t : t + len(j)] - (mean + (run_side[1][u] + side[1][j]) + q @ p)
             w = weight[t : t + len(j)] if len(weight) else np.ones_like(e)
             squares += float(w @ e**2)
             e = w * e
-            run_factors[u] = p * (1 - len(j) * rate * l2) + rate * e @ q
-            factors[j] = q * (1 - rate * l2) + rate * np.outer(e, p)
-            run_biases[u] = run_biases[u] * (1 - len(j) * bias_rate * l2_bias) + bias_rate * e.sum()
-            biases[j] = biases[j] * (1 - bias_rate * l2_bias) + bias_rate * e
+            biased = rule["bias_rate"] > 0
+            for i, one in zip(j, e, strict=True):
+                row_step(solver, rule, side, i, one * p, one, 1, one**2 * (p @ p + biased) / values)
+            push, total = e @ q, e.sum()
+            row_step(solver, run_rule, run_side, u, push, total, len(j), (push @ push + biased * total**2) / values)
         start = end
     return squares
 

@@ -10,6 +10,7 @@ from naive import block
 
 import funksvd.ratings as ratings_module
 from funksvd import Callback, FunkSVD, Ratings, _grid, load
+from funksvd import engine as engines
 from funksvd.engine import LEVEL, CpuEngine, kernels, levels
 
 
@@ -63,23 +64,66 @@ def engine_of(ratings, k, dtype="float64", **params):
 
 
 def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
-    grid = engine.grid
+    """Every block of one epoch, on an engine that has some behind it."""
+    grid, kernel = engine.grid, kernels(dtype, level)
+    sides = [
+        (engine.run_factors, engine.run_biases, engine.run_state, engine.run_extra),
+        (engine.factors, engine.biases, engine.state, engine.extra),
+    ]
+    rules = [engines.rule(engine.hyper, side, 0.02) for side in ("users", "items")]
+    weight = np.empty(0, dtype) if grid.weight is None else grid.weight
+    starts = grid.bands + np.arange(grid.n_bands + 1)
+    blocks = kernel.Blocks(grid.block_runs, grid.block_start, starts, grid.run_row, grid.run_end, grid.index, grid.rating,
+                           weight)  # fmt: skip
+    fast = [kernel.Side(*arrays) for arrays in sides]
     for b in range(grid.n_bands**2):
-        y = b % grid.n_bands
-        rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
+        x, y = divmod(b, grid.n_bands)
+        rows = slice(starts[y], starts[y + 1])
         runs = slice(grid.block_runs[b], grid.block_runs[b + 1])
         part = slice(grid.block_start[b], grid.block_start[b + 1] + 8)
-        fast = [engine.run_factors, engine.run_biases, engine.factors[rows], engine.biases[rows]]
-        slow = [a.copy() for a in fast]
-        data = (grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
-                np.empty(0, dtype) if grid.weight is None else grid.weight[part], engine.mean)  # fmt: skip
-        got = kernels(dtype, level).block(*fast, *data, True, 0.02, 0.05, 0.01, 0.03)
-        want = block(*slow, *data, 0.02, 0.05, 0.01, 0.03)
+        run_side, side = [a.copy() for a in sides[0]], [a[rows].copy() for a in sides[1]]
+        want = block(
+            run_side, side, grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
+            weight[part] if len(weight) else weight, engine.mean, engine.solver,
+            *(dict(zip(kernel.RULE, rule, strict=True)) for rule in rules),
+        )  # fmt: skip
+        got = kernel.block(*fast, blocks, x, y, engine.mean, engine.solver, np.array(rules))
         assert got == pytest.approx(want, rel=tolerance)
-        for a, c in zip(fast, slow, strict=True):
+        spare = starts[y + 1] - 1
+        assert (engine.factors[spare] == 0).all()
+        engine.state[spare], engine.extra[spare] = side[2][-1], side[3][-1]  # may tick
+        for a, c in zip([*sides[0], *(a[rows] for a in sides[1])], [*run_side, *side], strict=True):
             np.testing.assert_allclose(a, c, rtol=tolerance, atol=tolerance)
-        assert (fast[2][-1] == 0).all()
         assert (engine.run_factors[:, k:] == 0).all()
+
+
+SOLVERS = [{"solver": "sgd", "momentum": 0.9}, *({"solver": name} for name in ("adagrad_row", "adagrad", "adam", "adamax"))]
+
+
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize("k", [3, 20, 32, 100])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-4)])
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s["solver"])
+def test_every_solver_equals_naive(solver, k, dtype, tolerance, level):
+    engine = engine_of(Ratings.from_arrays(*some(1500)), k, dtype, l2=(0.05, 0.02), l2_bias=(0.01, 0.03), **solver)
+    engine.epoch(0, 0.01)
+    compare_with_naive(engine, k, dtype, tolerance, level)
+
+
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize("extra", [{"l1": (0.12, 0.1)}, {"l1_bias": 0.5}, {"non_negative": True}, {"biased": False}])
+@pytest.mark.parametrize("solver", [{"solver": "sgd"}, *SOLVERS], ids=lambda s: "-".join(map(str, s.values())))
+def test_every_penalty_equals_naive(solver, extra, level):
+    """With weights; and L1 gives exact zeros, the bound gives none below."""
+    users, items, values = some(1500, 60, 30)
+    weights = np.random.default_rng(1).integers(0, 5, len(values)) / 2
+    engine = engine_of(Ratings.from_arrays(users, items, values, weights), 11, "float64", init_std=0.3, **solver, **extra)
+    engine.epoch(0, 0.01)
+    compare_with_naive(engine, 11, "float64", 1e-6, level)
+    factors, biases = engine.factors[engine.rows, :11], engine.biases[engine.rows]
+    assert (factors == 0).any() == ("l1" in extra or "non_negative" in extra)
+    assert (biases == 0).any() == ("l1_bias" in extra or "biased" in extra)
+    assert (factors < 0).any() != ("non_negative" in extra)
 
 
 @settings(deadline=None, max_examples=60)
