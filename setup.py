@@ -50,7 +50,7 @@ class SDist(sdist):
 
     def make_distribution(self):
         sources = [f"funksvd/*.{kind}" for kind in ("pyx", "pxi", "h")]
-        patterns = [*sources, "tests/**/*.py", "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
+        patterns = [*sources, "tests/**/*.py", "tests/*.json", "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
         self.filelist.extend(str(path) for pattern in patterns for path in sorted(Path().glob(pattern)))
         self.filelist.exclude_pattern("funksvd/*.c")
         self.filelist.remove_duplicates()

@@ -48,14 +48,14 @@ ID_TEXT: dict[str, tuple[Callable[..., str], Callable[[str], Any]]] = {
 ID_KINDS = ("int", "str", "bytes", *ID_TEXT)
 
 
-def save(model, path):
-    """`FunkSVD.save`."""
-    params = model._weights()
-    kept = {k: v for k, v in model.get_params().items() if k not in RUNTIME and not callable(v)}
-    kept["dtype"] = str(np.dtype(model.dtype))
+def save(model, path, training=None, state=None):
+    """`FunkSVD.save`; a checkpoint adds what it needs of `training`, as JSON, and arrays."""
+    params, kept = model._weights(), kept_params(model)
     history = {k: v for k, v in model.history_.items() if k != "seconds"}
     kinds = [table.kind for table in model._tables]
     meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": model.n_epochs_}
+    if training is not None:
+        meta["training"] = training
     text = json.dumps(meta, sort_keys=True, default=lambda number: number.item())
     fields = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
     arrays = {name: np.asarray(value, order="C") for name, value in fields.items() if value is not None}
@@ -68,7 +68,13 @@ def save(model, path):
         arrays = {f"{name}_ids": stored_ids(table, name) for name, table in tables.items()} | arrays
         write = write_npz
     with replacing(path) as file:
-        write(file, text, arrays)
+        write(file, text, arrays | (state or {}))
+
+
+def kept_params(model):
+    """The parameters that a file keeps."""
+    kept = {k: v for k, v in model.get_params().items() if k not in RUNTIME and not callable(v)}
+    return kept | {"dtype": str(np.dtype(model.dtype))}
 
 
 def stored_ids(table, name):
@@ -102,6 +108,11 @@ def replacing(path, mode="wb", **options):
 
 def load(path, make, map_arrays=False):
     """`funksvd.load`; `make` is the class of the model."""
+    return opened(path, make, map_arrays)[0]
+
+
+def opened(path, make, map_arrays=False):
+    """(model, what the file says of its training or None, arrays that are not the model's)."""
     try:
         with open(path, "rb") as file:
             start = file.read(9)
@@ -116,7 +127,9 @@ def load(path, make, map_arrays=False):
             table_of(unpacked_ids(f"{name}_ids", arrays), kind, name)
             for name, kind in zip(("user", "item"), meta["id_kinds"], strict=True)
         ]
-        params = engines.Params(float(arrays.pop("global_mean")), **arrays)
+        fields = [field.name for field in dataclasses.fields(engines.Params)]
+        own = {name: arrays.pop(name) for name in fields if name in arrays}
+        params = engines.Params(float(own.pop("global_mean")), **own)
         model._check_params()
         check_shapes(model, params, tables)
         history, n_epochs = checked_history(meta["history"]), meta["n_epochs"]
@@ -134,7 +147,7 @@ def load(path, make, map_arrays=False):
         raise ValueError(f"{path} is not a funksvd model: {error}") from error
     except UNREADABLE as error:
         raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
-    return fitted(model, tables, params, history, n_epochs)
+    return fitted(model, tables, params, history, n_epochs), meta.get("training"), arrays
 
 
 def fitted(model, tables, params, history, n_epochs):

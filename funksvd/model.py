@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from funksvd import engine as engines
 from funksvd import fold_in, metrics, parameters, serving
-from funksvd.callbacks import Callback, CallbackList, EpochLines, ProgressBar
+from funksvd.callbacks import Callback
 from funksvd.ratings import Ratings, is_table
 from funksvd.schedules import planned_rate
 from funksvd.threads import free_cores
+from funksvd.training import Training
 
 
 class FunkSVD:
@@ -150,9 +151,11 @@ class FunkSVD:
         *,
         sample_weight: npt.ArrayLike | None = None,
         validation_split: float = 0.0,
+        validation_split_order: str = "random",
         validation_data: Any = None,
         callbacks: Callback | Sequence[Callback] | None = None,
         verbose: int | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> FunkSVD:
         """Train.
 
@@ -161,10 +164,14 @@ class FunkSVD:
         X : Ratings, (users, items), (n, 2) array, table, or SciPy sparse matrix
         y : (n,) ratings, where X does not hold them
         sample_weight : (n,) how much each rating counts, at least 0
-        validation_split : fraction held out, chosen by the seed
+        validation_split : fraction held out
+        validation_split_order : "random" (chosen by the seed) or "tail": the last ratings, as Keras does
         validation_data : (X, y), (X, y, sample_weight) or Ratings
         callbacks : list of Callback
         verbose : overrides the parameter
+        resume : file of a `ModelCheckpoint`
+            Go on from there, with the same ratings, parameters and callbacks as then, and end with the same bytes as
+            if training had never stopped. `n_epochs` may be larger, `n_jobs` and `verbose` others.
 
         Raises
         ------
@@ -179,93 +186,52 @@ class FunkSVD:
             raise ValueError("give validation_split or validation_data, not both")
         if verbose not in (None, 0, 1, 2):
             raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+        serving.chosen(validation_split_order, "validation_split_order", ("random", "tail"))
         ratings = as_ratings(X, y, sample_weight)
         if len(ratings) < 2:
             raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
-        seed = self._seed()
+        checkpoint = None
+        if resume is not None:
+            from funksvd import checkpoints  # not before, as `files` in `save`
+
+            checkpoint = checkpoints.read(resume, type(self))
+        seed = self._seed() if checkpoint is None else checkpoint.seed
         held_out = None
         if validation_data is not None:
             held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else as_ratings(validation_data)
+        elif validation_split and validation_split_order == "tail":
+            ratings, held_out = ratings.split_tail(validation_split)
         elif validation_split:
             ratings, held_out = ratings.split(validation_split, seed)
         for part, name in ((ratings, "training"), (held_out, "validation")):
             if part is not None and part.weights is not None and not part.weights.any():
                 raise ValueError(f"all {name} ratings weigh 0; hold out others, or give some of them a weight")
         hyper = parameters.resolved(self.get_params())
-        engine = engines.engine_for(hyper)(ratings, held_out, hyper, seed=seed, n_jobs=self._threads())
+        training = Training(self, ratings, held_out, hyper, seed, self._threads(), callbacks,
+                            self.verbose if verbose is None else verbose, checkpoint)  # fmt: skip
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
         self._tables = ratings._tables
-        self._engine: Any = engine
         self.history_: dict[str, list[float]] = {}
         self.stop_training, self.interrupted_, self.n_epochs_ = False, False, 0
         self.setup_seconds_ = time.perf_counter() - started
+        self._training: Any = training
         try:
-            self._train(engine, hyper, held_out is not None, callbacks, self.verbose if verbose is None else verbose)
+            training.run()
         finally:
             if self.n_epochs_:
-                self._adopt(engine.params())
-            self._engine = None
+                self._adopt(training.engine.params())
+            self._training = None
         return self
-
-    def _train(self, engine, hyper, validates, callbacks, verbose):
-        listed = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-        progress = {0: [], 1: [ProgressBar], 2: [EpochLines]}[int(verbose)]
-        hooks = CallbackList([*listed, *(make() for make in progress)], self)
-        logs, before, epoch = {}, None, 0
-        featurewise = hyper.training == "featurewise"  # there the schedule is for the passes of one epoch
-        planned = self.current_learning_rate = planned_rate(hyper, 0)
-        try:
-            hooks.on_train_begin({})
-            for epoch in range(hyper.n_factors if featurewise else self.n_epochs):
-                before = None
-                before = engine.snapshot()
-                if epoch and not featurewise:
-                    last, planned = planned, planned_rate(hyper, epoch)
-                    changed = 1.0 if self.current_learning_rate == last else self.current_learning_rate / last
-                    self.current_learning_rate = planned * changed
-                logs = self._epoch(engine, validates, epoch, hooks)
-                if self.stop_training:
-                    return
-        except BaseException as error:
-            if before is not None and self.n_epochs_ == epoch:  # in the middle of an epoch
-                engine.restore(before)
-                for values in self.history_.values():
-                    del values[epoch:]
-            if not self.n_epochs_ or not isinstance(error, KeyboardInterrupt):
-                raise
-            self.interrupted_ = True
-            warnings.warn(f"interrupted in epoch {epoch + 1}: the model is that after epoch {self.n_epochs_}", stacklevel=3)
-        finally:
-            hooks.on_train_end(logs)
-
-    def _epoch(self, engine, validates, epoch, hooks):
-        begun = time.perf_counter()
-        hooks.on_epoch_begin(epoch, {})
-        loss = engine.epoch(epoch, self.current_learning_rate)
-        if not np.isfinite(loss):
-            raise FloatingPointError(
-                f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate"
-                f" (it was {self.current_learning_rate:.3g} there)"
-            )
-        logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": self.current_learning_rate}
-        if validates:
-            logs["val_loss"] = engine.validate()
-            logs["val_rmse"] = logs["val_loss"] ** 0.5
-        logs["seconds"] = time.perf_counter() - begun
-        for name, value in logs.items():
-            self.history_.setdefault(name, []).append(value)
-        self.n_epochs_ = epoch + 1
-        hooks.on_epoch_end(epoch, logs)
-        return logs
 
     def get_weights(self):
         """A copy of the parameters; during `fit` those of the moment."""
-        return self._engine.params() if getattr(self, "_engine", None) is not None else self._params
+        training = getattr(self, "_training", None)
+        return self._params if training is None else training.engine.params()
 
     def set_weights(self, weights):
         """Take over what `get_weights` returned."""
-        if getattr(self, "_engine", None) is not None:
-            self._engine.load(weights)
+        if getattr(self, "_training", None) is not None:
+            self._training.engine.load(weights)
         else:
             self._adopt(weights)
 
@@ -319,7 +285,7 @@ class FunkSVD:
         return ratings if self.rating_scale is None else np.clip(ratings, *self.rating_scale)
 
     def _weights(self):
-        if getattr(self, "_engine", None) is None and not hasattr(self, "_params"):
+        if getattr(self, "_training", None) is None and not hasattr(self, "_params"):
             error = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", ValueError)
             raise error("this FunkSVD is not fitted yet; call fit first")
         return self.get_weights()
@@ -521,11 +487,19 @@ class FunkSVD:
 
         files.save(self, path)
 
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """In a callback: `save`, and with the model all that ``fit(resume=path)`` needs; what `ModelCheckpoint` does."""
+        if getattr(self, "_training", None) is None:
+            raise ValueError("there is a checkpoint during fit only; save writes the model")
+        from funksvd import checkpoints
+
+        checkpoints.save(path, self, self._training)
+
     def __getstate__(self):
         state = self.__dict__.copy()
-        if state.get("_engine") is not None:  # in the middle of fit
+        if state.get("_training") is not None:  # in the middle of fit
             state["_params"] = self.get_weights()
-        state["_engine"] = None
+        state["_training"] = None
         return state
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -184,6 +186,13 @@ class Ratings:
             held[ties[:short]] = True
         return self._take(~held), self._take(held)
 
+    def split_tail(self, fraction: float) -> tuple[Ratings, Ratings]:
+        """(train, held out): the last ratings are held out, as many as Keras' `validation_split` takes."""
+        n = math.floor(len(self) * (1 - fraction))
+        if not 0 < fraction < 1 or not 1 < n < len(self):
+            raise ValueError(f"fraction must leave ratings on both sides, got {fraction} of {len(self)}")
+        return self._take(slice(n)), self._take(slice(n, None))
+
     def folds(self, n_folds: int, seed: int = 0) -> Iterator[tuple[Ratings, Ratings]]:
         """(train, held out) of each fold of a cross-validation, chosen by a hash as in `split`: in any row order."""
         if not 2 <= n_folds <= len(self) // 2:
@@ -199,6 +208,16 @@ class Ratings:
         out = np.empty(len(self), np.uint64)
         _grid.hash_ratings(self.users, self.items, self.values, np.uint64(seed % 2**64), out)
         return out
+
+    def fingerprint(self, ordered: bool) -> dict[str, Any]:
+        """Hashes that tell these ratings from others, where `ordered` also from these in another order of the rows."""
+        hashes = self._hashes(0)
+        hashes *= (2 * self.users + 1).astype(np.uint64)  # else (a, b) and (b, a) were the same
+        if self.weights is not None:
+            hashes = (hashes ^ self.weights.view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
+        total = hashlib.blake2b(hashes).hexdigest() if ordered else int(hashes.sum())
+        ids = [hashlib.blake2b("\0".join(map(str, t.ids.tolist())).encode()).hexdigest() for t in self._tables]
+        return {"number": len(self), "users' ids": ids[0], "items' ids": ids[1], "content": total}
 
     def codes_in(self, tables):
         """(user codes, item codes) in other id tables, -1 where these do not know an id."""

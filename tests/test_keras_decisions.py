@@ -1,0 +1,158 @@
+"""Callbacks decide as those of Keras 3: as it was recorded, and as it does where it is installed."""
+
+import itertools
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from keras_decisions import ASKED, SERIES, Model, decisions
+
+from funksvd import CSVLogger, EarlyStopping, FunkSVD, LambdaCallback, ModelCheckpoint, ReduceLROnPlateau, callbacks, load
+
+RECORDED = json.loads((Path(__file__).parent / "keras_decisions.json").read_text())
+RATINGS = ([1, 2, 3, 1, 2, 3, 4], [1, 1, 1, 2, 2, 3, 3]), [4.0, 3, 2, 5, 1, 3, 2]
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_decisions_are_those_recorded_of_keras(name):
+    for title, found in decisions(callbacks, name).items():
+        for number, (ours, theirs) in enumerate(zip(found, RECORDED[f"{name}: {title}"], strict=True)):
+            assert ours == theirs, (title, ASKED[name][1][number])
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_decisions_are_those_of_keras(name):
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras")
+    assert decisions(callbacks, name) == decisions(keras.callbacks, name)
+
+
+def test_the_record_tells_settings_apart():
+    """For these arguments there are two settings that differ in nothing else, and in their decisions."""
+    told = {"EarlyStopping": {"min_delta", "patience", "baseline", "start_from_epoch"},
+            "ReduceLROnPlateau": {"patience", "cooldown"},
+            "ModelCheckpoint": {"initial_value_threshold", "mode"}}  # fmt: skip
+    for name, arguments in told.items():
+        settings = ASKED[name][1]
+        decided = list(zip(*(RECORDED[key] for key in RECORDED if key.startswith(name)), strict=True))
+        found = set()
+        for i, j in itertools.combinations(range(len(settings)), 2):
+            other = {key for key in settings[i].keys() | settings[j].keys() if settings[i].get(key) != settings[j].get(key)}
+            if len(other) == 1 and decided[i] != decided[j]:
+                found |= other
+        assert found == arguments
+
+
+# ---- what Keras has not, or has otherwise ----
+
+
+def test_a_lowered_rate_stays_lowered_under_a_schedule():
+    model = FunkSVD(2, 5, learning_rate=0.1, learning_rate_schedule="inverse_time", learning_rate_decay=0.5, random_state=0)
+    lower = ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10)  # after every epoch but the first
+    model.fit(*RATINGS, callbacks=lower)
+    wanted = 0.1 / (1 + 0.5 * np.arange(5)) * 0.5 ** np.array([0, 0, 1, 2, 3])
+    np.testing.assert_allclose(model.history_["learning_rate"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"factor": 1}, ValueError, "factor=1; it must be above 0 and below 1"),
+        ({"factor": 0}, ValueError, "factor=0; it must be above 0 and below 1"),
+        ({"patience": -1}, ValueError, "patience=-1; it must be 0 or more"),
+        ({"cooldown": 1.5}, TypeError, "cooldown=1.5; it must be an int"),
+        ({"min_lr": -1}, ValueError, "min_lr=-1; it must be a finite number, 0 or more"),
+        ({"mode": "low"}, ValueError, "ReduceLROnPlateau: mode='low'; allowed are 'auto', 'min' and 'max'"),
+    ],
+)
+def test_plateau_refuses(arguments, error, message):
+    with pytest.raises(error) as caught:
+        ReduceLROnPlateau(**arguments)
+    assert str(caught.value) == message
+
+
+def test_plateau_without_its_monitor_names_those_there_are():
+    with pytest.raises(ValueError, match=r"monitor='val_loss' is not among the logs; there are loss, rmse, learning_rate"):
+        FunkSVD(2, 2).fit(*RATINGS, callbacks=ReduceLROnPlateau())
+
+
+def test_plateau_says_what_it_did(capsys):
+    Model().run(ReduceLROnPlateau(patience=1, verbose=1), [1, 1, 1])
+    assert capsys.readouterr().out == "Epoch 2: learning rate lowered to 0.01\nEpoch 3: learning rate lowered to 0.001\n"
+
+
+@pytest.mark.parametrize(("freq", "saved"), [("epoch", "1234567"), (1, "1234567"), (2, "246"), (5, "5")])
+def test_save_freq_counts_epochs(freq, saved, tmp_path):
+    model = FunkSVD(2, 7).fit(*RATINGS, callbacks=ModelCheckpoint(tmp_path / "{epoch}.npz", save_freq=freq))
+    assert "".join(sorted(path.stem for path in tmp_path.iterdir())) == saved
+    assert load(tmp_path / f"{saved[0]}.npz").n_epochs_ == int(saved[0]) < model.n_epochs_
+
+
+def test_save_freq_and_best_only(tmp_path):
+    """The best of those epochs that it looks at, as in Keras."""
+    model, callback = Model(), ModelCheckpoint(tmp_path / "{epoch}", save_best_only=True, save_freq=2)
+    model.run(callback, SERIES["waves"])
+    assert model.saved == ["2", "10"]  # 3.0 and 2.85; the 2.9 of epoch 5 is not looked at
+
+
+@pytest.mark.parametrize(("freq", "error"), [(0, ValueError), (-3, ValueError), (1.5, TypeError), ("batch", TypeError)])
+def test_save_freq_is_checked(freq, error):
+    with pytest.raises(error, match=r"save_freq=.*; it must be"):
+        ModelCheckpoint("m.npz", save_freq=freq)
+
+
+def test_csv_holds_the_history(tmp_path):
+    model = FunkSVD(2, 3).fit(*RATINGS, validation_split=0.3, callbacks=CSVLogger(tmp_path / "log.csv"))
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    assert lines[0] == "epoch,learning_rate,loss,rmse,seconds,val_loss,val_rmse"
+    columns = np.array([line.split(",") for line in lines[1:]], float).T
+    for name, values in zip(lines[0].split(",")[1:], columns[1:], strict=True):
+        assert values.tolist() == model.history_[name]
+    assert columns[0].tolist() == [0, 1, 2]
+
+
+def test_csv_is_closed_after_an_error_and_checked_before_the_first_epoch(tmp_path):
+    def fail(epoch, logs):
+        raise RuntimeError("mine")
+
+    logger = CSVLogger(tmp_path / "log.csv")
+    with pytest.raises(RuntimeError, match="mine"):
+        FunkSVD(2, 3).fit(*RATINGS, callbacks=[logger, LambdaCallback(on_epoch_end=fail)])
+    assert logger._file.closed
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
+    begun = []
+    with pytest.raises(FileNotFoundError):
+        FunkSVD(2, 3).fit(*RATINGS, callbacks=[CSVLogger(tmp_path / "no" / "log.csv"),
+                                               LambdaCallback(on_epoch_begin=lambda e, logs: begun.append(e))])  # fmt: skip
+    assert not begun
+
+
+def test_a_callback_may_predict_with_the_model_of_the_moment():
+    seen = []
+
+    def look(epoch, logs):
+        seen.append(float(np.mean((model.predict(RATINGS[0]) - RATINGS[1]) ** 2)))
+
+    model = FunkSVD(2, 6, learning_rate=0.1, l2=0, l2_bias=0)
+    model.fit(*RATINGS, callbacks=LambdaCallback(on_epoch_end=look))
+    assert (np.diff(seen) < 0).all()
+    assert seen[-1] == pytest.approx(float(np.mean((model.predict(RATINGS[0]) - RATINGS[1]) ** 2)))
+
+
+def test_a_loss_that_is_not_finite_ends_training():
+    """As Keras' TerminateOnNaN does, and it is an error; the model is that of the last whole epoch."""
+    stopping = EarlyStopping("loss", patience=9)
+
+    def spoil(epoch, logs):
+        if epoch == 3:
+            weights = model.get_weights()
+            weights.user_factors[0] = np.nan
+            model.set_weights(weights)
+
+    model = FunkSVD(2, 9)
+    with pytest.raises(FloatingPointError, match="diverged in epoch 4: the loss is nan; lower learning_rate"):
+        model.fit(*RATINGS, callbacks=[stopping, LambdaCallback(on_epoch_begin=spoil)])
+    assert model.n_epochs_ == 3
+    assert np.isfinite(model.predict(RATINGS[0])).all()
