@@ -90,19 +90,23 @@ class Checkpoint:
         ]
 
 
+def comparable(params, function):
+    """{name: the value as text}; `function` says that the schedule, which a file does not keep, is one."""
+    text = {name: json.dumps(value, default=lambda number: number.item()) for name, value in params.items()}
+    return text | ({"learning_rate_schedule": "a function"} if function else {})
+
+
 def differences(checkpoint, training):
     """What stands in the way of going on, in words, the first thing first."""
     about, params = checkpoint.about, checkpoint.params
     if about["version"] != funksvd.__version__:
         yield f"it was written by funksvd {about['version']}, this is {funksvd.__version__}"
     free = set() if training.featurewise or params["learning_rate_schedule"] == "cosine" else {"n_epochs"}
-    now = json.loads(json.dumps(files.kept_params(training.model), default=lambda number: number.item()))
-    then = json.loads(json.dumps(params, default=lambda number: number.item()))
-    for name in sorted(then.keys() | now.keys()):
-        if name not in free and then.get(name) != now.get(name):
-            yield f"{name} is {then.get(name)!r} there, {now.get(name)!r} here"
-    if about["schedule"] != callable(training.hyper.learning_rate_schedule):
-        yield f"learning_rate_schedule is a function {'there' if about['schedule'] else 'here'} only"
+    then = comparable(params, about["schedule"])
+    now = comparable(files.kept_params(training.model), callable(training.hyper.learning_rate_schedule))
+    for name in now:
+        if name not in free and then[name] != now[name]:
+            yield f"{name} is {then[name]} there, {now[name]} here"
     if training.n_epochs < checkpoint.n_epochs:
         yield f"it has {checkpoint.n_epochs} epochs behind it, more than n_epochs={training.n_epochs}"
     theirs, ours = about["ratings"], training.fingerprints

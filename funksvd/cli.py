@@ -139,6 +139,10 @@ def _parser():
                          help="share of the ratings to hold out; 0 holds out none and trains all epochs (default: 0.1)")
     command.add_argument("--patience", type=int, default=3, metavar="EPOCHS",
                          help="epochs without improvement after which training ends (default: 3)")
+    command.add_argument("--checkpoint", metavar="FILE",
+                         help="keep the state of the training there after each epoch (default: none, or --resume FILE)")
+    command.add_argument("--resume", metavar="FILE",
+                         help="go on from such a file, with the same ratings and options; --epochs may be more")
     _add_parameters(command)
     _add_json(command)
 

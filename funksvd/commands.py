@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 
 import funksvd
-from funksvd import EarlyStopping, FunkSVD, Ratings, datasets, load, show_config
+from funksvd import EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, datasets, load, show_config
 from funksvd.callbacks import EpochLines
 from funksvd.files import replacing
 from funksvd.ids import Encoded
@@ -23,7 +23,9 @@ WRITTEN = 100_000  # lines written between two steps of a progress bar
 
 
 def train(args):
-    check_output(args.output)
+    checkpoint = args.checkpoint or args.resume
+    for path in (args.output, *([checkpoint] if checkpoint else [])):
+        check_output(path)
     model = FunkSVD(**model_parameters(args))
     stopping = EarlyStopping("val_loss", patience=args.patience)
     model._check_params()  # before a large file is read
@@ -34,7 +36,8 @@ def train(args):
 
     validated = args.validation_split != 0
     lines = EpochLines(write=lambda line: say(args, line.rstrip("\n")))
-    model.fit(ratings, validation_split=args.validation_split, callbacks=[stopping, lines] if validated else [lines])
+    callbacks = [*([stopping] if validated else []), *([ModelCheckpoint(checkpoint)] if checkpoint else []), lines]
+    model.fit(ratings, validation_split=args.validation_split, callbacks=callbacks, resume=args.resume)
     if model.interrupted_:
         say(args, f"Stopped by Ctrl-C after {count(model.n_epochs_, 'epoch')}; saving what was learned.")
     best = stopping.best_epoch if validated else model.n_epochs_ - 1

@@ -89,6 +89,23 @@ def test_every_parameter_is_an_option(folder, tmp_path):
     assert "val_rmse" not in model.history_
 
 
+def test_training_goes_on_from_a_checkpoint(folder, tmp_path, capsys):
+    def train(name, *options):
+        status = cli.main(["train", str(folder / "ratings.csv"), "-o", str(tmp_path / name), "--n-factors", "3",
+                           *map(str, options)])  # fmt: skip
+        assert status == 0, capsys.readouterr().err
+        return (tmp_path / name).read_bytes()
+
+    whole = train("whole.npz", "--epochs", 9)
+    train("short.npz", "--epochs", 4, "--checkpoint", tmp_path / "state.npz")
+    assert train("long.npz", "--epochs", 9, "--resume", tmp_path / "state.npz") == whole
+    assert funksvd.load(tmp_path / "state.npz").n_epochs_ == 9
+    error = fails(capsys, "train", folder / "ratings.csv", "-o", tmp_path / "m.npz", "--epochs", "9", "--resume",
+                  tmp_path / "state.npz")  # fmt: skip
+    assert "cannot be resumed: n_factors is 3 there, 100 here" in error
+    assert "does not exist" in fails(capsys, "train", "no.csv", "--checkpoint", tmp_path / "no" / "c.npz")
+
+
 @pytest.mark.parametrize("name", [n for n in funksvd.FunkSVD().get_params() if n != "verbose"])
 def test_parameter_has_help(name, capsys):
     with pytest.raises(SystemExit) as end:

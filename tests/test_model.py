@@ -346,3 +346,31 @@ def test_splits_of_neighbouring_seeds_differ_and_ignore_row_order():
 
     assert held_out(ratings, 0) == held_out(shuffled, 0)
     assert len(held_out(ratings, 0) & held_out(ratings, 1)) < 50  # 20 by chance
+
+
+# (ratings, share, ratings to train on) as keras.src.trainers.data_adapters.array_slicing (Keras 3.15) splits them.
+KERAS_SPLITS = [(10, 0.1, 9), (10, 0.3, 7), (100, 0.29, 71), (100, 0.7, 30), (101, 0.1, 90), (7, 0.5, 3), (1000, 0.001, 999),
+                (1000, 0.9, 99), (3, 0.34, 1), (99, 0.01, 98)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("n", "share", "trained"), KERAS_SPLITS)
+def test_the_tail_is_that_of_keras(n, share, trained):
+    users, items, values = some(n)
+    ratings = Ratings.from_arrays(users, items, values, 1.0 + np.arange(n) % 3)
+    if trained < 2:
+        with pytest.raises(ValueError, match=r"fraction must leave ratings on both sides, got 0\.34 of 3"):
+            ratings.split_tail(share)
+        return
+    train, held_out = ratings.split_tail(share)
+    assert (len(train), len(held_out)) == (trained, n - trained)
+    assert (np.append(train.values, held_out.values) == values).all()
+    assert (np.append(train.weights, held_out.weights) == ratings.weights).all()
+    one = FunkSVD(2, 2, random_state=0).fit(ratings, validation_split=share, validation_split_order="tail")
+    other = FunkSVD(2, 2, random_state=0).fit(train, validation_data=held_out)
+    assert one.history_["val_loss"] == other.history_["val_loss"]
+
+
+def test_the_order_of_the_split_is_checked():
+    users, items, values = some()
+    with pytest.raises(ValueError, match="validation_split_order must be 'random' or 'tail', got 'head'"):
+        FunkSVD().fit((users, items), values, validation_split=0.1, validation_split_order="head")
