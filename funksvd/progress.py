@@ -1,6 +1,5 @@
 """Callbacks that write as training goes: a progress bar, a line an epoch, a CSV file."""
 
-import csv
 import os
 import sys
 
@@ -97,6 +96,8 @@ class CSVLogger(Callback):
         logs = logs or {}
         if self._keys is None:
             self._keys = sorted(logs)
+        import csv  # not needed to import funksvd
+
         lines = csv.writer(self._file, delimiter=self.separator)
         if self._header:
             lines.writerow(["epoch", *self._keys])

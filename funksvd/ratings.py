@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from collections.abc import Iterator
@@ -211,6 +210,8 @@ class Ratings:
 
     def fingerprint(self, ordered: bool) -> dict[str, Any]:
         """Hashes that tell these ratings from others, where `ordered` also from these in another order of the rows."""
+        import hashlib  # not needed to import funksvd
+
         hashes = self._hashes(0)
         hashes *= (2 * self.users + 1).astype(np.uint64)  # else (a, b) and (b, a) were the same
         if self.weights is not None:
