@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from funksvd.engine import Params, aligned, kernels
+from funksvd.engine import Params, aligned, kernels, of_side
 from funksvd.ids import IdTable, table_and_keys
-from funksvd.parameters import of_side
 from funksvd.threads import parallel
 
 ROWS = 256  # of one call of the kernel
@@ -36,9 +35,10 @@ def penalties(hyper, counts, side=0):
     would (Ali, Kolter, Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
     """
     scale = np.maximum(counts, 1).astype(np.float64) if hyper.reg_scale == "rating" else np.ones(len(counts))
+    l2_bias, l2 = (of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l2_bias, hyper.l2))
     out = np.empty((len(counts), 2))
-    out[:, 0] = np.maximum(of_side(hyper.l2_bias, side) * scale, LEAST) if hyper.biased else np.inf
-    out[:, 1] = np.maximum(of_side(hyper.l2, side) * scale, LEAST)
+    out[:, 0] = np.maximum(l2_bias * scale, LEAST) if hyper.biased else np.inf
+    out[:, 1] = np.maximum(l2 * scale, LEAST)
     steps = hyper.history_.get("learning_rate", ())
     return out + 1 / sum(steps) if steps else out
 

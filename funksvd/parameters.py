@@ -9,7 +9,7 @@ import numpy as np
 
 from funksvd.schedules import SCHEDULES
 
-__all__ = ["check", "of_side", "resolved"]
+__all__ = ["check", "resolved"]
 
 # What learning_rate=None stands for: of solvers that take one rating at a time, of mini-batches (Keras' own), and of
 # training="featurewise".
@@ -123,8 +123,3 @@ def resolved(params, **more):
         featurewise, batches = hyper.training == "featurewise", hyper.batch_size > 1
         hyper.learning_rate = (FEATURE_RATES if featurewise else BATCH_RATES if batches else RATES)[hyper.solver]
     return hyper
-
-
-def of_side(penalty, side):
-    """A penalty of side 0 (users) or 1 (items): a number is that of both."""
-    return float(penalty[side] if isinstance(penalty, (tuple, list)) else penalty)

@@ -70,7 +70,7 @@ def test_every_parameter_is_an_option(folder, tmp_path):
     path = tmp_path / "m.npz"
     cli.main(["train", str(folder / "ratings.csv"), "-o", str(path), "--n-factors", "3", "--epochs", "2", "--solver",
               "sgd", "--learning-rate", "0.01", "--learning-rate-schedule", "inverse_time", "--learning-rate-decay", "0",
-              "--l2", "0.1", "--l2-bias", "0.2", "--no-biased", "--init-std", "0.3", "--rating-scale", "1", "5",
+              "--l2", "0.1,0.3", "--l2-bias", "0.2", "--no-biased", "--init-std", "0.3", "--rating-scale", "1", "5",
               "--n-jobs", "1", "--device", "cpu", "--dtype", "float64", "--random-state", "7", "--validation-split", "0",
               "--no-center", "--reg-scale", "row", "--training", "joint", "--batch-size", "1", "--shuffle",
               "--momentum", "0", "--beta-1", "0.9", "--beta-2", "0.999", "--epsilon", "1e-7",
@@ -81,7 +81,7 @@ def test_every_parameter_is_an_option(folder, tmp_path):
     assert params["rating_scale"] is not None
     assert tuple(params["rating_scale"]) == (1, 5)
     expected = {"n_factors": 3, "n_epochs": 2, "learning_rate": 0.01, "learning_rate_decay": 0,
-                "learning_rate_schedule": "inverse_time", "l2": 0.1, "l2_bias": 0.2, "l1_bias": [0, 0],
+                "learning_rate_schedule": "inverse_time", "l2": [0.1, 0.3], "l2_bias": 0.2, "l1_bias": [0, 0],
                 "center": False, "reg_scale": "row",
                 "biased": False, "init_std": 0.3, "dtype": "float64", "random_state": 7}  # fmt: skip
     assert {name: params[name] for name in expected} == expected

@@ -25,7 +25,9 @@ from funksvd import (
 )
 
 # Each way to train.
-WAYS = [{}, {"dtype": "float64"}, {"learning_rate_schedule": "cosine"}, {"learning_rate_schedule": "inverse_time"}]
+WAYS = [{}, {"dtype": "float64"}, {"learning_rate_schedule": "cosine"}, {"learning_rate_schedule": "inverse_time"},
+        {"momentum": 0.5}, *({"solver": solver} for solver in ("adagrad_row", "adagrad", "adam", "adamax")),
+        {"solver": "adam", "dtype": "float64", "l1": 0.01, "reg_scale": "row", "non_negative": True}]  # fmt: skip
 N_EPOCHS = 8
 
 
