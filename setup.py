@@ -19,7 +19,8 @@ FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-
 
 # The kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set; engine.py chooses
 # at import. A compiler that does not know a level leaves the baseline.
-KERNELS = ("_sgd", "_serve")
+KERNELS = ("_sgd", "_serve", "_gibbs")
+ONLY = {"_gibbs": ("float32",)}  # kernels that are not there for each dtype
 DTYPES = {"float32": [("REAL", "float"), ("REAL_BYTES", "4")], "float64": [("REAL", "double"), ("REAL_BYTES", "8")]}
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 if sys.platform != "linux" or platform.machine() != "x86_64":
@@ -67,6 +68,8 @@ def extensions():
     for source, (dtype, macros), (level, flags) in product(kernels, DTYPES.items(), LEVELS.items()):
         # One C file under several module names: only the name of the init function differs.
         kernel = source.name.rpartition(".")[2]
+        if dtype not in ONLY.get(kernel, DTYPES):
+            continue
         name = f"{kernel}_{dtype}{level}"
         yield Extension(
             f"funksvd.{name}",

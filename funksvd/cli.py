@@ -19,7 +19,7 @@ __all__ = ["main"]
 _PARAMETER_HELP = {
     "n_factors": "factors of each user and item",
     "n_epochs": "passes over the ratings, at most; featurewise, for each feature",
-    "solver": "update rule: sgd, adagrad_row, adagrad, adam or adamax",
+    "solver": "update rule: sgd, adagrad_row, adagrad, adam or adamax; gibbs samples and has no step",
     "training": "joint, or featurewise: one feature after the other, as Funk did",
     "batch_size": "ratings a step; more than 1 makes mini-batches as Keras does",
     "shuffle": "mini-batches in another order each epoch",
@@ -40,6 +40,7 @@ _PARAMETER_HELP = {
     "min_improvement": "featurewise: least gain in training RMSE for another pass with a feature",
     "biased": "learn a bias for each user and item",
     "center": "start from the mean of the ratings instead of 0",
+    "average": "what gibbs keeps of its samples: low_rank (2 n_factors) or factors",
     "init_std": "standard deviation of the initial factors",
     "rating_scale": "lowest and highest rating; predictions are clipped to them",
     "n_jobs": "threads; -1 is all cores",

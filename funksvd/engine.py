@@ -65,6 +65,10 @@ class Params:
     item_biases: np.ndarray
     user_factors: np.ndarray
     item_factors: np.ndarray
+    # How sure a sampled model is, see `gibbs.variance`: noise variance and scale, (2,); rows of both sides, (n + 1, 4).
+    noise: np.ndarray | None = None
+    user_posterior: np.ndarray | None = None
+    item_posterior: np.ndarray | None = None
 
 
 def predict(params, users, items, n_jobs=1):
@@ -131,6 +135,10 @@ def first_state(solver, rows, width, dtype, hyper):
 
 def engine_for(hyper):
     """The engine class that these parameters of FunkSVD ask for. All have the methods of `CpuEngine`."""
+    if hyper.solver == "gibbs":
+        from funksvd.gibbs import GibbsEngine
+
+        return GibbsEngine
     if hyper.training == "featurewise":
         from funksvd.featurewise import FeatureEngine
 

@@ -164,8 +164,14 @@ def check_shapes(model, params, tables):
         if not factors.dtype == biases.dtype == model.dtype:
             raise ValueError(f"its {name} factors are not {model.dtype}")
         shapes = biases.shape, factors.shape
-        if shapes != ((len(table),), (len(table), model.n_factors)):
-            raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {model.n_factors}")
+        width = model.n_factors * (2 if params.noise is not None and model.average == "low_rank" else 1)
+        if shapes != ((len(table),), (len(table), width)):
+            raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {width}")
+        posterior = getattr(params, f"{name}_posterior")
+        if (posterior is None) != (params.noise is None):
+            raise ValueError(f"its {name} posterior or its noise is missing")
+        if posterior is not None and (posterior.shape, params.noise.shape) != ((len(table) + 1, 4), (2,)):
+            raise ValueError(f"its {name} posterior has shape {posterior.shape}, expected {len(table) + 1} rows of 4")
 
 
 def checked_history(history):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from funksvd import gibbs
 from funksvd.engine import Params, aligned, kernels, of_side
 from funksvd.ids import IdTable, table_and_keys
 from funksvd.threads import parallel
@@ -18,12 +21,10 @@ def rows_of(params, side):
     return getattr(params, f"{SIDES[side]}_biases"), getattr(params, f"{SIDES[side]}_factors")
 
 
-def with_rows(params, tables, side, table, biases, factors):
-    """(params, tables) with another side; what stays is shared. Nothing else that `Params` may hold is taken along."""
-    (user_biases, user_factors), (item_biases, item_factors) = (
-        (biases, factors) if s == side else rows_of(params, s) for s in (0, 1)
-    )
-    changed = Params(params.global_mean, user_biases, item_biases, user_factors, item_factors)
+def with_rows(params, tables, side, table, biases, factors, posterior=None):
+    """(params, tables) with another side; what stays is shared."""
+    changed = replace(params, **{f"{SIDES[side]}_biases": biases, f"{SIDES[side]}_factors": factors,
+                                 f"{SIDES[side]}_posterior": posterior})  # fmt: skip
     return changed, tuple(table if s == side else tables[s] for s in (0, 1))
 
 
@@ -60,6 +61,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     -------
     codes : (rows,) codes of `ratings` that have ratings
     biases, factors : (rows,), (rows, n_factors); zeros for a row all of whose ratings are left out
+    posterior : (rows, 4) of a sampled model, whose rows are posterior means (`gibbs.row_posteriors`); else None
     left_out : number of ratings left out
     """
     other = 1 - side
@@ -77,6 +79,9 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     biases, factors = rows_of(params, other)
     values = ratings.values[order].astype(np.float64) - params.global_mean - biases[others]
     weights = np.ones(len(order)) if ratings.weights is None else ratings.weights[order].astype(np.float64)
+    left_out = int(len(known) - known.sum())
+    if params.noise is not None:
+        return codes, *gibbs.row_posteriors(params, side, start, others, values, weights, hyper), left_out
     weigh = penalties(hyper, np.diff(start), side)
     k = factors.shape[1]
     out = np.zeros((len(codes), k + 1), factors.dtype)
@@ -90,10 +95,10 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
               np.empty((k + 3, k + 1)), out[part])  # fmt: skip
 
     parallel(one, range(0, len(codes), ROWS), n_jobs)
-    return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), int(len(known) - known.sum())
+    return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), None, left_out
 
 
-def extended(params, tables, side, ids, biases, factors):
+def extended(params, tables, side, ids, biases, factors, posterior=None):
     """(params, tables) with the rows of one side's ids put in, or put in the place of those it has. A copy."""
     table, (old_biases, old_factors) = tables[side], rows_of(params, side)
     merged = merge(table, ids)
@@ -103,7 +108,12 @@ def extended(params, tables, side, ids, biases, factors):
     new_biases[at], new_factors[at] = old_biases, old_factors
     at = merged.encode(ids, SIDES[side])
     new_biases[at], new_factors[at] = biases, factors
-    return with_rows(params, tables, side, merged, new_biases, new_factors)
+    if posterior is not None:
+        old_posterior, fresh = getattr(params, f"{SIDES[side]}_posterior"), posterior
+        posterior = np.repeat(old_posterior[-1:], len(merged) + 1, axis=0)
+        posterior[merged.encode(table.ids, SIDES[side])] = old_posterior[:-1]
+        posterior[at] = fresh
+    return with_rows(params, tables, side, merged, new_biases, new_factors, posterior)
 
 
 def merge(table, ids):
@@ -115,9 +125,11 @@ def merge(table, ids):
     return table_and_keys([*table.ids.tolist(), *np.asarray(ids).tolist()], "new")[0]
 
 
-def only(params, tables, side, ids, biases, factors):
+def only(params, tables, side, ids, biases, factors, posterior=None):
     """(params, tables) of one side's new rows alone; the other side's arrays are shared, not copied."""
-    return with_rows(params, tables, side, IdTable(ids), biases, factors)
+    if posterior is not None:
+        posterior = np.vstack([posterior, getattr(params, f"{SIDES[side]}_posterior")[-1:]])
+    return with_rows(params, tables, side, IdTable(ids), biases, factors, posterior)
 
 
 def update(params, tables, ratings, hyper, engine_class, *, first_epoch, n_epochs, learning_rate, seed, n_jobs):
@@ -129,7 +141,7 @@ def update(params, tables, ratings, hyper, engine_class, *, first_epoch, n_epoch
     for side in (1, 0):
         fresh = tables[side].encode(ratings._tables[side].ids, SIDES[side]) < 0
         if fresh.any():
-            codes, biases, factors, _ = solve(params, tables, ratings, side, hyper, n_jobs)
+            codes, biases, factors, *_ = solve(params, tables, ratings, side, hyper, n_jobs)
             new = fresh[codes]
             ids = ratings._tables[side].ids[codes[new]]
             params, tables = extended(params, tables, side, ids, biases[new], factors[new])

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd import engine as engines
-from funksvd import fold_in, metrics, parameters, serving
+from funksvd import fold_in, gibbs, metrics, parameters, serving
 from funksvd.callbacks import Callback
 from funksvd.ratings import Ratings, is_table
 from funksvd.schedules import planned_rate
@@ -24,7 +24,7 @@ from funksvd.training import Training
 
 
 class FunkSVD:
-    """Matrix factorisation of ratings by SGD: r = mean + b_u + b_i + p_u . q_i (Funk 2006; Koren et al. 2009, eq. 5).
+    """Matrix factorisation of ratings: r = mean + b_u + b_i + p_u . q_i (Funk 2006; Koren et al. 2009, eq. 5).
 
     Parameters
     ----------
@@ -32,8 +32,10 @@ class FunkSVD:
         Latent factors k of a user and an item.
     n_epochs : int
         Passes over the ratings, at most; with training="featurewise", for each feature.
-    solver : "sgd", "adagrad_row", "adagrad", "adam" or "adamax"
-        Rule of a step. "adagrad_row" has one accumulator for a row of factors and is for batch_size=1.
+    solver : "sgd", "adagrad_row", "adagrad", "adam", "adamax" or "gibbs"
+        Rule of a step. "adagrad_row" has one accumulator for a row of factors and is for batch_size=1. "gibbs" makes no
+        steps: it samples the posterior (`gibbs.py` states the model). An epoch is a sweep, nothing is to be tuned,
+        predictions have a standard deviation, and parameters that mean nothing to it are refused.
     training : "joint" or "featurewise"
         All factors at once, or Funk's own order: one feature after the other, which takes solver="sgd".
     batch_size : int
@@ -71,6 +73,9 @@ class FunkSVD:
         Start from the mean of the ratings; False starts from 0.
     init_std : float
         Standard deviation of the first factors.
+    average : "low_rank" or "factors"
+        What solver="gibbs" keeps of its samples: their mean prediction as a model of 2 n_factors, or the means of
+        their n_factors factors.
     rating_scale : (low, high) or None
         Predictions are clipped to it; featurewise, those made in training, too.
     n_jobs : int
@@ -86,8 +91,8 @@ class FunkSVD:
                  learning_rate=None, learning_rate_schedule="exponential", learning_rate_decay=0.03, momentum=0.0,
                  beta_1=0.9, beta_2=0.999, epsilon=1e-7, initial_accumulator_value=0.1, l2=0.08, l1=0.0, l2_bias=0.02,
                  l1_bias=0.0, reg_scale="rating", non_negative=False, min_improvement=1e-4, biased=True, center=True,
-                 init_std=0.05, rating_scale=None, n_jobs=-1, device="cpu", dtype="float32", random_state=None,
-                 verbose=0):  # fmt: skip
+                 init_std=0.05, average="low_rank", rating_scale=None, n_jobs=-1, device="cpu", dtype="float32",
+                 random_state=None, verbose=0):  # fmt: skip
         self.n_factors, self.n_epochs, self.solver, self.training = n_factors, n_epochs, solver, training
         self.batch_size, self.shuffle = batch_size, shuffle
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
@@ -96,7 +101,8 @@ class FunkSVD:
         self.initial_accumulator_value = initial_accumulator_value
         self.l2, self.l1, self.l2_bias, self.l1_bias = l2, l1, l2_bias, l1_bias
         self.reg_scale, self.non_negative, self.min_improvement = reg_scale, non_negative, min_improvement
-        self.biased, self.center, self.init_std, self.rating_scale = biased, center, init_std, rating_scale
+        self.biased, self.center, self.init_std = biased, center, init_std
+        self.average, self.rating_scale = average, rating_scale
         self.n_jobs, self.device, self.dtype = n_jobs, device, dtype
         self.random_state, self.verbose = random_state, verbose
 
@@ -241,13 +247,20 @@ class FunkSVD:
         self.user_biases_, self.item_biases_ = params.user_biases, params.item_biases
         self.user_factors_, self.item_factors_ = params.user_factors, params.item_factors
         self.user_ids_, self.item_ids_ = (table.ids for table in self._tables)
+        for name in ("user_noise_weights_", "item_noise_weights_"):
+            self.__dict__.pop(name, None)  # of another model
+        if params.noise is not None:
+            self.user_noise_weights_, self.item_noise_weights_ = gibbs.noise_weights(params)
 
-    def predict(self, X: Any, unknown: str = "mean") -> npt.NDArray[Any]:
+    def predict(self, X: Any, unknown: str = "mean", return_std: bool = False) -> Any:
         """Ratings for (users, items), an (n, 2) array or a `Ratings`.
 
         `unknown` ids: "mean" uses the mean and the known bias and warns once, "nan" gives NaN, "raise" raises.
+        `return_std` (solver="gibbs"): also the standard deviations of the ratings, the noise of the user and the item
+        and what the model does not know together; an unknown id has those of one without ratings.
         """
         serving.chosen(unknown, "unknown", ("mean", "nan", "raise"))
+        sure = gibbs.sampled(self._weights()) if return_std else None
         out, strange = self._predict(X)
         if strange.any():
             said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
@@ -257,7 +270,20 @@ class FunkSVD:
                 out[strange] = np.nan
             else:
                 warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=2)
-        return out
+        return out if sure is None else (out, np.sqrt(gibbs.variance(sure, *self._codes(X))))
+
+    def predict_interval(self, X: Any, coverage: float = 0.8, unknown: str = "mean") -> tuple[npt.NDArray[Any], ...]:
+        """(low, high) between which a share `coverage` of such ratings lies (solver="gibbs"), cut to `rating_scale`."""
+        unclipped = copy.copy(self)
+        unclipped.rating_scale = None
+        return gibbs.interval(unclipped.predict(X, unknown, return_std=True), coverage, self.rating_scale)
+
+    def _codes(self, X):
+        """int32 codes (users, items) of pairs, -1 where an id is unknown."""
+        if isinstance(X, Ratings):
+            return X.codes_in(self._tables)
+        sides = zip(self._tables, pairs_of(X), ("user", "item"), strict=True)
+        return tuple(table.encode(raw, name, self._threads()) for table, raw, name in sides)
 
     def predict_table(self, table: Any, name: str = "prediction", unknown: str = "mean") -> Any:
         """The table (pandas, polars, pyarrow, a DuckDB relation) with the predictions for its rows as a column more."""
@@ -267,15 +293,11 @@ class FunkSVD:
 
     def _predict(self, X):
         """(predictions, which pairs have an unknown id)."""
-        params, n_jobs = self._weights(), self._threads()
-        if isinstance(X, Ratings):
-            users, items = X.codes_in(self._tables)
-        else:
-            sides = zip(self._tables, pairs_of(X), ("user", "item"), strict=True)
-            users, items = (table.encode(raw, name, n_jobs) for table, raw, name in sides)
+        params = self._weights()
+        users, items = self._codes(X)
         if len(users) != len(items):
             raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
-        out = engines.predict(params, users, items, n_jobs)
+        out = engines.predict(params, users, items, self._threads())
         strange = np.zeros(len(out), bool)
         if min(users.min(initial=0), items.min(initial=0)) < 0:  # the minima alone cost a tenth of the mask
             np.less(np.minimum(users, items), 0, out=strange)
@@ -309,7 +331,7 @@ class FunkSVD:
 
     def recommend(
         self, users: Any = None, n: int = 10, exclude: Any = None, *, candidates: Any = None, unknown: str = "raise",
-        table: str | None = None,
+        table: str | None = None, risk: float = 0.0,
     ) -> Any:  # fmt: skip
         """The n best items, best first (equal predictions in the order of the ids).
 
@@ -324,6 +346,9 @@ class FunkSVD:
             For users that the model does not know: ValueError; items by the mean and their bias; nothing.
         table : "pandas", "polars", "pyarrow" or None
             Answer with a table of the columns user, item, rank and score.
+        risk : float
+            Items are ranked by the prediction + risk x its standard deviation (solver="gibbs"), which is the score:
+            below 0 the safe choices, above 0 those that might surprise.
 
         Returns
         -------
@@ -333,7 +358,7 @@ class FunkSVD:
         """
         params = self._weights()
         raw, one = serving.asked(users, self._tables[0], "users")
-        codes, scores = serving.recommend(params, self._tables, raw, n, exclude, candidates, unknown, self._threads())
+        codes, scores = serving.recommend(params, self._tables, raw, n, exclude, candidates, unknown, self._threads(), risk)
         return self._listed(raw, one, codes, scores, table)
 
     def recommend_batches(
@@ -415,7 +440,8 @@ class FunkSVD:
     ) -> FunkSVD:  # fmt: skip
         """A model that also knows the users (or items) of new ratings, without training: this one is left as it is.
 
-        A new row is the ridge solution given the other side, with the penalties of this model. A user that the model
+        A new row is the ridge solution given the other side, with the penalties of this model; with solver="gibbs" its
+        posterior mean, and standard deviations of the new row are its own too. A user that the model
         knows already gets a new row too, from these ratings alone: give all ratings of such a user.
 
         Parameters
@@ -430,13 +456,13 @@ class FunkSVD:
         params = self._weights()
         serving.chosen(side, "side", ("users", "items"))
         ratings, which = as_ratings(X, y, sample_weight), ("users", "items").index(side)
-        codes, biases, factors, left_out = fold_in.solve(params, self._tables, ratings, which, self, self._threads())
+        codes, *rows, left_out = fold_in.solve(params, self._tables, ratings, which, self, self._threads())
         if left_out:
             warnings.warn(f"{left_out} of {len(ratings)} ratings are of {('items', 'users')[which]} unknown to the model; "
                           "they are left out", stacklevel=2)  # fmt: skip
         ids = ratings._tables[which].ids[codes]
         together = fold_in.extended if extend else fold_in.only
-        return self._successor(*together(params, self._tables, which, ids, biases, factors))
+        return self._successor(*together(params, self._tables, which, ids, *rows))
 
     def _successor(self, params, tables):
         """A copy of this model with other parameters."""
@@ -464,6 +490,8 @@ class FunkSVD:
         if not hasattr(self, "_params"):
             return self.fit(X, y, sample_weight=sample_weight)
         self._check_params()
+        if self.solver == "gibbs" or self._params.noise is not None:
+            raise ValueError("partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or fit again")
         ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
         seed = self._seed()
         hyper = parameters.resolved(self.get_params(), history_=self.history_)

@@ -13,7 +13,8 @@ __all__ = ["check", "resolved"]
 
 # What learning_rate=None stands for: of solvers that take one rating at a time, of mini-batches (Keras' own), and of
 # training="featurewise".
-RATES = {"sgd": 0.02, "adagrad_row": 0.1, "adagrad": 0.05, "adam": 0.001, "adamax": 0.002}
+# "gibbs" makes no steps.
+RATES = {"sgd": 0.02, "adagrad_row": 0.1, "adagrad": 0.05, "adam": 0.001, "adamax": 0.002, "gibbs": 1.0}
 BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
 FEATURE_RATES = {"sgd": 0.02}
 
@@ -68,6 +69,7 @@ ALLOWED = {
     "biased": TRUTH,
     "center": TRUTH,
     "init_std": SIZE,
+    "average": text("low_rank", "factors"),
     "rating_scale": (lambda x: x is None or (pair(x) and x[0] < x[1]), "None or (low, high)"),
     "n_jobs": (lambda x: whole(x) and (x == -1 or x >= 1), "-1 or an int >= 1"),
     "device": text("cpu"),
@@ -93,10 +95,17 @@ NEEDS = {
     "momentum": [JOINT, SGD],
     "beta_1": [MOMENTS],
     "beta_2": [MOMENTS],
-    "epsilon": [("solver", lambda x: x != "sgd", "solver is not 'sgd'")],
+    "epsilon": [("solver", lambda x: x not in ("sgd", "gibbs"), "solver is neither 'sgd' nor 'gibbs'")],
     "initial_accumulator_value": [ACCUMULATES],
+    "average": [("solver", lambda x: x == "gibbs", "solver is 'gibbs'")],
     "min_improvement": [("training", lambda x: x == "featurewise", "training is 'featurewise'")],
 }
+
+# What solver="gibbs" does not use, beside those that need another solver or training="featurewise" anyway.
+STEPS = ("solver", lambda x: x != "gibbs", "solver is other than 'gibbs'")
+UNUSED = ("batch_size", "learning_rate", "learning_rate_schedule", "learning_rate_decay", "l2", "l1", "l2_bias", "l1_bias",
+          "reg_scale", "non_negative", "center", "init_std", "dtype")  # fmt: skip
+NEEDS |= {name: [STEPS, *NEEDS.get(name, [])] for name in UNUSED}
 
 
 def check(model):
@@ -109,6 +118,7 @@ def check(model):
         test, allowed = ALLOWED[name]
         if not test(value):
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
+    params["dtype"] = np.dtype(params["dtype"]).name
     for name, needs in NEEDS.items():
         default = inspect.signature(type(model)).parameters[name].default
         for other, test, words in needs:

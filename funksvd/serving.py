@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from funksvd import gibbs
 from funksvd.engine import Params, aligned, kernels, predict
 from funksvd.ratings import by_user
 from funksvd.threads import parallel
@@ -186,7 +187,7 @@ def chosen(value, name, allowed):
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
 
 
-def recommend(params, tables, users, n, exclude, candidates, unknown, n_jobs):
+def recommend(params, tables, users, n, exclude, candidates, unknown, n_jobs, risk=0.0):
     """(item codes, scores) of `top` for raw user ids; see `FunkSVD.recommend`."""
     chosen(unknown, "unknown", ("raise", "mean", "nan"))
     n = checked_n(n)
@@ -202,7 +203,10 @@ def recommend(params, tables, users, n, exclude, candidates, unknown, n_jobs):
         else:
             pairs = (table.encode(raw, name) for table, raw, name in zip(tables, exclude, ("user", "item"), strict=True))
             seen = Seen.of_codes(*pairs, *map(len, tables))
-    best, scores = top(params, codes, n, seen, items, n_jobs)
+    if risk:
+        best, scores = gibbs.risky_top(params, codes, n, seen, items, risk)
+    else:
+        best, scores = top(params, codes, n, seen, items, n_jobs)
     if unknown == "nan":
         best[codes < 0], scores[codes < 0] = -1, np.nan
     return best, scores

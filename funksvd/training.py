@@ -94,7 +94,9 @@ class Training:
                 f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate"
                 f" (it was {model.current_learning_rate:.3g} there)"
             )
-        logs = {"loss": loss, "rmse": loss**0.5, "learning_rate": model.current_learning_rate}
+        logs = {"loss": loss, "rmse": loss**0.5}
+        if self.hyper.solver != "gibbs":  # which makes no steps
+            logs["learning_rate"] = model.current_learning_rate
         if self.held_out is not None:
             logs["val_loss"] = self.engine.validate()
             logs["val_rmse"] = logs["val_loss"] ** 0.5

@@ -100,3 +100,53 @@ def netflix_prize(text):
             user, rating, day = line.split(",")
             rows.append((int(user), movie, float(rating), day))
     return [list(column) for column in zip(*rows, strict=True)]
+
+
+def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8):
+    """One sweep of `gibbs.py`'s sampler on a (users, items) matrix y, NaN where there is no rating.
+
+    s : namespace of alpha and of the lists over sides (users, items) x, b, a, m, l, mb, lb; changed in place
+    draws : hyper(count) and normals(side, row, count) give standard normals, gamma(shape) and
+        row_gamma(side, row, shape) draws with rate 1
+    """
+    k, known = s.x[0].shape[1], ~np.isnan(y)
+    for x, o in ((0, 1), (1, 0)):  # shift: x's factors and their mean by -delta, the other side's biases by +q.delta
+        q = s.x[o]
+        A = np.diag(s.l[x]) + s.lb[o] * q.T @ q
+        c = s.l[x] * s.m[x] - s.lb[o] * (s.b[o] - s.mb[o]) @ q
+        delta = np.linalg.solve(A, c) + np.linalg.solve(np.linalg.cholesky(A).T, draws.hyper(k))
+        s.x[x] = s.x[x] - delta
+        s.m[x] = s.m[x] - delta
+        s.b[o] = s.b[o] + q @ delta
+    for side in (1, 0):
+        o, n = 1 - side, len(s.x[side])
+        z = draws.hyper(k + 1)
+        s.m[side] = s.x[side].sum(0) / (n + 1) + z[:k] / np.sqrt(s.l[side] * (n + 1))
+        s.mb[side] = s.b[side].sum() / (n + 1) + z[k] / np.sqrt(s.lb[side] * (n + 1))
+        squares = np.append(((s.x[side] - s.m[side]) ** 2).sum(0) + s.m[side] ** 2,
+                            ((s.b[side] - s.mb[side]) ** 2).sum() + s.mb[side] ** 2)  # fmt: skip
+        lam = draws.gamma(np.full(k + 1, prior[0] + (n + 1) / 2)) / (prior[1] + squares / 2)
+        s.l[side], s.lb[side] = lam[:k], lam[k]
+        rest = 0.0
+        for row in range(n):
+            j = np.flatnonzero(known[row] if side == 0 else known[:, row])
+            r, own_weight = (y[row, j], weights[row, j]) if side == 0 else (y[j, row], weights[j, row])
+            G, w, e = s.x[o][j], s.alpha * s.a[side][row] * s.a[o][j] * own_weight, r - s.b[o][j]
+            z = draws.normals(side, row, k + 1 + few)
+            if len(j) <= few:  # Matheron: a draw of the prior, then conditioned
+                x, b = s.m[side] + z[:k] / np.sqrt(s.l[side]), s.mb[side] + z[k] / np.sqrt(s.lb[side])
+                t = e - G @ x - b - z[k + 1 : k + 1 + len(j)] / np.sqrt(w)
+                S = G / s.l[side] @ G.T + 1 / s.lb[side] + np.diag(1 / w)
+                t = np.linalg.solve(S, t)
+                x, b = x + G.T @ t / s.l[side], b + t.sum() / s.lb[side]
+            else:  # normal equations, the bias first with the factors integrated out
+                U = np.linalg.cholesky(G.T * w @ G + np.diag(s.l[side])).T
+                v, c = np.linalg.solve(U.T, G.T @ w), np.linalg.solve(U.T, G.T @ (w * e) + s.l[side] * s.m[side])
+                precision = w.sum() + s.lb[side] - v @ v
+                b = ((w * e).sum() + s.lb[side] * s.mb[side] - v @ c) / precision + z[k] / np.sqrt(precision)
+                x = np.linalg.solve(U, c - v * b + z[:k])
+            s.x[side][row], s.b[side][row] = x, b
+            squares = (w / s.a[side][row] * (e - b - G @ x) ** 2).sum()
+            s.a[side][row] = draws.row_gamma(side, row, (nu + len(j)) / 2) * 2 / (nu + squares)
+            rest += squares * s.a[side][row] / s.alpha
+    s.alpha = draws.gamma(prior[0] + known.sum() / 2) / (prior[1] + rest / 2)

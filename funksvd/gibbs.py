@@ -1,0 +1,517 @@
+"""The Bayesian engine: biased matrix factorisation by block Gibbs sampling, kept as one ordinary model.
+
+On y = (r - mean) / sd of the training ratings (Salakhutdinov and Mnih 2008 with diagonal precisions, and a noise weight
+for every user and item, a scale mixture as in robust regression)::
+
+    y_ui ~ N(b_u + b_i + p_u.q_i, 1 / (alpha a_u a_i s_ui))       a ~ Gamma(nu/2, nu/2), s the sample weight
+    p_u ~ N(m, diag(1/l))      b_u ~ N(m_b, 1/l_b)                m_f ~ N(0, 1/l_f), m_b ~ N(0, 1/l_b)
+    l_f, l_b, alpha ~ Gamma(1/2, 1/2)                             and the same for items
+
+One epoch is one sweep: a shift move between factor means and biases (no prediction changes, the chain mixes better),
+then for items and for users their hyper-parameters and every row (`_gibbs.pyx`), then alpha. After the burn-in every
+sweep adds one sample to the mean prediction: the users' conditional means with the drawn items (Rao-Blackwell).
+The mean of all the samples' prediction matrices is kept as one of rank 2 n_factors.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
+from itertools import pairwise
+
+import numpy as np
+
+from funksvd import engine as engines
+from funksvd.engine import Params, aligned
+
+NU = 20.0  # degrees of freedom of the noise weights
+PRIOR = (0.5, 0.5)  # shape and rate of the precisions' gamma priors
+START_STD = 0.1  # of the factors; a start at fitted factors has too high precisions, which mix slowly
+START_PRECISION, START_BIAS_PRECISION = 10.0, 2.0
+NOISE_SWEEPS = 4  # the noise weights stay at 1 for so many
+BURN_IN = 10
+PAIRS = 4096  # on which the spread of predictions is measured
+LOAD = 1 << 14  # ratings of a chunk of rows, at least; a row costs as much as ROW_COST ratings
+ROW_COST, MOST_CHUNKS = 20, 48
+ROWS = 1 << 12  # rows of a chunk where all rows cost the same
+FEW = 50_000  # ratings that one thread works on
+
+
+def kernels(level=engines.LEVEL):
+    """The kernel module."""
+    return engines.kernels(np.float32, level, "_gibbs")
+
+
+def burn_in(n_epochs):
+    """Sweeps that are not kept: 10, of short runs a quarter."""
+    return min(BURN_IN, n_epochs // 4)
+
+
+def compressed(keys, other, values, weights, n, n_other):
+    """((start, index, value, weight) by key, the same by other), each row sorted by index, value, weight.
+
+    `weights` may be None. A function of the set of ratings: their order changes no bit.
+    """
+    kernel = kernels()
+    sides, order = [], np.arange(len(keys))
+    starts = [np.concatenate([[0], np.cumsum(np.bincount(k, minlength=m))]) for k, m in ((keys, n), (other, n_other))]
+
+    def sort(by, start):
+        out = np.empty(len(order), np.int64)
+        kernel.counting_order(by, order, start[:-1].copy(), out)
+        return out
+
+    order = sort(other, starts[1])
+    order = sort(keys, starts[0])
+    same = (np.diff(keys[order]) == 0) & (np.diff(other[order]) == 0)
+    if same.any():  # repeated pairs: sorted among themselves
+        tied = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
+        ties = order[tied]
+        second = () if weights is None else (weights[ties],)
+        order[tied] = ties[np.lexsort((*second, values[ties], other[ties], keys[ties]))]
+    for start, index in zip(starts, (other, keys), strict=True):
+        if index is keys:
+            order = sort(other, starts[1])
+        weight = np.empty(0) if weights is None else weights[order]
+        sides.append((start, index[order], values[order], weight))
+    return sides
+
+
+def chunks_of(start):
+    """Slices of rows of about equal load, a function of the counts."""
+    load = start[1:] + ROW_COST * np.arange(1, len(start))
+    n = int(min(MOST_CHUNKS, max(1, load[-1] // LOAD)))
+    ends = np.searchsorted(load, load[-1] * np.arange(1, n) / n) + 1
+    bounds = [0, *np.minimum(ends, len(load)).tolist(), len(load)]
+    return [(a, b) for a, b in pairwise(bounds) if a < b]
+
+
+class GibbsEngine:
+    """Block Gibbs sampling; the engine contract of `engine.CpuEngine`.
+
+    `load` sets what `params` answers until the next sweep; the chain goes on from its own state.
+    """
+
+    def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
+        self.kernel, self.hyper, self.k, self.seed = kernels(), hyper, hyper.n_factors, seed % 2**64
+        width = -(-self.k // 8) * 8
+        users, items, values, weights = ratings.users, ratings.items, np.asarray(ratings.values, np.float64), ratings.weights
+        if weights is not None:  # a rating that counts for nothing says nothing
+            counts = weights > 0
+            users, items, values, weights = users[counts], items[counts], values[counts], weights[counts]
+        both = compressed(users, items, values, weights, ratings.n_users, ratings.n_items)
+        del users, items, values, weights
+        self.n, self.n_jobs = len(both[0][2]), n_jobs if len(both[0][2]) > FEW else 1
+        values, weight = both[0][2], both[0][3]
+        self.total_weight = float(weight.sum()) if len(weight) else float(self.n)
+        self.mean = float(np.average(values, weights=weight if len(weight) else None))
+        self.sd = float(np.sqrt(np.average((values - self.mean) ** 2, weights=weight if len(weight) else None))) or 1.0
+        self.sides = [self._side(*side, width, number) for number, side in enumerate(both)]
+        self.chunks = [chunks_of(np.asarray(side.start)) for side in self.sides]
+        self.most = max(8, *(int(np.diff(side.start).max()) for side in self.sides))
+        self.scratch = []
+        self.pool = ThreadPoolExecutor(self.n_jobs)  # its threads end with the engine
+        self.alpha, self.sweep, self.kept = 1.0, 0, 0
+        self.burn_in = burn_in(hyper.n_epochs)
+        self.constant = self.now = 0.0  # of the kept samples, summed; of this sweep
+        self.inverse_alpha, self.prior = 0.0, np.zeros((2, 2))  # of a row without ratings: see `_posterior`
+        self.given = None
+        n_users, n_items = ratings.n_users, ratings.n_items
+        self.totals = [aligned(n, width, np.float32) for n in (n_users, n_items)]
+        self.sums = [np.zeros((n, 4)) for n in (n_users, n_items)]
+        self.low_rank = [aligned(n, 3 * width if self._is_low_rank() else 0, np.float32) for n in (n_users, n_items)]
+        rng = np.random.default_rng([self.seed, 1])
+        t = rng.integers(0, self.n, (2, PAIRS))
+        row = np.searchsorted(self.sides[0].start, t[0], side="right") - 1
+        self.pairs = row.astype(np.int32), np.asarray(self.sides[0].index)[t[1]]
+        self.pair_sums = np.zeros((PAIRS, 2))
+        self._hold_out(ratings, held_out)
+
+    def _is_low_rank(self):
+        return self.hyper.average == "low_rank"
+
+    def _side(self, start, index, value, weight, width, number):
+        side, n = self.kernel.Side(), len(start) - 1
+        side.factors, side.means = aligned(n, width, np.float32), aligned(n, width, np.float32)
+        scratch = aligned(1, width + 64, np.float32)[0]
+        self.kernel.normal_rows(self._key(0, number), 0, scratch, side.factors)
+        factors = np.asarray(side.factors)
+        factors *= np.float32(START_STD)
+        factors[:, self.k :] = 0
+        side.scalars, side.mean_biases = np.zeros((n, 2), np.float32), np.zeros(n, np.float32)
+        np.asarray(side.scalars)[:, 1] = 1
+        side.start, side.index = start, index
+        side.value = ((value - self.mean) / self.sd).astype(np.float32)
+        side.weight = np.sqrt(weight).astype(np.float32)
+        side.mean, side.precision = np.zeros(width, np.float32), np.ones(width, np.float32)
+        np.asarray(side.precision)[: self.k] = START_PRECISION
+        side.bias_mean, side.bias_precision = 0.0, START_BIAS_PRECISION
+        side.used, side.biased = self.k, bool(self.hyper.biased)
+        return side
+
+    def _hold_out(self, ratings, held_out):
+        self.held_out = None
+        if held_out is None:
+            return
+        users, items = held_out.codes_in(ratings._tables)
+        values = np.asarray(held_out.values, np.float64)
+        weights = np.ones(len(values)) if held_out.weights is None else np.asarray(held_out.weights, np.float64)
+        order = np.lexsort((weights, values, items, users))
+        self.held_out = users[order], items[order], values[order], weights[order]
+        self.held_sum, self.held_now = np.zeros(len(values)), np.zeros(len(values))
+
+    def _key(self, *numbers):
+        return self.kernel.stream(self.seed, numbers)
+
+    def _parts(self, side):
+        return [(a, min(a + ROWS, len(side.scalars))) for a in range(0, len(side.scalars), ROWS)]
+
+    def _over(self, function, parts):
+        """[function(scratch, part) of each part]; each thread takes the next part and has its own scratch.
+
+        After an exception (Ctrl-C too) the parts begun are finished, no other starts.
+        """
+        out, waiting = [None] * len(parts), deque(enumerate(parts))
+
+        def work():
+            try:
+                scratch = self.scratch.pop()
+            except IndexError:
+                width = self.sides[0].factors.shape[1]
+                scratch = aligned(1, max(self.kernel.scratch_size(self.most, width), 9 * width**2), np.float32)[0]
+            try:
+                while waiting:
+                    number, part = waiting.popleft()
+                    out[number] = function(scratch, part)
+            except IndexError:  # another thread took the last
+                pass
+            finally:
+                self.scratch.append(scratch)
+
+        others = [self.pool.submit(work) for _ in range(min(self.n_jobs, len(parts)) - 1)]
+        try:
+            work()
+        finally:
+            waiting.clear()
+            wait(others)
+        for other in others:
+            other.result()
+        return out
+
+    # -------------------------------------------------------------------------------------------- one sweep
+
+    def epoch(self, epoch, learning_rate):
+        """One sweep; returns the mean squared error of its draw on the training ratings."""
+        self.given = None
+        rng = np.random.default_rng([self.seed, 2, self.sweep])
+        if self.sweep and self.hyper.biased:
+            for x, y in (self.sides, self.sides[::-1]):
+                self._shift(x, y, rng)
+        for number in (1, 0):
+            self._draw_hyper(self.sides[number], rng)
+            weighted, squares = self._draw_rows(number)
+        shape, rate = PRIOR
+        self.alpha = rng.gamma(shape + self.n / 2) / (rate + weighted / 2)
+        self.sweep += 1
+        self._keep()
+        return squares / self.total_weight * self.sd**2
+
+    def _shift(self, x, y, rng):
+        """Move a part of x's factor means into y's biases: delta ~ its conditional, which leaves every prediction."""
+        width = x.factors.shape[1]
+
+        def part_sums(scratch, part):
+            out = np.zeros((width + 1, width))
+            self.kernel.shift_sums(y, *part, scratch, out)
+            return out
+
+        sums = sum(self._over(part_sums, self._parts(y)))
+        upper = np.triu(sums[:width])
+        precision = np.asarray(x.precision, np.float64)
+        a = y.bias_precision * (upper + np.triu(upper, 1).T) + np.diag(precision)
+        c = precision * x.mean - y.bias_precision * sums[width]
+        z = np.append(rng.standard_normal(self.k), np.zeros(width - self.k))
+        lower = np.linalg.cholesky(a)
+        delta = np.linalg.solve(lower.T, np.linalg.solve(lower, c) + z).astype(np.float32)
+        self._over(lambda scratch, part: self.kernel.move(x, delta, *part), self._parts(x))
+        np.asarray(x.mean)[:] -= delta
+        self._over(lambda scratch, part: self.kernel.tilt(y, delta, *part), self._parts(y))
+
+    def _draw_hyper(self, side, rng):
+        """m and l of the factors, m_b and l_b of the bias, given the rows."""
+        width, k, n = side.factors.shape[1], self.k, len(side.scalars)
+
+        def part_sums(scratch, part):
+            out = np.zeros((2, width + 1))
+            self.kernel.moments(side, *part, out)
+            return out
+
+        sums, squares = sum(self._over(part_sums, self._parts(side)))[:, [*range(k), width]]
+        mean, precision = np.asarray(side.mean), np.asarray(side.precision)
+        old = np.append(mean[:k], side.bias_mean)
+        lam = np.append(precision[:k], side.bias_precision)
+        new = (sums + n * old) / (n + 1) + rng.standard_normal(k + 1) / np.sqrt(lam * (n + 1))
+        step = new - old
+        squares = squares - 2 * step * sums + n * step**2
+        shape, rate = PRIOR
+        drawn = rng.gamma(shape + (n + 1) / 2, size=k + 1) / (rate + (squares + new**2) / 2)
+        mean[:k] = new[:k]
+        if self.sweep:
+            precision[:k] = drawn[:k]
+        if self.hyper.biased:
+            side.bias_mean = float(new[k])
+            if self.sweep:
+                side.bias_precision = float(drawn[k])
+
+    def _draw_rows(self, number):
+        own, other, noise = self.sides[number], self.sides[1 - number], self.sweep >= NOISE_SWEEPS
+        key = self._key(1, self.sweep, number)
+
+        def draw(scratch, part):
+            return self.kernel.rows(own, other, *part, scratch, key, self.alpha, NU, noise, self.most)
+
+        sums = np.array(self._over(draw, self.chunks[number]))
+        return sums[:, 0].sum(), sums[:, 1].sum()
+
+    # -------------------------------------------------------------------------------------------- what is kept
+
+    def _keep(self):
+        """Centre the rows of this sweep; after the burn-in add them to what is kept."""
+        kernel, kept, (users, items) = self.kernel, self.sweep > self.burn_in, self.sides
+        for number, (side, other) in enumerate(((users, items), (items, users))):
+            total, sums = self.totals[number], self.sums[number] if kept else np.zeros((0, 4))
+            self._over(lambda _, part, a=side, m=other.mean, c=number == 0, t=total, s=sums:
+                       kernel.keep(a, m, c, *part, t, s), self._parts(side))  # fmt: skip
+        self.now = users.bias_mean + items.bias_mean + float(np.dot(users.mean, items.mean))
+        if self.held_out is not None:
+            self.held_now = engines.predict(self._centred(), *self.held_out[:2], self.n_jobs).astype(np.float64)
+        if not kept:
+            return
+        self.kept += 1
+        self.constant += self.now
+        self.inverse_alpha += 1 / self.alpha
+        if self.held_out is not None:
+            self.held_sum += self.held_now
+        kernel.pair_draws(users, items, *self.pairs, self.pair_sums)
+        for number, (side, other) in enumerate(((users, items), (items, users))):
+            inverse = 1 / np.asarray(side.precision, np.float64)[: self.k]
+            bias = 1 / side.bias_precision if self.hyper.biased else 0.0
+            self.prior[number] += bias + inverse @ np.square(other.mean[: self.k]), inverse.mean()
+        if self._is_low_rank():
+            self._add_to_mean()
+
+    def _add_to_mean(self):
+        """The sum of the samples' prediction matrices, this one added, as A B' of rank 2 n_factors.
+
+        [A p~] [B q~]' is cut back to its best approximation, in the norm that weights rows by their ratings (an
+        incremental singular value decomposition, Brand 2006).
+        """
+        kernel, width = self.kernel, self.sides[0].factors.shape[1]
+        size, grams, by = 3 * width, [], [aligned(3 * width, 2 * width, np.float32) for _ in range(2)]
+        for side, table in zip(self.sides, self.low_rank, strict=True):
+
+            def sums_of(scratch, part, side=side, table=table):
+                kernel.append(side, 2 * width, *part, table)
+                out = np.zeros((size, size))
+                kernel.gram(table, *part, scratch, out)
+                return out
+
+            grams.append(sum(self._over(sums_of, self._parts(side))))
+        kernel.best_rank(*grams, np.empty((size, 2 * size)), np.empty(size), 2 * self.k, *by)
+        for side, table, turn in zip(self.sides, self.low_rank, by, strict=True):
+            self._over(lambda scratch, part, t=table, b=turn: kernel.transform(t, b, *part, scratch), self._parts(side))
+
+    def _centred(self):
+        """The model of this sweep in standardised units, factors with the padding."""
+        users, items = self.sides
+        return Params(self.now, *(np.asarray(a) for a in (users.mean_biases, items.mean_biases, users.means, items.means)))
+
+    def validate(self):
+        """Mean squared error on the held-out ratings of the samples' mean prediction; in the burn-in of this sweep's."""
+        *_, values, weights = self.held_out
+        predicted = self.held_sum / self.kept if self.kept else self.held_now
+        return float(np.average((values - (self.mean + self.sd * predicted)) ** 2, weights=weights))
+
+    # -------------------------------------------------------------------------------------------- the model
+
+    def params(self):
+        """The mean of the kept samples as one model, with its posterior; in the burn-in the sweep of the moment."""
+        if self.given is not None:
+            return self.given
+        n = max(1, self.kept)
+        if not self.kept:
+            biases = [np.asarray(side.mean_biases) for side in self.sides]
+            factors = [np.asarray(side.means)[:, : self.k] for side in self.sides]
+        else:
+            biases = [sums[:, 0] / n for sums in self.sums]
+            factors = self._mean_factors() if self._is_low_rank() else [total[:, : self.k] / n for total in self.totals]
+        constant = self.constant / n if self.kept else self.now
+        out = Params(self.mean + self.sd * constant, *((self.sd * b).astype(np.float32) for b in biases),
+                     *(aligned(*f.shape, np.float32) for f in factors))  # fmt: skip
+        out.user_factors[:], out.item_factors[:] = (np.sqrt(self.sd) * f for f in factors)
+        if self.kept:
+            out.noise, out.user_posterior, out.item_posterior = self._posterior()
+        return out
+
+    def _mean_factors(self):
+        scales = [np.sqrt(self.kept * (np.diff(side.start) + 3.0)) for side in self.sides]
+        return [table[:, : 2 * self.k] / scale[:, None] for table, scale in zip(self.low_rank, scales, strict=True)]
+
+    def _posterior(self):
+        """Arrays from which `variance` knows how sure a prediction is, in the units of the ratings.
+
+        Row by row: E 1/a; variance of the bias B; of a factor V; |E p|^2 + n_factors V / 2. The last row is that of an
+        id without ratings. Factors that drift through a symmetry of the model seem less sure than what they predict
+        is, so B and V are scaled by the ratio, over some pairs, of the predictions' spread to that of the formula.
+        """
+        n, rows = self.kept, []
+        for sums, total, side, prior in zip(self.sums, self.totals, self.sides, self.prior, strict=True):
+            mean = total / n
+            norm = np.einsum("nk,nk->n", mean, mean, dtype=np.float64)
+            spread = np.maximum(sums[:, 2] / n - norm, 0) / self.k
+            bias = np.maximum(sums[:, 1] / n - (sums[:, 0] / n) ** 2, 0)
+            row = np.column_stack([sums[:, 3] / n, bias, spread, norm + self.k * spread / 2])
+            unknown = NU / (NU - 2), prior[0] / n, prior[1] / n, self.k * prior[1] / n / 2
+            row[np.diff(side.start) == 0] = unknown
+            rows.append(np.vstack([row, unknown]))
+        users, items = rows[0][self.pairs[0]], rows[1][self.pairs[1]]
+        first, second = self.pair_sums.T / n
+        formula = np.sum(users[:, 1] + items[:, 1] + users[:, 2] * items[:, 3] + users[:, 3] * items[:, 2])
+        ratio = np.sum(np.maximum(second - first**2, 0)) / formula if formula else 1.0
+        for row, side in zip(rows, self.sides, strict=True):
+            known = np.append(np.diff(side.start) > 0, False)
+            row[known, 1:3] *= ratio
+            row[:, 1] *= self.sd**2
+            row[:, 2:] *= self.sd
+        return np.array([self.sd**2 * self.inverse_alpha / n, ratio]), *(row.astype(np.float32) for row in rows)
+
+    def load(self, params):
+        self.given = params
+
+    # -------------------------------------------------------------------------------------------- its state
+
+    ARRAYS = ("factors", "scalars", "means", "mean_biases", "mean", "precision")
+    NUMBERS = ("alpha", "sweep", "kept", "constant", "now", "inverse_alpha")
+
+    def _arrays(self):
+        out = {f"{name}_{number}": np.asarray(getattr(side, name))
+               for number, side in enumerate(self.sides) for name in self.ARRAYS}  # fmt: skip
+        kept = {"totals": self.totals, "sums": self.sums}
+        kept["low_rank"] = [table[:, : table.shape[1] * 2 // 3] for table in self.low_rank]
+        for name, arrays in kept.items():
+            out |= {f"{name}_{number}": array for number, array in enumerate(arrays)}
+        if self.held_out is not None:
+            out |= {"held_sum": self.held_sum, "held_now": self.held_now}
+        return out | {"pair_sums": self.pair_sums, "prior": self.prior}
+
+    def snapshot(self):
+        """A copy of all that a sweep changes, by name."""
+        out = {name: array.copy() for name, array in self._arrays().items()}
+        out |= {name: np.array(getattr(self, name)) for name in self.NUMBERS}
+        out["biases"] = np.array([[side.bias_mean, side.bias_precision] for side in self.sides])
+        return out
+
+    def restore(self, state):
+        self.given = None
+        for name, array in self._arrays().items():
+            array[:] = state[name]
+        for name in self.NUMBERS:
+            setattr(self, name, state[name].item())
+        for side, pair in zip(self.sides, state["biases"].tolist(), strict=True):
+            side.bias_mean, side.bias_precision = pair
+
+
+# ------------------------------------------------------------------------------------------------ what models answer
+
+
+def sampled(params):
+    """The parameters; ValueError where they do not know how sure they are."""
+    if params.noise is None:
+        raise ValueError("standard deviations need a model of solver='gibbs' that has left its burn-in")
+    return params
+
+
+def variance(params, users, items):
+    """Variance of the ratings of codes (users[t], items[t]), -1 for an unknown id; (n,) float64."""
+    a, b = params.user_posterior[users], params.item_posterior[items]
+    noise = params.noise[0] * a[:, 0] * b[:, 0]
+    return noise + a[:, 1] + b[:, 1] + a[:, 2] * b[:, 3] + a[:, 3] * b[:, 2]
+
+
+def noise_weights(params):
+    """(users', items') noise weights a, as the inverse of the mean of 1/a; 1 is usual, below it ratings scatter more."""
+    return 1 / params.user_posterior[:-1, 0], 1 / params.item_posterior[:-1, 0]
+
+
+def interval(predicted, coverage, scale):
+    """(low, high) ends that hold a share `coverage` of the ratings, cut to the rating scale where there is one."""
+    from scipy.special import ndtri
+
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage must be in (0, 1), got {coverage!r}")
+    mean, std = predicted
+    width = float(ndtri((1 + coverage) / 2)) * std
+    ends = mean - width, mean + width
+    return ends if scale is None else tuple(np.clip(end, *scale) for end in ends)
+
+
+def risky_top(params, users, n, seen, items, risk):
+    """As `serving.top`, ranked by the prediction + risk x its standard deviation."""
+    sampled(params)
+    if items is None:
+        items = np.arange(len(params.item_factors), dtype=np.int32)
+    width = min(n, len(items))
+    codes, scores = np.full((len(users), width), -1, np.int32), np.full((len(users), width), np.nan, np.float32)
+    start, unwanted = (np.zeros(len(users) + 1, np.int64), items[:0]) if seen is None else seen.rows(users)
+    for row, user in enumerate(users):
+        left = np.setdiff1d(items, unwanted[start[row] : start[row + 1]])
+        pairs = np.full(len(left), user, np.int32), left
+        score = (engines.predict(params, *pairs) + risk * np.sqrt(variance(params, *pairs))).astype(np.float32)
+        best = np.lexsort((left, -score))[:width]
+        codes[row, : len(best)], scores[row, : len(best)] = left[best], score[best]
+    return codes, scores
+
+
+def row_posteriors(params, side, start, others, values, weights, hyper):
+    """(biases, factors, posterior rows) of new rows of one side given the other side's means.
+
+    The prior of a row is normal with the covariance of the model's own rows, stretched to the prior's variance of a
+    prediction. The other side's uncertainty counts as noise, and the row's noise weight is fitted with it.
+
+    Parameters
+    ----------
+    start, others : (rows + 1,), (n,)
+        Where each row's ratings begin; codes on the other side.
+    values, weights : (n,) ratings less mean and the other side's bias; sample weights
+    """
+    names = ("user", "item")
+    own, other = (getattr(params, f"{names[s]}_posterior").astype(np.float64) for s in (side, 1 - side))
+    rows = getattr(params, f"{names[side]}_factors").astype(np.float64)
+    factors = getattr(params, f"{names[1 - side]}_factors").astype(np.float64)
+    k, unknown, (noise, ratio) = factors.shape[1], own[-1], params.noise
+    covariance, outer = rows.T @ rows / len(rows), factors.T @ factors / len(factors)
+    mean_norm = np.mean(other[:-1, 3] - hyper.n_factors * other[:-1, 2] / (2 * max(ratio, 1e-6)))
+    stretch = max(1.0, unknown[2] * mean_norm / max(np.sum(covariance * outer), 1e-30))
+    covariance = covariance * stretch + np.eye(k) * 1e-6 * max(np.trace(covariance), 1e-30)
+    prior = np.zeros((k + 1, k + 1))
+    prior[:k, :k] = np.linalg.inv(covariance)
+    prior[k, k] = 1 / unknown[1] if hyper.biased and unknown[1] > 0 else 1e12
+    biases, means = np.zeros(len(start) - 1, np.float32), np.zeros((len(start) - 1, k), np.float32)
+    posterior = np.tile(unknown, (len(start) - 1, 1))
+    for row, (first, last) in enumerate(pairwise(start.tolist())):
+        if first == last:
+            continue
+        code, s = others[first:last], weights[first:last]
+        g = np.column_stack([factors[code], np.ones(last - first)])
+        inverse = 1.0
+        for _ in range(3):
+            spread = noise * inverse * other[code, 0] / np.maximum(s, 1e-12) + other[code, 1] + unknown[3] * other[code, 2]
+            cov = np.linalg.inv(prior + g.T / spread @ g)
+            x = cov @ (g.T @ (values[first:last] / spread))
+            error = (values[first:last] - g @ x) ** 2 + np.einsum("nk,kl,nl->n", g, cov, g)
+            # E 1/a under a ~ Gamma((nu + n)/2, (nu + sum of squares in units of the noise)/2)
+            inverse = (NU + np.sum(error * inverse / spread)) / (NU + len(code) - 2)
+        biases[row], means[row] = x[k], x[:k]
+        v = np.sum(cov[:k, :k] * outer) / max(mean_norm, 1e-30)
+        posterior[row] = inverse, cov[k, k] if hyper.biased else 0.0, v, unknown[3]
+    return biases, means, posterior.astype(np.float32)
