@@ -13,7 +13,7 @@ import numpy as np
 
 import funksvd
 from funksvd import engine as engines
-from funksvd import files
+from funksvd import files, gibbs
 
 STATE, CALLBACK = "state.", "callback."  # how the names of arrays begin that a model file has not
 
@@ -101,7 +101,10 @@ def differences(checkpoint, training):
     about, params = checkpoint.about, checkpoint.params
     if about["version"] != funksvd.__version__:
         yield f"it was written by funksvd {about['version']}, this is {funksvd.__version__}"
-    free = set() if training.featurewise or params["learning_rate_schedule"] == "cosine" else {"n_epochs"}
+    bound = training.featurewise or params["learning_rate_schedule"] == "cosine"
+    if params["solver"] == "gibbs":
+        bound = gibbs.burn_in(params["n_epochs"]) != gibbs.burn_in(training.n_epochs)
+    free = set() if bound else {"n_epochs"}
     then = comparable(params, about["schedule"])
     now = comparable(files.kept_params(training.model), callable(training.hyper.learning_rate_schedule))
     for name in now:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from funksvd import Callback, EarlyStopping, FunkSVD, Ratings, gibbs, load
+from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, gibbs, load
 from funksvd.engine import kernels, levels
 
 
@@ -236,6 +236,21 @@ def test_snapshot_resumes_exactly():
     np.testing.assert_array_equal(whole.params().user_factors, other.params().user_factors)
 
 
+def test_more_sweeps_than_were_planned(tmp_path):
+    """As if they had been planned, where the burn-in is the same."""
+    users, items, values = some()
+
+    def trained(n_epochs, resume=None):
+        model = FunkSVD(4, n_epochs, solver="gibbs", random_state=0)
+        return model.fit((users, items), values, resume=resume, callbacks=ModelCheckpoint(tmp_path / f"{n_epochs}.npz"))
+
+    for n_epochs in (20, 40):
+        trained(n_epochs)
+    np.testing.assert_array_equal(trained(45, tmp_path / "40.npz").user_factors_, trained(45).user_factors_)
+    with pytest.raises(ValueError, match="n_epochs is 20 there, 45 here"):
+        trained(45, tmp_path / "20.npz")
+
+
 def test_low_rank_is_the_mean_of_the_samples():
     """2 n_factors are more than the data need: the model is the running mean that validation sees."""
     train, held_out = Ratings.from_arrays(*some()).split(0.2)
@@ -342,6 +357,8 @@ def test_fold_in_has_its_own_posterior():
                                   base.predict((users[known], items[known]), return_std=True)[1])  # fmt: skip
     with pytest.raises(ValueError, match="partial_fit"):
         base.partial_fit((users[given], items[given]), values[given])
+    base.set_params(solver="sgd", n_epochs=1).fit((users, items), values)
+    assert not hasattr(base, "user_noise_weights_")
 
 
 def test_simulation_based_calibration(monkeypatch):

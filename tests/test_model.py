@@ -230,7 +230,7 @@ CHANGES = [
     ("initial_accumulator_value", 1, {"solver": "adagrad"}), ("initial_accumulator_value", 1, {"solver": "adagrad_row"}),
     *((name, value, {}) for name in ("l2", "l1", "l2_bias", "l1_bias") for value in ((0.0, 0.15), (0.15, 0.0))),
     ("l1", 0.1, {}), ("l1_bias", 0.1, {}), ("reg_scale", "row", {}), ("non_negative", True, {}),
-    ("average", "factors", {"solver": "gibbs", "n_epochs": 8}),
+    ("average", "factors", {"solver": "gibbs"}),
 ]  # fmt: skip
 CHANGES_NOTHING = {"n_jobs", "verbose", "device"}  # the device: as long as there is one only
 

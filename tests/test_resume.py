@@ -1,5 +1,6 @@
 """Checkpoints: training goes on from them to the same bytes, and a kill at any moment leaves a whole one."""
 
+import csv
 import json
 import os
 import signal
@@ -27,7 +28,8 @@ from funksvd import (
 # Each way to train.
 WAYS = [{}, {"dtype": "float64"}, {"learning_rate_schedule": "cosine"}, {"learning_rate_schedule": "inverse_time"},
         {"momentum": 0.5}, *({"solver": solver} for solver in ("adagrad_row", "adagrad", "adam", "adamax")),
-        {"solver": "adam", "dtype": "float64", "l1": 0.01, "reg_scale": "row", "non_negative": True}]  # fmt: skip
+        {"solver": "adam", "dtype": "float64", "l1": 0.01, "reg_scale": "row", "non_negative": True},
+        {"solver": "gibbs"}]  # fmt: skip
 N_EPOCHS = 8
 
 
@@ -41,6 +43,11 @@ def watched(folder):
     """Callbacks that decide something: the rate falls, and the best weights are not the last."""
     return [ModelCheckpoint(folder / "{epoch}.npz"), ReduceLROnPlateau("val_loss", 0.3, patience=1, min_delta=2e-3),
             EarlyStopping(patience=99, start_from_epoch=1), CSVLogger(folder / "log.csv", append=True)]  # fmt: skip
+
+
+def logged(path):
+    with open(path, newline="") as file:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
 
 
 def content(model, folder):
@@ -58,15 +65,14 @@ def test_resumed_training_ends_with_the_same_bytes(params, tmp_path):
         return FunkSVD(5, N_EPOCHS, random_state=0, **params)
 
     whole = model().fit(X, y, callbacks=watched(tmp_path), **settings)
-    assert len(set(whole.history_["learning_rate"][1:])) > 1
-    wanted, log = content(whole, tmp_path), (tmp_path / "log.csv").read_text().splitlines()
+    assert params == {"solver": "gibbs"} or len(set(whole.history_["learning_rate"][1:])) > 1
+    wanted, log = content(whole, tmp_path), logged(tmp_path / "log.csv")
     n_epochs = whole.n_epochs_
     for epoch in (1, 3, n_epochs - 1, n_epochs):
         resumed = model().fit(X, y, callbacks=watched(tmp_path), resume=tmp_path / f"{epoch}.npz", **settings)
         assert content(resumed, tmp_path) == wanted
         assert {k: len(v) for k, v in resumed.history_.items()} == dict.fromkeys(whole.history_, n_epochs)
-        again = (tmp_path / "log.csv").read_text().splitlines()
-        assert [line.split(",")[:4] for line in again] == [line.split(",")[:4] for line in log]
+        assert logged(tmp_path / "log.csv") == log
 
 
 def test_threads_verbosity_and_the_order_of_rows_may_differ(tmp_path):
