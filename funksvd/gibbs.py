@@ -16,13 +16,13 @@ The mean of all the samples' prediction matrices is kept as one of rank 2 n_fact
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import numpy as np
 
 from funksvd import engine as engines
 from funksvd.engine import Params, aligned
+from funksvd.threads import pool_of
 
 NU = 20.0  # degrees of freedom of the noise weights
 PRIOR = (0.5, 0.5)  # shape and rate of the precisions' gamma priors
@@ -110,7 +110,7 @@ class GibbsEngine:
         self.chunks = [chunks_of(np.asarray(side.start)) for side in self.sides]
         self.most = max(8, *(int(np.diff(side.start).max()) for side in self.sides))
         self.scratch = []
-        self.pool = ThreadPoolExecutor(self.n_jobs)  # its threads end with the engine
+        self.pool = pool_of(self.n_jobs)  # its threads end with the engine
         self.alpha, self.sweep, self.kept = 1.0, 0, 0
         self.burn_in = burn_in(hyper.n_epochs)
         self.constant = self.now = 0.0  # of the kept samples, summed; of this sweep
@@ -193,7 +193,8 @@ class GibbsEngine:
             work()
         finally:
             waiting.clear()
-            wait(others)
+            for other in others:
+                other.exception()  # waits for it
         for other in others:
             other.result()
         return out
