@@ -60,11 +60,11 @@ class SDist(sdist):
 
 def extensions():
     directives = {"boundscheck": DEBUG, "wraparound": False, "cdivision": True, "initializedcheck": DEBUG}
-    grid, *kernels = cythonize(
-        [Extension(f"funksvd.{name}", [f"funksvd/{name}.pyx"]) for name in ("_grid", *KERNELS)],
+    grid, featurewise, *kernels = cythonize(
+        [Extension(f"funksvd.{name}", [f"funksvd/{name}.pyx"]) for name in ("_grid", "_featurewise", *KERNELS)],
         compiler_directives=directives,
     )
-    yield grid
+    yield from (grid, featurewise)
     for source, (dtype, macros), (level, flags) in product(kernels, DTYPES.items(), LEVELS.items()):
         # One C file under several module names: only the name of the init function differs.
         kernel = source.name.rpartition(".")[2]

@@ -495,6 +495,7 @@ class FunkSVD:
         ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
         seed = self._seed()
         hyper = parameters.resolved(self.get_params(), history_=self.history_)
+        hyper.training = "joint"  # new ratings move all features, however these were trained
         if learning_rate is None:
             learning_rate = self.history_["learning_rate"][-1] if self.history_ else planned_rate(hyper, 0)
         params, tables = fold_in.update(

@@ -16,7 +16,7 @@ __all__ = ["check", "resolved"]
 # "gibbs" makes no steps.
 RATES = {"sgd": 0.02, "adagrad_row": 0.1, "adagrad": 0.05, "adam": 0.001, "adamax": 0.002, "gibbs": 1.0}
 BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
-FEATURE_RATES = {"sgd": 0.02}
+FEATURE_RATES = {"sgd": 0.015}
 
 
 def whole(value):

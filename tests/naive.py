@@ -1,5 +1,7 @@
 """The slow, obvious twins of the kernels: the micro-batch rule of `_sgd.pyx`, and the answers of `_serve.pyx`."""
 
+import itertools
+
 import numpy as np
 
 
@@ -68,6 +70,38 @@ def block(run_side, side, run_row, run_end, index, rating, weight, mean, solver,
             row_step(solver, run_rule, run_side, u, push, total, len(j), (push @ push + biased * total**2) / values)
         start = end
     return squares
+
+
+def feature_pass(p, q, run_row, run_end, index, rating, weight, cache, biases, rate, limits, run_rule, rule):
+    """One pass over one block with one feature (or the biases), in place; rules are (l2, l1, lower bound)."""
+    squares, start = 0.0, 0
+    for u, end in zip(run_row, run_end, strict=True):
+        for t in range(start, end, 8):
+            part = slice(t, min(t + 8, end))
+            i, x, y = index[part], p[u], q[index[part]]
+            e = rating[part] - np.clip(cache[part] + (x + y if biases else x * y), *limits)
+            w = weight[part] if len(weight) else np.ones_like(e)
+            squares += float(w @ e**2)
+            e, m = w * e, len(e)
+            p[u] = shrunk(x * (1 - m * rate * run_rule[0]) + rate * (e.sum() if biases else e @ y), m * rate, run_rule)
+            q[i] = shrunk(y * (1 - rate * rule[0]) + rate * (e if biases else e * x), rate, rule)
+        start = end
+    return squares
+
+
+def shrunk(x, rate, rule):
+    return np.maximum(np.sign(x) * np.maximum(abs(x) - rate * rule[1], 0), rule[2])
+
+
+def passes(one, n_epochs, min_improvement):
+    """How many passes a feature gets, and the last loss; `one(number)` makes a pass and returns its loss."""
+    losses = []
+    for number in range(n_epochs):
+        losses.append(one(number))
+        gains = [a**0.5 - b**0.5 >= min_improvement for a, b in itertools.pairwise(losses)]
+        if any(gains) and not gains[-1]:
+            break
+    return len(losses), losses[-1]
 
 
 def predict(params, u, i):

@@ -219,6 +219,7 @@ def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+FEATUREWISE = {"training": "featurewise"}
 # A value of each parameter, and what else must be set for it to count.
 CHANGES = [
     ("n_factors", 5, {}), ("n_epochs", 4, {}), ("learning_rate", 0.03, {}), ("learning_rate_schedule", "cosine", {}),
@@ -231,6 +232,12 @@ CHANGES = [
     *((name, value, {}) for name in ("l2", "l1", "l2_bias", "l1_bias") for value in ((0.0, 0.15), (0.15, 0.0))),
     ("l1", 0.1, {}), ("l1_bias", 0.1, {}), ("reg_scale", "row", {}), ("non_negative", True, {}),
     ("average", "factors", {"solver": "gibbs"}),
+    ("training", "featurewise", {}), ("min_improvement", 0.02, FEATUREWISE | {"n_epochs": 20}),
+    *((name, value, FEATUREWISE) for name, value in (
+        ("n_factors", 5), ("n_epochs", 4), ("learning_rate", 0.03), ("learning_rate_schedule", "cosine"),
+        ("learning_rate_decay", 0.1), ("l2", 0.2), ("l2", (0.0, 0.15)), ("l1", 0.1), ("l1", (0.15, 0.0)), ("l2_bias", 0.2),
+        ("l1_bias", 0.1), ("reg_scale", "row"), ("non_negative", True), ("biased", False), ("center", False),
+        ("init_std", 0.2), ("rating_scale", (3, 4)), ("dtype", "float64"), ("random_state", 1))),
 ]  # fmt: skip
 CHANGES_NOTHING = {"n_jobs", "verbose", "device"}  # the device: as long as there is one only
 
@@ -238,13 +245,14 @@ CHANGES_NOTHING = {"n_jobs", "verbose", "device"}  # the device: as long as ther
 @pytest.mark.parametrize(("name", "value", "others"), CHANGES)
 def test_every_parameter_changes_the_result(name, value, others):
     users, items, values = some()
-    base = FunkSVD(4, 3, random_state=0, **others).fit((users, items), values)
-    other = FunkSVD(4, 3, random_state=0, **others).set_params(**{name: value}).fit((users, items), values)
+    params = {"n_factors": 4, "n_epochs": 3, "random_state": 0} | others
+    base = FunkSVD(**params).fit((users, items), values)
+    other = FunkSVD(**params | {name: value}).fit((users, items), values)
     assert not np.array_equal(base.predict((users, items)), other.predict((users, items)))
 
 
 def test_no_parameter_is_without_such_a_test():
-    coming = {"training", "batch_size", "shuffle", "min_improvement"}
+    coming = {"batch_size", "shuffle"}
     assert {name for name, _, _ in CHANGES} | CHANGES_NOTHING | coming == set(FunkSVD().get_params())
 
 

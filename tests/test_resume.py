@@ -28,6 +28,7 @@ from funksvd import (
 # Each way to train.
 WAYS = [{}, {"dtype": "float64"}, {"learning_rate_schedule": "cosine"}, {"learning_rate_schedule": "inverse_time"},
         {"momentum": 0.5}, *({"solver": solver} for solver in ("adagrad_row", "adagrad", "adam", "adamax")),
+        {"training": "featurewise"}, {"training": "featurewise", "dtype": "float64", "rating_scale": (2, 5)},
         {"solver": "adam", "dtype": "float64", "l1": 0.01, "reg_scale": "row", "non_negative": True},
         {"solver": "gibbs"}]  # fmt: skip
 N_EPOCHS = 8
@@ -41,7 +42,7 @@ def some(n=3000, seed=0):
 
 def watched(folder):
     """Callbacks that decide something: the rate falls, and the best weights are not the last."""
-    return [ModelCheckpoint(folder / "{epoch}.npz"), ReduceLROnPlateau("val_loss", 0.3, patience=1, min_delta=2e-3),
+    return [ModelCheckpoint(folder / "{epoch}.npz"), ReduceLROnPlateau("val_loss", 0.3, patience=1, min_delta=1e-2),
             EarlyStopping(patience=99, start_from_epoch=1), CSVLogger(folder / "log.csv", append=True)]  # fmt: skip
 
 

@@ -1,0 +1,329 @@
+"""training="featurewise": the kernel and its twin, the SVD of a full matrix, Funk's stop, and what holds for all engines."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import naive
+import numpy as np
+import pytest
+
+from funksvd import Callback, FunkSVD, LambdaCallback, Ratings, _featurewise
+from funksvd.featurewise import FeatureEngine
+from funksvd.schedules import planned_rate
+
+DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
+
+
+def some(n=3000, n_users=80, n_items=50, seed=0):
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, n_users, n), rng.integers(0, n_items, n)
+    p, q = rng.normal(0, 1, (n_users, 2)), rng.normal(0, 0.5, (n_items, 2))
+    truth = 3.5 + rng.normal(0, 0.4, n_users)[users] + (p[users] * q[items]).sum(1)
+    return (users, items), truth + rng.normal(0, 0.3, n)
+
+
+def featurewise(k=3, n_epochs=10, **params):
+    return FunkSVD(k, n_epochs, training="featurewise", **({"random_state": 0} | params))
+
+
+# ---- the kernel and its twin ----
+
+
+def a_block(dtype, weighted, seed):
+    """Runs of many lengths whose gathered rows are distinct in each group of eight."""
+    rng = np.random.default_rng(seed)
+    lengths = np.array([1, 8, 3, 17, 0, 9, 20])
+    index = np.concatenate([rng.permutation(20)[:n] for n in lengths]).astype(np.uint16)
+    n = len(index)
+    rating, cache = rng.normal(3, 1.5, n + 8).astype(dtype), rng.normal(3, 1, n + 8).astype(dtype)
+    weight = rng.integers(0, 4, n + 8).astype(dtype) if weighted else np.empty(0, dtype)
+    run_row = np.array([4, 0, 3, 2, 1, 6, 5], np.int32)
+    p, q = rng.normal(0, 0.5, 7).astype(dtype), np.append(rng.normal(0, 0.5, 20), 0).astype(dtype)
+    run_end, index = np.cumsum(lengths).astype(np.uint32), np.append(index, np.zeros(8, np.uint16))
+    return p, q, run_row, run_end, index, rating, weight, cache
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("biases", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("limits", "run_rule", "rule"),
+    [
+        ((-np.inf, np.inf), (0.1, 0.0, -np.inf), (0.2, 0.0, -np.inf)),
+        ((1.0, 4.0), (0.0, 0.3, -np.inf), (0.1, 0.0, -np.inf)),
+        ((2.0, 9.0), (0.1, 0.0, 0.0), (0.0, 0.2, 0.0)),
+        ((-np.inf, np.inf), (0.1, 0.1, -np.inf), (0.1, 0.4, 0.0)),
+    ],
+)
+def test_a_pass_is_that_of_the_twin(dtype, biases, weighted, limits, run_rule, rule):
+    p, q, run_row, run_end, index, rating, weight, cache = a_block(dtype, weighted, 1)
+    want_p, want_q = p.astype(float), q.astype(float)
+    loss = _featurewise.train(p, q, run_row, run_end, index, rating, weight, cache, biases,
+                              np.array([(0.05, *limits), run_rule, rule]))  # fmt: skip
+    want = naive.feature_pass(want_p, want_q, run_row, run_end, index[:-8], rating.astype(float), weight.astype(float),
+                              cache.astype(float), biases, 0.05, limits, run_rule, rule)  # fmt: skip
+    exact = {"rtol": 1e-11} if dtype is np.float64 else {"rtol": 2e-5, "atol": 1e-6}
+    np.testing.assert_allclose(p, want_p, **exact)
+    np.testing.assert_allclose(q, want_q, **exact)
+    np.testing.assert_allclose(loss, want, **exact)
+    assert q[-1] == 0
+    _featurewise.advance(p, q, run_row, run_end, index, cache, biases, *limits)
+    rows = np.repeat(run_row, np.diff(run_end, prepend=0))
+    x, y, n = p[rows], q[index[:-8]], len(rows)
+    before = a_block(dtype, weighted, 1)[-1]
+    np.testing.assert_allclose(cache[:n], np.clip(before[:n] + (x + y if biases else x * y), *limits), **exact)
+    assert (cache[n:] == before[n:]).all()
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"rating_scale": (2, 4.5)}, {"biased": False, "center": False, "init_std": 0.5},
+     {"min_improvement": 0.01, "learning_rate_schedule": "inverse_time"}],
+    ids=str,
+)  # fmt: skip
+def test_training_is_feature_after_feature(params, weighted):
+    """Against the twin, which keeps no grid: one block, whose order it takes over."""
+    (users, items), y = some(1500)
+    weights = np.random.default_rng(1).integers(1, 4, len(y)) if weighted else None
+    model = featurewise(n_epochs=6, dtype="float64", **params)
+    ratings = Ratings.from_arrays(users, items, y, weights)
+    model.fit(ratings)
+    hyper = SimpleNamespace(**model.get_params() | {"learning_rate": 0.015})
+    engine = FeatureEngine(ratings, None, hyper)
+    grid = engine.grid
+    assert grid.n_bands == 1
+    n, limits = len(y), engine.limits
+    arrays = grid.run_row, grid.run_end, grid.index[:n], grid.rating[:n], grid.weight[:n] if weighted else []
+    run, other = np.repeat(grid.run_row, np.diff(grid.run_end, prepend=0)), grid.index[:n]
+    total = grid.total_weight
+    cache = np.clip(np.full(n, engine.mean), *limits)
+    losses = []
+    for feature in range(0 if params.get("biased", True) is False else -1, 3):
+        biases = feature < 0
+        p, q = (np.zeros(len(engine.run_biases)), np.zeros(len(engine.biases))) if biases else engine._first(feature)
+        rule = (hyper.l2_bias if biases else hyper.l2, 0.0, -np.inf)
+
+        def one(number, p=p, q=q, biases=biases, rule=rule, cache=cache):
+            rate = planned_rate(hyper, number)
+            return naive.feature_pass(p, q, *arrays, cache, biases, rate, limits, rule, rule) / total
+
+        losses.append(naive.passes(one, hyper.n_epochs, hyper.min_improvement)[1])
+        cache = np.clip(cache + (p[run] + q[other] if biases else p[run] * q[other]), *limits)
+        if not biases:
+            sides = (model.user_factors_, model.item_factors_)[:: 1 if grid.users_run else -1]
+            np.testing.assert_allclose(sides[0][grid.run_codes, feature], p, rtol=1e-8, atol=1e-12)
+            np.testing.assert_allclose(sides[1][grid.codes, feature], q[: len(grid.codes)], rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(model.history_["loss"], losses[-3:], rtol=1e-9)
+
+
+# ---- what it is good for ----
+
+
+def test_on_a_full_matrix_it_is_the_svd():
+    """Each feature is the next pair of singular vectors (Funk: "it is the SVD, less the need for all the numbers")."""
+    rng = np.random.default_rng(0)
+    left, right = np.linalg.qr(rng.normal(size=(30, 4)))[0], np.linalg.qr(rng.normal(size=(20, 4)))[0]
+    matrix = left * [20, 12, 7, 3] @ right.T
+    users, items = (index.ravel() for index in np.indices(matrix.shape))
+    model = featurewise(4, 2000, biased=False, center=False, l2=0, learning_rate=0.003, learning_rate_schedule="constant",
+                        min_improvement=1e-10, dtype="float64")  # fmt: skip
+    model.fit((users, items), matrix.ravel())
+    for f, size in enumerate((20, 12, 7, 3)):  # apart from what a finite step leaves
+        p, q = model.user_factors_[:, f], model.item_factors_[:, f]
+        np.testing.assert_allclose(np.outer(p, q), size * np.outer(left[:, f], right[:, f]), atol=0.02)
+    assert model.history_["rmse"][-1] < 0.01
+
+
+def test_planted_ratings_are_found():
+    X, y = some(20_000, 300, 200)
+    model = featurewise(6, 60, l2=0.02).fit(X, y, validation_split=0.1)
+    assert model.history_["val_rmse"][1] < 0.36  # the noise is 0.3, without factors it is 0.77
+    assert model.history_["val_rmse"][0] > 0.5  # one of the two is missing
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
+def test_rmse_on_ml_100k():
+    """Between the biases alone (0.943 on u1-u5 in the literature) and all factors at once (0.912)."""
+    ratings = np.loadtxt(DATA / "ml-100k" / "u.data", dtype=np.int64)
+    test = np.arange(len(ratings)) // 20_000 == 2
+    model = featurewise(20, 40, rating_scale=(1, 5)).fit(ratings[~test, :2], ratings[~test, 2])
+    assert 0.89 < model.evaluate(ratings[test, :2], ratings[test, 2])["rmse"] < 0.925
+
+
+# ---- when a feature is done ----
+
+
+def passes_of(monkeypatch, X, y, **params):
+    seen = []
+    whole = FeatureEngine._train
+
+    def train(self, biases, number, *rest):
+        loss = whole(self, biases, number, *rest)
+        seen.append((number, loss))
+        return loss
+
+    monkeypatch.setattr(FeatureEngine, "_train", train)
+    model = featurewise(**params).fit(X, y)
+    monkeypatch.undo()
+    return model, seen
+
+
+@pytest.mark.parametrize("min_improvement", [0, 1e-4, 0.003, 0.05, 9])
+def test_a_feature_is_done_when_it_improves_no_more(monkeypatch, min_improvement):
+    X, y = some()
+    model, seen = passes_of(monkeypatch, X, y, k=4, n_epochs=30, min_improvement=min_improvement)
+    by_feature = {}
+    for number, loss in seen:
+        by_feature.setdefault(number // 30 - 1, []).append(loss)
+    assert list(by_feature) == [-1, 0, 1, 2, 3]
+    for feature, losses in by_feature.items():
+        count, last = naive.passes(losses.__getitem__, 30, min_improvement)
+        assert len(losses) == count
+        if feature >= 0:
+            assert model.history_["loss"][feature] == last
+    if min_improvement == 9:
+        assert {len(losses) for losses in by_feature.values()} == {30}  # none was ever that good
+
+
+def test_steps_follow_the_schedule_within_a_feature(monkeypatch):
+    X, y = some()
+    rates = []
+    whole = FeatureEngine._train
+
+    def train(self, biases, number, run, other, rate):
+        rates.append(rate)
+        return whole(self, biases, number, run, other, rate)
+
+    monkeypatch.setattr(FeatureEngine, "_train", train)
+    model = featurewise(2, 5, min_improvement=9, learning_rate=0.1, learning_rate_schedule="inverse_time",
+                        learning_rate_decay=0.5).fit(X, y)  # fmt: skip
+    assert model.history_["learning_rate"] == [0.1, 0.1]
+    np.testing.assert_allclose(rates, 3 * [0.1 / (1 + 0.5 * e) for e in range(5)])
+
+
+# ---- what holds for all engines ----
+
+
+def arrays(model):
+    return [model.user_factors_, model.item_factors_, model.user_biases_, model.item_biases_]
+
+
+def same(a, b):
+    return all((x == y).all() for x, y in zip(arrays(a), arrays(b), strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_threads_and_the_order_of_rows_change_no_bit(dtype):
+    (users, items), y = some(250_000, 3000, 900)
+    order = np.random.default_rng(1).permutation(len(y))
+    one = featurewise(2, 4, n_jobs=1, dtype=dtype).fit((users, items), y)
+    other = featurewise(2, 4, n_jobs=4, dtype=dtype).fit((users[order], items[order]), y[order])
+    assert same(one, other)
+
+
+def test_users_and_items_can_change_places():
+    (users, items), y = some()
+    one, other = featurewise().fit((users, items), y), featurewise().fit((items, users), y)
+    for a, b in zip(arrays(one), arrays(other)[1::-1] + arrays(other)[:1:-1], strict=True):
+        assert (a == b).all()
+
+
+def test_features_that_are_not_trained_yet_are_zero():
+    X, y = some()
+
+    def stop(epoch, logs):
+        assert not model.get_weights().user_factors[:, epoch + 1 :].any()
+        assert model.get_weights().user_factors[:, : epoch + 1].all()
+        model.stop_training = epoch == 1
+
+    model = featurewise(5)
+    model.fit(X, y, validation_split=0.1, callbacks=LambdaCallback(on_epoch_end=stop))
+    two = featurewise(2).fit(X, y, validation_split=0.1)
+    assert (model.user_factors_[:, :2] == two.user_factors_).all()
+    np.testing.assert_allclose(model.predict(X), two.predict(X), rtol=1e-6)
+    np.testing.assert_allclose(model.history_["val_loss"], two.history_["val_loss"], rtol=1e-6)
+
+
+def test_validation_loss_is_the_prediction_error():
+    X, y = some()
+    train, held_out = Ratings.from_arrays(*X, y).split(0.2, 3)
+    model = featurewise().fit(train, validation_data=held_out)
+    assert model.evaluate(held_out)["rmse"] == pytest.approx(model.history_["val_rmse"][-1], rel=1e-5)
+
+
+def test_weights_that_a_callback_sets_count():
+    """Its own weights change nothing; others are what the next features add to."""
+    X, y = some()
+
+    class Set(Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            weights = self.model.get_weights()
+            if self.change and epoch == 0:
+                weights.user_factors[:, 0] = 0
+            self.model.set_weights(weights)
+
+    plain, kept, changed = featurewise(2), featurewise(2), featurewise(2)
+    plain.fit(X, y)
+    Set.change = False
+    assert same(kept.fit(X, y, callbacks=Set()), plain)
+    Set.change = True
+    changed.fit(X, y, callbacks=Set())
+    losses = plain.history_["loss"], changed.history_["loss"]
+    assert losses[0][0] == losses[1][0]
+    assert losses[0][1] < losses[1][1] - 0.05  # it finds again what was taken away
+
+
+def test_ctrl_c_leaves_the_last_whole_feature():
+    X, y = some()
+
+    class CtrlC(Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted in epoch 3: the model is that after epoch 2"):
+        model = featurewise(5).fit(X, y, callbacks=CtrlC())
+    assert (model.user_factors_[:, :2] == featurewise(2).fit(X, y).user_factors_).all()
+    assert not model.user_factors_[:, 2:].any()
+
+
+def test_penalties_and_bounds():
+    X, y = some()
+    sparse = featurewise(4, l1=0.02).fit(X, y)
+    assert 0 < (sparse.user_factors_ == 0).mean() < 1
+    positive = featurewise(4, non_negative=True).fit(X, y)
+    assert positive.user_factors_.min() == 0 == positive.item_factors_.min()
+    assert positive.user_biases_.min() < 0
+    none = featurewise(4, 60, l2=99, l2_bias=99, learning_rate=1e-3).fit(X, y)
+    np.testing.assert_allclose(none.predict(X), y.mean(), atol=0.05)
+    rows = featurewise(4, 30, reg_scale="row", l2=(99, 0)).fit(X, y)
+    assert np.abs(rows.user_factors_).max() < np.abs(featurewise(4, 30, reg_scale="row", l2=0).fit(X, y).user_factors_).max()
+
+
+def test_predictions_in_training_are_clipped():
+    """Ratings beyond the scale: their errors are seen from its end."""
+    X, y = some()
+    y = np.clip(y, 1, 5)
+    y[:50] = 9
+    model = featurewise(2, 3, rating_scale=(1, 5), learning_rate=1e-9, init_std=1e-6).fit(X, y)
+    mean = np.clip(y.mean(), 1, 5)
+    assert model.history_["loss"][0] == pytest.approx(np.mean((y - mean) ** 2), rel=1e-4)
+    low = featurewise(1, 3, rating_scale=(4, 5), learning_rate=1e-9, init_std=1e-6).fit(X, y)
+    assert low.history_["loss"][0] == pytest.approx(np.mean((y - 4) ** 2), rel=1e-4)
+
+
+def test_divergence_names_the_cure():
+    with pytest.raises(FloatingPointError, match=r"diverged in epoch \d: .*lower learning_rate"):
+        featurewise(l2=0, l2_bias=0, learning_rate=50.0).fit(*some())
+
+
+def test_partial_fit_goes_on_with_all_features():
+    X, y = some()
+    model = featurewise(4).fit(X, y)
+    before = model.evaluate(X, y)["rmse"]
+    factors = model.user_factors_
+    model.partial_fit(X, y, n_epochs=5)
+    assert model.evaluate(X, y)["rmse"] < before
+    assert (factors != model.user_factors_).any(axis=0).all()
