@@ -256,7 +256,7 @@ def test_each_parameter_is_checked_by_name(name, value):
         ("momentum", {"momentum": 0.9, "training": "featurewise"}, "training is 'joint'"),
         ("beta_1", {"beta_1": 0.5}, "solver is 'adam' or 'adamax'"),
         ("beta_2", {"beta_2": 0.5, "solver": "adagrad"}, "solver is 'adam' or 'adamax'"),
-        ("epsilon", {"epsilon": 1e-3}, "solver is not 'sgd'"),
+        ("epsilon", {"epsilon": 1e-3}, "solver is neither 'sgd' nor 'gibbs'"),
         ("initial_accumulator_value", {"initial_accumulator_value": 1, "solver": "adam"},
          "solver is 'adagrad_row' or 'adagrad'"),
         ("min_improvement", {"min_improvement": 1}, "training is 'featurewise'"),
