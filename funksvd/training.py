@@ -46,9 +46,8 @@ class Training:
 
     @cached_property
     def fingerprints(self):
-        """Of the ratings, for a checkpoint: mini-batches depend on the order of the ratings, the grid does not."""
-        ordered = self.hyper.batch_size > 1
-        return [part and part.fingerprint(ordered) for part in (self.ratings, self.held_out)]
+        """Of the ratings, for a checkpoint: with shuffle=False (mini-batches) their order counts."""
+        return [self.ratings.fingerprint(not self.hyper.shuffle), self.held_out and self.held_out.fingerprint(False)]
 
     def run(self):
         """All epochs, or those after the checkpoint. An error or Ctrl-C leaves the last whole epoch."""

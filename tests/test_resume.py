@@ -162,6 +162,20 @@ def test_a_callback_of_ones_own_keeps_its_state(tmp_path):
         assert later.first.global_mean == whole.first.global_mean
 
 
+def test_callbacks_know_how_many_epochs_there_are(tmp_path, capsys):
+    X, y = some()
+
+    def seen(resume=None, **params):
+        callback = Callback()
+        FunkSVD(5, 4, random_state=0, **params).fit(X, y, callbacks=[ModelCheckpoint(tmp_path / "{epoch}.npz"), callback],
+                                                    resume=resume, verbose=2)  # fmt: skip
+        return callback.params, [line.split()[1] for line in capsys.readouterr().out.splitlines()]
+
+    assert seen() == ({"epochs": 4, "initial_epoch": 0}, ["1/4", "2/4", "3/4", "4/4"])
+    assert seen(tmp_path / "3.npz") == ({"epochs": 4, "initial_epoch": 3}, ["4/4"])
+    assert seen(training="featurewise")[0] == {"epochs": 5, "initial_epoch": 0}
+
+
 # ---- what a checkpoint is ----
 
 
