@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 
 from funksvd import gibbs
 from funksvd.engine import Params, aligned, kernels, of_side
 from funksvd.ids import IdTable, table_and_keys
+from funksvd.schedules import planned_rate
 from funksvd.threads import parallel
 
 ROWS = 256  # of one call of the kernel
@@ -34,14 +36,26 @@ def penalties(hyper, counts, side=0):
     A penalty that comes with every rating (reg_scale="rating") counts once a rating. An unbiased model's bias weighs
     infinitely. SGD from zero by steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T
     would (Ali, Kolter, Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
+    The adaptive solvers have no such length: their steps do not shrink with the gradient.
     """
     scale = np.maximum(counts, 1).astype(np.float64) if hyper.reg_scale == "rating" else np.ones(len(counts))
     l2_bias, l2 = (of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l2_bias, hyper.l2))
     out = np.empty((len(counts), 2))
     out[:, 0] = np.maximum(l2_bias * scale, LEAST) if hyper.biased else np.inf
     out[:, 1] = np.maximum(l2 * scale, LEAST)
-    steps = hyper.history_.get("learning_rate", ())
-    return out + 1 / sum(steps) if steps else out
+    return out + 1 / step_length(hyper)
+
+
+def step_length(hyper):
+    """How far SGD's steps went in all, for a rating's gradient; infinite where that says nothing."""
+    rates = hyper.history_.get("learning_rate", ())
+    if hyper.solver != "sgd" or not rates:
+        return np.inf
+    if hyper.training == "featurewise":  # a rate a feature: the schedule is for its passes
+        named = {name: getattr(hyper, name) for name in ("learning_rate_schedule", "learning_rate_decay", "n_epochs")}
+        rates = [planned_rate(SimpleNamespace(**named, learning_rate=rates[0]), e) for e in range(hyper.n_epochs)]
+    # A batch of B takes a step of 2 / B for each of its ratings.
+    return sum(rates) / (1 - hyper.momentum) * (2 / hyper.batch_size if hyper.batch_size > 1 else 1)
 
 
 def solve(params, tables, ratings, side, hyper, n_jobs):
@@ -95,7 +109,23 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
               np.empty((k + 3, k + 1)), out[part])  # fmt: skip
 
     parallel(one, range(0, len(codes), ROWS), n_jobs)
+    if hyper.non_negative:
+        for row in np.flatnonzero((out[:, 1:] < 0).any(axis=1)):
+            here = slice(start[row], start[row + 1])
+            out[row] = bounded(factors[others[here]], values[here], weights[here], *weigh[row])
     return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), None, left_out
+
+
+def bounded(others, values, weights, bias_penalty, penalty):
+    """(1 + k,): what the kernel `ridge` finds for one row, with no factor below 0."""
+    from scipy.optimize import nnls  # not before: it takes longer than the rest of `import funksvd`
+
+    # The bias may be negative: it is the difference of two numbers that are not.
+    ones = np.ones((len(values), 2)) * [1, -1] if np.isfinite(bias_penalty) else np.empty((len(values), 0))
+    equations = np.hstack([ones, others.astype(np.float64)]) * np.sqrt(weights)[:, None]
+    shrink = np.sqrt(np.r_[np.full(ones.shape[1], bias_penalty), np.full(others.shape[1], penalty)])
+    x = nnls(np.vstack([equations, np.diag(shrink)]), np.r_[values * np.sqrt(weights), np.zeros(len(shrink))])[0]
+    return np.r_[x[0] - x[1] if ones.shape[1] else 0.0, x[ones.shape[1] :]]
 
 
 def extended(params, tables, side, ids, biases, factors, posterior=None):

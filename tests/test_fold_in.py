@@ -203,3 +203,39 @@ def test_penalties_of_sides_and_of_rows():
     model.reg_scale = "rating"
     assert fold_in.penalties(model, np.array([4]), 1).tolist() == [[0.8, 4]]
     assert fold_in.penalties(model, np.array([4]), 0).tolist() == [[0.4, 2]]
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_rows_of_a_non_negative_model_are_the_best_without_negative_factors(biased):
+    """The conditions of Karush, Kuhn and Tucker: no slope where a factor is above 0, none downhill where it is 0."""
+    model = fitted(dtype="float64", l2=0.1, l2_bias=0.03, non_negative=True, biased=biased)
+    rng = np.random.default_rng(1)
+    new, items = np.repeat([1000, 1001, 1002], [40, 12, 3]), rng.choice(model.item_ids_, 55)
+    values, weights = rng.normal(3.5, 1, 55), rng.random(55)
+    small = model.fold_in((new, items), values, sample_weight=weights, extend=False)
+    assert (small.user_factors_ == 0).any()
+    early = 1 / sum(model.history_["learning_rate"])
+    for row, user in enumerate(small.user_ids_):
+        at = new == user
+        codes = np.searchsorted(model.item_ids_, items[at])
+        z, b, p = model.item_factors_[codes], small.user_biases_[row], small.user_factors_[row]
+        error = values[at] - model.global_mean_ - model.item_biases_[codes] - b - z @ p
+        slope = (0.1 * at.sum() + early) * p - z.T @ (weights[at] * error)
+        assert (p >= 0).all()
+        np.testing.assert_allclose(slope[p > 0], 0, atol=1e-8)
+        assert (slope[p == 0] > -1e-8).all()
+        bias_slope = (0.03 * at.sum() + early) * b - weights[at] @ error
+        assert bias_slope == pytest.approx(0, abs=1e-8) if biased else b == 0
+
+
+def test_how_far_the_steps_of_each_way_to_train_went():
+    X, y = some()[:2], some()[2]
+
+    def length(**params):
+        return fold_in.step_length(FunkSVD(2, 4, learning_rate=0.01, random_state=0, **params).fit(X, y))
+
+    usual = 0.01 * sum(0.97**e for e in range(4))
+    assert length() == pytest.approx(usual)
+    assert length(momentum=0.75) == pytest.approx(4 * usual)
+    assert length(training="featurewise") == pytest.approx(usual)
+    assert length(solver="adam") == np.inf
