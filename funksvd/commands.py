@@ -149,7 +149,7 @@ def tune(args):
 
     if args.output is not None:
         check_output(args.output)
-    grid = dict(grid_of(text) for text in args.grid) if args.grid else tuning.GRID
+    grid = dict(grid_of(text) for text in args.grid) if args.grid else tuning.default_grid(model_parameters(args))
     parameters = {name: value for name, value in model_parameters(args).items() if name not in grid}
     FunkSVD().set_params(**parameters, **{name: values[0] for name, values in grid.items()})._check_params()
     ratings = Ratings.from_arrays(*read(args, args.file))
@@ -164,7 +164,8 @@ def tune(args):
         rows = [[*map(str, s.parameters.values()), f"{s.rmse:.4f}", f"{s.sd:.4f}", s.n_epochs, f"{s.seconds:.1f}"]
                 for s in settings]  # fmt: skip
         print_table([*best.parameters, "RMSE", "sd", "epochs", "s"], rows)
-    chosen = best.parameters | {"n_epochs": max(1, best.n_epochs)}
+    featurewise = (parameters | best.parameters)["training"] == "featurewise"  # an epoch is a feature there
+    chosen = best.parameters | {"n_factors" if featurewise else "n_epochs": max(1, best.n_epochs)}
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
     if args.output is None:
         say(args, f"\nTrain with the best: funksvd train {shlex.quote(args.file)} --validation-split 0 {options}")

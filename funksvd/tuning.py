@@ -18,6 +18,15 @@ __all__ = ["GRID", "Setting", "tune"]
 GRID: dict[str, Sequence[Any]] = {"n_factors": [32, 100], "l2": [0.04, 0.08, 0.12], "learning_rate": [0.01, 0.02]}
 
 
+def default_grid(parameters: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
+    """The grid for a model with these parameters: learning rates for plain SGD only, for solver="gibbs" neither."""
+    hyper = FunkSVD().set_params(**parameters)
+    if hyper.solver == "gibbs":
+        return {"n_factors": [16, 32]}
+    plain = hyper.solver == "sgd" and hyper.batch_size == 1 and not callable(hyper.learning_rate_schedule)
+    return {name: values for name, values in GRID.items() if plain or name != "learning_rate"}
+
+
 class Setting(NamedTuple):
     """One setting of a grid and how it did.
 
@@ -57,7 +66,7 @@ def tune(
     Parameters
     ----------
     ratings : Ratings
-    grid : {parameter: values}, by default a dozen settings of `n_factors`, `l2` and `learning_rate`
+    grid : {parameter: values}, by default a few settings of `n_factors`, `l2` and `learning_rate` that suit the solver
     n_folds : int
         Each rating is held out once; folds are the same for any order of the ratings.
     patience : int
@@ -76,7 +85,7 @@ def tune(
     """
     from tqdm import tqdm
 
-    tried = dict(GRID if grid is None else grid)
+    tried = default_grid(parameters) if grid is None else dict(grid)
     if any(isinstance(values, str) or not len(values) for values in tried.values()):
         raise ValueError(f"each parameter of the grid needs a list of values, got {tried!r}")
     chosen = [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -403,6 +404,26 @@ def test_fold_in(folder, tmp_path, capsys):
     assert np.array_equal(after.user_factors_, expected.user_factors_)
     assert cli.main([*map(str, argv)]) == 0
     assert "Folded in 1 user, 1 of them new, from 20 ratings." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "searched"),
+    [
+        ([], {"n_factors", "l2", "learning_rate"}),
+        (["--solver", "adagrad"], {"n_factors", "l2"}),
+        (["--solver", "gibbs"], {"n_factors"}),
+    ],
+)
+def test_the_grid_of_tune_suits_the_solver(folder, capsys, options, searched):
+    [settings], _ = out_json(capsys, "tune", folder / "ratings.csv", "--folds", 2, "--epochs", 2, *options)
+    assert all(set(setting["parameters"]) == searched for setting in settings)
+
+
+def test_tune_of_features_says_how_many(folder, capsys):
+    options = ["--training", "featurewise", "--n-factors", "3", "--grid", "l2=0.02,0.1", "--folds", "2", "--epochs", "9"]
+    assert cli.main(["tune", str(folder / "ratings.csv"), *options]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert re.search(r"--l2 \S+ --n-factors [123]$", told)
 
 
 def test_tune(folder, tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import naive
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 
 from funksvd import Callback, FunkSVD, LambdaCallback, Ratings, _featurewise
 from funksvd.featurewise import FeatureEngine
+from funksvd.parameters import resolved
 from funksvd.schedules import planned_rate
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
@@ -90,7 +90,7 @@ def test_training_is_feature_after_feature(params, weighted):
     model = featurewise(n_epochs=6, dtype="float64", **params)
     ratings = Ratings.from_arrays(users, items, y, weights)
     model.fit(ratings)
-    hyper = SimpleNamespace(**model.get_params() | {"learning_rate": 0.015})
+    hyper = resolved(model.get_params())
     engine = FeatureEngine(ratings, None, hyper)
     grid = engine.grid
     assert grid.n_bands == 1
@@ -327,3 +327,14 @@ def test_partial_fit_goes_on_with_all_features():
     model.partial_fit(X, y, n_epochs=5)
     assert model.evaluate(X, y)["rmse"] < before
     assert (factors != model.user_factors_).any(axis=0).all()
+
+
+def test_what_was_restored_goes_on_as_before():
+    X, y = some()
+    engine = FeatureEngine(Ratings.from_arrays(*X, y), None, resolved(featurewise().get_params()), seed=0)
+    engine.epoch(0, 0.02)
+    before = engine.snapshot()
+    losses, after = [engine.epoch(f, 0.02) for f in (1, 2)], engine.snapshot()
+    engine.restore(before)
+    assert [engine.epoch(f, 0.02) for f in (1, 2)] == losses
+    assert all((engine.snapshot()[name] == array).all() for name, array in after.items())
