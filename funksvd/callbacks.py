@@ -14,6 +14,8 @@ At the end of an epoch ``logs`` holds ``loss`` (mean squared error of training),
 add a key that those after it monitor. ``model.stop_training = True`` ends training after the current epoch.
 """
 
+import inspect
+
 from funksvd.hooks import Callback, CallbackList, LambdaCallback
 from funksvd.monitors import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from funksvd.progress import CSVLogger, EpochLines, ProgressBar, say
@@ -40,7 +42,7 @@ class LearningRateScheduler(Callback):
     ----------
     schedule : callable
         ``schedule(epoch, learning_rate)`` gets the epoch, counted from 0, and the current rate, and returns
-        the rate to use from this epoch on.
+        the rate to use from this epoch on. ``schedule(epoch)`` does, too.
     verbose : {0, 1}, default 0
         1 writes a line for each epoch.
 
@@ -57,6 +59,12 @@ class LearningRateScheduler(Callback):
             raise TypeError(f"schedule={schedule!r}; it must be a function of epoch and learning rate")
         self.schedule = schedule
         self.verbose = verbose
+        try:
+            inspect.signature(schedule).bind(0, 0.1)
+        except TypeError:  # as Keras, whose older versions gave the epoch alone
+            self.schedule = lambda epoch, current: schedule(epoch)
+        except ValueError:  # a function that does not tell
+            pass
 
     def on_epoch_begin(self, epoch, logs=None):
         current = self.model.current_learning_rate

@@ -410,6 +410,20 @@ def test_schedule_sets_the_rate_of_each_epoch():
     assert all(type(rate) is float for rate in seen)
 
 
+def test_schedule_of_the_epoch_alone():
+    seen = []
+    model = FakeModel([{}] * 3)
+    spy = LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(model.current_learning_rate))
+    model.fit([LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1)), spy])
+    assert seen == [0.1, 0.05, 0.1 / 3]
+
+    def broken(epoch, rate):
+        raise TypeError("mine")
+
+    with pytest.raises(TypeError, match="mine"):
+        FakeModel([{}]).fit(LearningRateScheduler(broken))
+
+
 @pytest.mark.parametrize(("rate", "error"), [
     (0, ValueError), (-0.1, ValueError), (NAN, ValueError), (math.inf, ValueError),
     (None, TypeError), ("1", TypeError),
