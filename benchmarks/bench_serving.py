@@ -35,7 +35,7 @@ def served(n_users, n_items, k=K):
     model = FunkSVD(n_factors=k, random_state=0)
     model._tables = tuple(IdTable(np.arange(n), n) for n in (n_users, n_items))
     model._adopt(Params(3.5, *biases, *factors))
-    model.history_, model.n_epochs_ = {"learning_rate": [0.02] * 20}, 20
+    model.history_, model.n_epochs_, model.n_ratings_ = {"learning_rate": [0.02] * 20}, 20, 0
     return model
 
 

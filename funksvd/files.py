@@ -53,7 +53,8 @@ def save(model, path, training=None, state=None):
     params, kept = model._weights(), kept_params(model)
     history = {k: v for k, v in model.history_.items() if k != "seconds"}
     kinds = [table.kind for table in model._tables]
-    meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": model.n_epochs_}
+    meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": model.n_epochs_,
+            "n_ratings": model.n_ratings_}  # fmt: skip
     if training is not None:
         meta["training"] = training
     text = json.dumps(meta, sort_keys=True, default=lambda number: number.item())
@@ -133,8 +134,10 @@ def opened(path, make, map_arrays=False):
         model._check_params()
         check_shapes(model, params, tables)
         history, n_epochs = checked_history(meta["history"]), meta["n_epochs"]
-        if not isinstance(n_epochs, int) or n_epochs < 0:
-            raise ValueError(f"its number of epochs is {n_epochs!r}")
+        n_ratings = meta["n_ratings"]
+        for number, name in ((n_epochs, "epochs"), (n_ratings, "ratings")):
+            if not isinstance(number, int) or number < 0:
+                raise ValueError(f"its number of {name} is {number!r}")
         if not map_arrays:
             for name in ("user_factors", "item_factors"):
                 read_only = getattr(params, name)
@@ -147,11 +150,12 @@ def opened(path, make, map_arrays=False):
         raise ValueError(f"{path} is not a funksvd model: {error}") from error
     except UNREADABLE as error:
         raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
-    return fitted(model, tables, params, history, n_epochs), meta.get("training"), arrays
+    return fitted(model, tables, params, history, n_epochs, n_ratings), meta.get("training"), arrays
 
 
-def fitted(model, tables, params, history, n_epochs):
+def fitted(model, tables, params, history, n_epochs, n_ratings):
     """The model with what `fit` would have set."""
+    model.n_ratings_ = n_ratings
     model._tables, model.history_, model.n_epochs_, model.interrupted_ = tuple(tables), history, n_epochs, False
     model._adopt(params)
     return model
@@ -369,4 +373,5 @@ def from_surprise(algo, make):
     scale = tuple(map(float, trainset.rating_scale))
     model = make(n_factors=p.shape[1], biased=biased, rating_scale=scale, dtype="float64",
                  n_epochs=max(1, int(getattr(algo, "n_epochs", 1))))  # fmt: skip
-    return fitted(model, (users, items), engines.Params(mean, user_biases, item_biases, p, q), {}, model.n_epochs)
+    return fitted(model, (users, items), engines.Params(mean, user_biases, item_biases, p, q), {}, model.n_epochs,
+                  sum(map(len, trainset.ur.values())))  # fmt: skip

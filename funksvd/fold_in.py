@@ -33,12 +33,15 @@ def with_rows(params, tables, side, table, biases, factors, posterior=None):
 def penalties(hyper, counts, side=0):
     """(rows, 2): what the model's l2_bias and l2 weigh in the ridge solution of a side's row with so many ratings.
 
-    A penalty that comes with every rating (reg_scale="rating") counts once a rating. An unbiased model's bias weighs
-    infinitely. SGD from zero by steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T
-    would (Ali, Kolter, Tibshirani 2019): the rows that the model learned are shrunk by that much, and so are new ones.
+    A penalty that comes with every rating (reg_scale="rating") counts once a rating; one of rows once, and beside the
+    mean over a mini-batch as often as there are ratings. An unbiased model's bias weighs infinitely. SGD from zero by
+    steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T would (Ali, Kolter, Tibshirani
+    2019): the rows that the model learned are shrunk by that much, and so are new ones.
     The adaptive solvers have no such length: their steps do not shrink with the gradient.
     """
-    scale = np.maximum(counts, 1).astype(np.float64) if hyper.reg_scale == "rating" else np.ones(len(counts))
+    scale = np.maximum(counts, 1).astype(np.float64)
+    if hyper.reg_scale == "row":
+        scale[:] = hyper.n_ratings_ if hyper.batch_size > 1 else 1
     l2_bias, l2 = (of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l2_bias, hyper.l2))
     out = np.empty((len(counts), 2))
     out[:, 0] = np.maximum(l2_bias * scale, LEAST) if hyper.biased else np.inf

@@ -218,7 +218,7 @@ class FunkSVD:
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
         self._tables = ratings._tables
         self.history_: dict[str, list[float]] = {}
-        self.stop_training, self.interrupted_, self.n_epochs_ = False, False, 0
+        self.stop_training, self.interrupted_, self.n_epochs_, self.n_ratings_ = False, False, 0, len(ratings)
         self.setup_seconds_ = time.perf_counter() - started
         self._training: Any = training
         try:
@@ -495,7 +495,7 @@ class FunkSVD:
             raise ValueError("partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or fit again")
         ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
         seed = self._seed()
-        hyper = parameters.resolved(self.get_params(), history_=self.history_)
+        hyper = parameters.resolved(self.get_params(), history_=self.history_, n_ratings_=self.n_ratings_)
         hyper.training = "joint"  # new ratings move all features, however these were trained
         if learning_rate is None:
             learning_rate = self.history_["learning_rate"][-1] if self.history_ else planned_rate(hyper, 0)

@@ -203,6 +203,9 @@ def test_penalties_of_sides_and_of_rows():
     model.reg_scale = "rating"
     assert fold_in.penalties(model, np.array([4]), 1).tolist() == [[0.8, 4]]
     assert fold_in.penalties(model, np.array([4]), 0).tolist() == [[0.4, 2]]
+    model.set_params(reg_scale="row", batch_size=1000).n_ratings_ = 500  # Keras': the mean of 500 errors, and l2 |p|^2
+    model.history_ = {"learning_rate": [1.0, 1.0]}
+    assert fold_in.penalties(model, np.array([4, 1]), 1) == pytest.approx(np.array([[100, 500]] * 2) + 1 / (2 * 2 / 1000))
 
 
 @pytest.mark.parametrize("biased", [True, False])

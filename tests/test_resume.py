@@ -187,6 +187,7 @@ def test_a_checkpoint_is_a_model_file(tmp_path):
     for name in ("whole.npz", "weights.npz"):
         for mmap in (False, True):
             assert (load(tmp_path / name, mmap=mmap).predict(X) == model.predict(X)).all()
+            assert load(tmp_path / name, mmap=mmap).n_ratings_ == model.n_ratings_ == len(y)
     assert (tmp_path / "weights.npz").read_bytes() == content(model, tmp_path)
     with pytest.raises(ValueError, match="there is a checkpoint during fit only"):
         model.save_checkpoint(tmp_path / "later.npz")
