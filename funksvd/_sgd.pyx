@@ -280,7 +280,7 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
     # Copies: a step may write anywhere for all the compiler knows, so that what the block says would be read again.
     cdef Block of = b[0]
     cdef double squares = 0
-    cdef Py_ssize_t r, t = 0, end
+    cdef Py_ssize_t r, t = 0, end, f
     cdef uint16_t batch[8]
     cdef int m, j
     cdef vec* p
@@ -299,6 +299,14 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
             # Reads past the run but never past the array, which has 8 more entries.
             for j in range(8):
                 batch[j] = of.index[t + j] if j < m else of.spare
+            if states(hp):
+                for j in range(8):
+                    for f in range(n):
+                        if f * LANES * sizeof(real) % 64 == 0:
+                            PREFETCH(of.rows.factors + of.index[t + m + j] * n + f)
+                    for f in range(n * states(hp)):
+                        if f * LANES * sizeof(real) % 64 == 0:
+                            PREFETCH(of.rows.state + of.index[t + m + j] * n * states(hp) + f)
             if m > 4:
                 squares += micro_batch(8, rich, n, p, p_bias, p_state, p_extra, &of.rows, batch, of.rating + t, weight, m,
                                        of.mean, hp, hq)
