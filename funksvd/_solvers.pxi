@@ -16,6 +16,7 @@ cdef extern from "_vec.h":
     vec vec_max(vec, vec) nogil
     vec vec_min(vec, vec) nogil
     vec vec_sign(vec) nogil
+    vec vec_abs(vec) nogil
 
 
 cdef real TINY = 1e-30  # 1 - TINY = 1: a clock need not run into subnormal numbers, which are slow
@@ -170,7 +171,7 @@ cdef inline vec step(const Solver* s, vec shrink, vec rate, vec x, vec push, vec
             state[0], state[n] = g, v
             return x - rate * g / (vec_sqrt(v) + vec_splat(s.h.epsilon))
         else:
-            v = vec_max(s.h.beta_2 * state[n], vec_max(g, -g))
+            v = vec_max(s.h.beta_2 * state[n], vec_abs(g))
             g = state[0] + (g - state[0]) * s.h.fresh_1
             state[0], state[n] = g, v
             return x - rate * g / (v + vec_splat(s.h.epsilon))

@@ -31,12 +31,12 @@ typedef REAL loose_vec __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(
 #define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #endif
 #endif
-#ifndef SHUFFLE  /* gcc before 12; a mask has lanes of the size of REAL's */
 #if REAL_BYTES == 4
-typedef int mask __attribute__((vector_size(VECTOR_BYTES)));
+typedef unsigned mask __attribute__((vector_size(VECTOR_BYTES)));
 #else
-typedef long long mask __attribute__((vector_size(VECTOR_BYTES)));
+typedef unsigned long long mask __attribute__((vector_size(VECTOR_BYTES)));
 #endif
+#ifndef SHUFFLE  /* gcc before 12 */
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
 #endif
 
@@ -78,7 +78,20 @@ static inline REAL lane_sum(vec s) { return s[0] + s[1]; }
 static inline vec vec_splat(REAL x) { return (vec){0} + x; }
 static inline REAL vec_first(vec x) { return x[0]; }
 
-/* Lane by lane: the compiler makes one instruction of each. */
+#if defined(__SSE2__)  /* the instruction itself: compilers do not always see it in a loop over the lanes */
+#if VECTOR_BYTES == 32 && REAL_BYTES == 4
+#define LANEWISE(name) __builtin_ia32_##name##ps256
+#elif VECTOR_BYTES == 32
+#define LANEWISE(name) __builtin_ia32_##name##pd256
+#elif REAL_BYTES == 4
+#define LANEWISE(name) __builtin_ia32_##name##ps
+#else
+#define LANEWISE(name) __builtin_ia32_##name##pd
+#endif
+static inline vec vec_sqrt(vec x) { return LANEWISE(sqrt)(x); }
+static inline vec vec_max(vec x, vec y) { return LANEWISE(max)(x, y); }
+static inline vec vec_min(vec x, vec y) { return LANEWISE(min)(x, y); }
+#else
 static inline vec vec_sqrt(vec x) {
     for (int i = 0; i < LANES; i++) x[i] = REAL_SQRT(x[i]);
     return x;
@@ -91,10 +104,12 @@ static inline vec vec_min(vec x, vec y) {
     for (int i = 0; i < LANES; i++) x[i] = x[i] < y[i] ? x[i] : y[i];
     return x;
 }
+#endif
 static inline vec vec_sign(vec x) {
     for (int i = 0; i < LANES; i++) x[i] = (REAL)((x[i] > 0) - (x[i] < 0));
     return x;
 }
+static inline vec vec_abs(vec x) { return (vec)((mask)x << 1 >> 1); }
 
 #else
 #define VECTOR_BYTES 0
@@ -106,6 +121,7 @@ static inline vec vec_sqrt(vec x) { return REAL_SQRT(x); }
 static inline vec vec_max(vec x, vec y) { return x > y ? x : y; }
 static inline vec vec_min(vec x, vec y) { return x < y ? x : y; }
 static inline vec vec_sign(vec x) { return (REAL)((x > 0) - (x < 0)); }
+static inline vec vec_abs(vec x) { return x < 0 ? -x : x; }
 static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
     out[0] = s0; out[1] = s1; out[2] = s2; out[3] = s3;
 }
