@@ -3,7 +3,7 @@
 
 Every kernel sees plain arrays, takes no lock and no GIL, and checks nothing: `Ratings` and `engine` have.
 
-The unit of work is the micro-batch (`MICRO_BATCH` ratings of one run, the last of a run may be smaller): their dot
+The unit of work is the micro-batch (8 ratings of one run, the last of a run may be smaller): their dot
 products share the loads of the run's row p, the row takes one step with the sum of their gradients, and each gathered
 row q_j its own step with the old p. With plain SGD::
 
@@ -105,6 +105,50 @@ cdef inline vec lane_step(const Solver* s, const real* rate, const real* shrink,
         return step(s, vec_splat(shrink[j]), vec_splat(rate[j]), x, push, state, n)
 
 
+cdef inline void factor_steps(
+    int count, int size, Py_ssize_t n, Py_ssize_t first, vec* p, vec* p_state, const Rows* rows, const uint16_t* index,
+    const real* e, const real* push_q, const real* rate, const real* shrink, real p_gain, vec p_shrink, vec p_rate,
+    vec* push_square, const Solver* hp, const Solver* hq,
+) noexcept nogil:
+    """`count` vec of all rows of a micro-batch from `first` on. Both old values are read before either is written."""
+    cdef vec old0, old1, old2, old3, push0, push1, push2, push3, x
+    cdef vec* q
+    cdef vec* z
+    cdef int j
+    old0 = p[first]
+    push0 = vec_splat(0)
+    if count == 4:
+        old1, old2, old3 = p[first + 1], p[first + 2], p[first + 3]
+        push1, push2, push3 = push0, push0, push0
+    for j in range(size):
+        q = rows.factors + index[j] * n + first
+        z = rows.state + index[j] * n * states(hq) + first
+        x = q[0]
+        push0 += e[j] * x
+        q[0] = lane_step(hq, rate, shrink, j, x, push_q[j] * old0, z, n)
+        if count == 4:
+            x = q[1]
+            push1 += e[j] * x
+            q[1] = lane_step(hq, rate, shrink, j, x, push_q[j] * old1, z + 1, n)
+            x = q[2]
+            push2 += e[j] * x
+            q[2] = lane_step(hq, rate, shrink, j, x, push_q[j] * old2, z + 2, n)
+            x = q[3]
+            push3 += e[j] * x
+            q[3] = lane_step(hq, rate, shrink, j, x, push_q[j] * old3, z + 3, n)
+    if Solver is AdagradRow:
+        push_square[0] += push0 * push0
+        push0 *= p_gain
+        if count == 4:
+            push_square[0] += push1 * push1 + push2 * push2 + push3 * push3
+            push1 *= p_gain; push2 *= p_gain; push3 *= p_gain
+    p[first] = step(hp, p_shrink, p_rate, old0, push0, p_state + first, n)
+    if count == 4:
+        p[first + 1] = step(hp, p_shrink, p_rate, old1, push1, p_state + first + 1, n)
+        p[first + 2] = step(hp, p_shrink, p_rate, old2, push2, p_state + first + 2, n)
+        p[first + 3] = step(hp, p_shrink, p_rate, old3, push3, p_state + first + 3, n)
+
+
 cdef inline double micro_batch(
     int size, bint rich, Py_ssize_t n, vec* p, real* p_bias, vec* p_state, real* p_extra, const Rows* rows,
     const uint16_t* index, const real* rating, const real* weight, int m, real mean, const Solver* hp, const Solver* hq,
@@ -123,7 +167,7 @@ cdef inline double micro_batch(
     cdef vec* q6
     cdef vec* q7
     cdef vec s0, s1, s2, s3, s4, s5, s6, s7  # dot products, not yet summed over the lanes
-    cdef vec x0, x1, x2, x3, x4, x5, x6, x7, old, push, p_rate, p_shrink, p_square, push_square, threshold
+    cdef vec x0, x1, old, p_rate, p_shrink, p_square, push_square, threshold
     cdef vec eq[8]
     cdef vec bq[8]
     cdef vec error, squared, summed
@@ -132,11 +176,11 @@ cdef inline double micro_batch(
     cdef real bias = p_bias[0], total = 0, squares = 0, p_gain = 1
     # For solvers with state: the states of the rows, and one number a row, a row a lane.
     cdef vec* z[8]
-    cdef vec lanes[64]  # row i from i * 8 / LANES on: clocks, states of the biases, the biases, their pushes, rates, L2
+    cdef vec lanes[48]  # row i from i * 8 / LANES on: two clocks, two states of the biases, rates, shrinkages
     cdef vec bias_state[2]
     cdef real* lane = <real*>lanes
-    cdef real* rate = lane + 48
-    cdef real* shrink = lane + 56
+    cdef real* rate = lane + 32
+    cdef real* shrink = lane + 40
     cdef real pushes[8]
     cdef real* push_q = e   # what p is multiplied by in the push of q_j
     cdef real* extra
@@ -205,16 +249,15 @@ cdef inline double micro_batch(
     else:
         for i in range((size + LANES - 1) // LANES):
             tick(hq, &lanes[i], &lanes[width + i])
-            lanes[6 * width + i] = scaled_rate(hq, lanes[i], lanes[width + i])
-            lanes[7 * width + i] = shrinkage(hq, hq.h.shrink[1], lanes[6 * width + i])
+            lanes[4 * width + i] = scaled_rate(hq, lanes[i], lanes[width + i])
+            lanes[5 * width + i] = shrinkage(hq, hq.h.shrink[1], lanes[4 * width + i])
         x0, x1 = vec_splat(p_extra[0]), vec_splat(p_extra[1])
         tick(hp, &x0, &x1)
         p_rate = scaled_rate(hp, x0, x1)
         p_extra[0], p_extra[1] = vec_first(x0), vec_first(x1)
         if hq.h.bias_rate != 0:
             for i in range((size + LANES - 1) // LANES):
-                bq[i] = bias_step(hq, hq.h.bias_shrink[1], lanes[6 * width + i], 1, bq[i], eq[i], &lanes[2 * width + i],
-                                  width)
+                bq[i] = bias_step(hq, hq.h.bias_shrink[1], lanes[4 * width + i], 1, bq[i], eq[i], &lanes[2 * width + i], width)
             bias_state[0], bias_state[1] = vec_splat(p_extra[2]), vec_splat(p_extra[3])
             bias = vec_first(bias_step(hp, hp.h.bias_shrink[m], p_rate, m, vec_splat(bias), vec_splat(total), bias_state, 1))
             p_extra[2], p_extra[3] = vec_first(bias_state[0]), vec_first(bias_state[1])
@@ -231,25 +274,15 @@ cdef inline double micro_batch(
     elif Solver is Sgd:
         for j in range(size):
             e[j] *= hq.h.rate
-    for f in range(n):
-        old = p[f]
-        x0 = q0[f]; x1 = q1[f]; x2 = q2[f]; x3 = q3[f]
-        push = (e[0] * x0 + e[1] * x1) + (e[2] * x2 + e[3] * x3)
-        q0[f] = lane_step(hq, rate, shrink, 0, x0, push_q[0] * old, z[0] + f, n)
-        q1[f] = lane_step(hq, rate, shrink, 1, x1, push_q[1] * old, z[1] + f, n)
-        q2[f] = lane_step(hq, rate, shrink, 2, x2, push_q[2] * old, z[2] + f, n)
-        q3[f] = lane_step(hq, rate, shrink, 3, x3, push_q[3] * old, z[3] + f, n)
-        if size == 8:
-            x4 = q4[f]; x5 = q5[f]; x6 = q6[f]; x7 = q7[f]
-            push += (e[4] * x4 + e[5] * x5) + (e[6] * x6 + e[7] * x7)
-            q4[f] = lane_step(hq, rate, shrink, 4, x4, push_q[4] * old, z[4] + f, n)
-            q5[f] = lane_step(hq, rate, shrink, 5, x5, push_q[5] * old, z[5] + f, n)
-            q6[f] = lane_step(hq, rate, shrink, 6, x6, push_q[6] * old, z[6] + f, n)
-            q7[f] = lane_step(hq, rate, shrink, 7, x7, push_q[7] * old, z[7] + f, n)
-        if Solver is AdagradRow:
-            push_square += push * push
-            push *= p_gain
-        p[f] = step(hp, p_shrink, p_rate, old, push, p_state + f, n)
+    f = 0
+    while f + 4 <= n:
+        factor_steps(4, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+                     hp, hq)
+        f += 4
+    while f < n:
+        factor_steps(1, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+                     hp, hq)
+        f += 1
 
     if rich and hq.h.proximal:
         for f in range(n):

@@ -168,8 +168,7 @@ class CpuEngine:
         self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
         width = -(-self.k // 8) * 8
         self.solver = solver_of(hyper)
-        row_bytes = width * self.dtype.itemsize * (1 + (kernels(self.dtype).n_states(self.solver) or 0))
-        self.grid = grid = ratings.grid(row_bytes, self.dtype, seed, n_jobs)
+        self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs)
         self.check = self.strange = None
         if held_out is not None:
             known, self.strange = held_out.like(ratings)
