@@ -1,5 +1,6 @@
 """The extension modules and their compiler flags; everything else stands in pyproject.toml."""
 
+import copy
 import os
 import platform
 import sys
@@ -32,18 +33,20 @@ INLINE = [] if sys.platform == "win32" or DEBUG else [("CYTHON_INLINE", "inline 
 
 
 class BuildExt(build_ext):
-    """build_ext with flags by compiler, and an object folder of its own for each build of one source."""
+    """build_ext on all cores, with flags by compiler, and an object folder of its own for each build of one source."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()
 
     def build_extension(self, ext):
         if self.compiler.compiler_type == "msvc":
             ext.extra_compile_args = ["/O2"]
         else:
             ext.extra_compile_args = (["-O1", "-g", "-Wno-psabi"] if DEBUG else FLAGS) + ext.extra_compile_args
-        temp, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name.rpartition(".")[2])
-        try:
-            super().build_extension(ext)
-        finally:
-            self.build_temp = temp
+        own = copy.copy(self)  # others are built meanwhile
+        own.build_temp = os.path.join(self.build_temp, ext.name.rpartition(".")[2])
+        super(BuildExt, own).build_extension(ext)
 
 
 class SDist(sdist):

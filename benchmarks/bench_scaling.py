@@ -9,6 +9,7 @@ beside that of a float32 matrix product on one core: what the machine can do at 
 import argparse
 import contextlib
 import time
+from types import SimpleNamespace
 
 import numpy as np
 from common import Shape, aligned, check, median_seconds, planted, print_header, print_table
@@ -53,9 +54,9 @@ def padded(array, extra=8):
 
 def kernel_rate(factors, users=2000, items=200, run=36):
     """Ratings/s of one training pass of the kernel over one block that stays in cache."""
-    from funksvd import engine
+    from funksvd import FunkSVD, engine
 
-    block = engine.kernels(np.float32).block
+    kernel = engine.kernels(np.float32)
     rng = np.random.default_rng(0)
     width = -(-factors // 8) * 8
     mean, rate, l2 = 3.5, 0.005, 0.02
@@ -70,15 +71,22 @@ def kernel_rate(factors, users=2000, items=200, run=36):
     index = padded(np.ascontiguousarray(chosen).ravel())
     rating = padded(rng.integers(1, 6, users * run).astype(np.float32))
 
-    def epoch(train=True):
-        return block(
-            run_factors, run_biases, item_factors, item_biases, run_row, run_end, index, rating,
-            np.empty(0, np.float32), mean, train, rate, l2, rate, l2,
-        )  # fmt: skip
+    none = np.empty((users, 0), np.float32)
+    sides = [
+        kernel.Side(run_factors, run_biases, none, none),
+        kernel.Side(item_factors, item_biases, none[: items + 1], none[: items + 1]),
+    ]
+    counts = [np.array([0, n]) for n in (users, users * run, items + 1)]
+    blocks = kernel.Blocks(*counts, run_row, run_end, index, rating, np.empty(0, np.float32))
+    hyper = SimpleNamespace(**FunkSVD(factors, l2=l2, l2_bias=l2).get_params())
+    rules = np.array([engine.rule(hyper, side, rate) for side in ("users", "items")])
+
+    def epoch(solver="sgd"):
+        return kernel.block(*sides, blocks, 0, 0, mean, solver, rules)
 
     predicted = np.einsum("uk,urk->ur", run_factors.astype(float), item_factors[chosen].astype(float)) + mean
     exact = np.square(rating[: users * run].reshape(users, run) - predicted).sum()
-    check(abs(epoch(False) / exact - 1) < 1e-4, "the kernel's squared errors are not NumPy's")
+    check(abs(epoch(None) / exact - 1) < 1e-4, "the kernel's squared errors are not NumPy's")
     first = epoch()
     seconds = median_seconds(epoch, 50, 5)
     last = epoch()

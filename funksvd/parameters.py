@@ -14,7 +14,7 @@ __all__ = ["check", "resolved"]
 # What learning_rate=None stands for: of solvers that take one rating at a time, of mini-batches (Keras' own), and of
 # training="featurewise".
 # "gibbs" makes no steps.
-RATES = {"sgd": 0.02, "adagrad_row": 0.1, "adagrad": 0.05, "adam": 0.001, "adamax": 0.002, "gibbs": 1.0}
+RATES = {"sgd": 0.02, "adagrad_row": 0.05, "adagrad": 0.03, "adam": 0.003, "adamax": 0.01, "gibbs": 1.0}
 BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
 FEATURE_RATES = {"sgd": 0.015}
 
