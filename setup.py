@@ -53,8 +53,9 @@ class SDist(sdist):
     """sdist with the Cython sources instead of the C made from them, and with what tests and benchmarks need."""
 
     def make_distribution(self):
-        sources = [f"funksvd/*.{kind}" for kind in ("pyx", "pxi", "h")]
-        patterns = [*sources, "tests/**/*.py", "tests/*.json", "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
+        sources = [f"funksvd/*.{kind}" for kind in ("pyx", "pxi", "h", "cu")]
+        tests = ["tests/**/*.py", "tests/*.json", "tests/cuda_host/*.?pp"]
+        patterns = [*sources, *tests, "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
         self.filelist.extend(str(path) for pattern in patterns for path in sorted(Path().glob(pattern)))
         self.filelist.exclude_pattern("funksvd/*.c")
         self.filelist.remove_duplicates()

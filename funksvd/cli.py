@@ -44,7 +44,9 @@ _PARAMETER_HELP = {
     "init_std": "standard deviation of the initial factors",
     "rating_scale": "lowest and highest rating; predictions are clipped to them",
     "n_jobs": "threads; -1 is all cores",
-    "device": "where to train",
+    "device": "where to train: cpu, cuda, or cuda:1, the second GPU",
+    "schedule": "on a GPU: strata, repeatable, or hogwild, all blocks at once",
+    "max_device_bytes": "memory of the GPU to use at most; ratings that do not fit are streamed",
     "dtype": "precision of the factors",
     "random_state": "seed: the same seed gives the same model",
 }

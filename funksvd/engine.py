@@ -147,6 +147,10 @@ def engine_for(hyper):
         from funksvd.minibatch import MiniBatchEngine
 
         return MiniBatchEngine
+    if hyper.device != "cpu":
+        from funksvd.gpu import CudaEngine
+
+        return CudaEngine
     return CpuEngine
 
 
@@ -164,11 +168,13 @@ class CpuEngine:
     Rows are kept in the grid's order; `params` and `load` speak the order of the codes.
     """
 
+    WARPS = False  # whether the grid's blocks are for the warps of a GPU
+
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
         width = -(-self.k // 8) * 8
         self.solver = solver_of(hyper)
-        self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs)
+        self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs, warps=self.WARPS)
         self.check = self.strange = None
         if held_out is not None:
             known, self.strange = held_out.like(ratings)
@@ -260,8 +266,7 @@ class CpuEngine:
         def work(x, y):
             squares[x * n + y] = kernel.block(run_side, side, blocks, x, y, self.mean, solver, rules)
 
-        shift = np.random.default_rng([self.seed, 2, epoch]).permutation(n).tolist()
-        order = [(d, x, shift[(x + d) % n]) for d in range(n) for x in range(n)]
+        order = [(d, x, y) for d, ys in enumerate(strata(self.seed, epoch, n).tolist()) for x, y in enumerate(ys)]
         run_blocks(order, n, work, min(self.n_jobs, n))
         return float(squares.sum())
 
@@ -296,6 +301,12 @@ class CpuEngine:
         self.mean = params.global_mean
         self.run_factors[:, : self.k], self.run_biases[:] = rp[self.grid.run_codes], rb[self.grid.run_codes]
         self.factors[self.rows, : self.k], self.biases[self.rows] = gp[self.grid.codes], gb[self.grid.codes]
+
+
+def strata(seed, epoch, n_bands):
+    """(B, B): the gathered band that run band x meets in stratum d of an epoch, at [d, x]; all of a stratum differ."""
+    x = np.arange(n_bands)
+    return np.random.default_rng([seed, 2, epoch]).permutation(n_bands)[(x + x[:, None]) % n_bands]
 
 
 def run_blocks(order, n_bands, work, n_jobs):

@@ -28,7 +28,7 @@ from funksvd import engine as engines
 from funksvd.ids import IdTable, table_and_keys
 
 FORMAT = 1  # of the model file
-RUNTIME = ("n_jobs", "verbose", "device")  # parameters that change no bit of the model, and are not saved
+RUNTIME = ("n_jobs", "verbose", "device", "schedule", "max_device_bytes")  # of the machine that trained; not saved
 ALIGNMENT = 64
 PADDING = 0xD935  # the extra field of a zip member that aligns it (as Android's zipalign)
 NPY_MAGIC = b"\x93NUMPY\x01\x00"  # of format 1.0

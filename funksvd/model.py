@@ -80,8 +80,14 @@ class FunkSVD:
         Predictions are clipped to it; featurewise, those made in training, too.
     n_jobs : int
         Threads, -1 for all cores. The result is the same to the last bit for any number.
-    device : "cpu"
-    dtype : "float32" or "float64"
+    device : "cpu", "cuda" or "cuda:N"
+        Where to train (see `gpu.CudaEngine`); a GPU that is not there raises `gpu.DeviceError`, and nothing else changes.
+    schedule : "strata" or "hogwild"
+        On a GPU: repeatable, or all blocks at once with collisions.
+    max_device_bytes : int or None
+        Memory of the GPU to use at most; ratings that do not fit are streamed.
+    dtype : "float32" or "float64"; on a GPU "float32" or "float16"
+        Of the factors; "float16" stores them so, with stochastic rounding, and gives a float32 model.
     random_state : int or None
         Seed; None draws one.
     verbose : 0, 1 (progress bar), 2 (a line an epoch)
@@ -91,8 +97,8 @@ class FunkSVD:
                  learning_rate=None, learning_rate_schedule="exponential", learning_rate_decay=0.03, momentum=0.0,
                  beta_1=0.9, beta_2=0.999, epsilon=1e-7, initial_accumulator_value=0.1, l2=0.08, l1=0.0, l2_bias=0.02,
                  l1_bias=0.0, reg_scale="rating", non_negative=False, min_improvement=1e-4, biased=True, center=True,
-                 init_std=0.05, average="low_rank", rating_scale=None, n_jobs=-1, device="cpu", dtype="float32",
-                 random_state=None, verbose=0):  # fmt: skip
+                 init_std=0.05, average="low_rank", rating_scale=None, n_jobs=-1, device="cpu", schedule="strata",
+                 max_device_bytes=None, dtype="float32", random_state=None, verbose=0):  # fmt: skip
         self.n_factors, self.n_epochs, self.solver, self.training = n_factors, n_epochs, solver, training
         self.batch_size, self.shuffle = batch_size, shuffle
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
@@ -104,6 +110,7 @@ class FunkSVD:
         self.biased, self.center, self.init_std = biased, center, init_std
         self.average, self.rating_scale = average, rating_scale
         self.n_jobs, self.device, self.dtype = n_jobs, device, dtype
+        self.schedule, self.max_device_bytes = schedule, max_device_bytes
         self.random_state, self.verbose = random_state, verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

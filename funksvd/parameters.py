@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -72,11 +73,19 @@ ALLOWED = {
     "average": text("low_rank", "factors"),
     "rating_scale": (lambda x: x is None or (pair(x) and x[0] < x[1]), "None or (low, high)"),
     "n_jobs": (lambda x: whole(x) and (x == -1 or x >= 1), "-1 or an int >= 1"),
-    "device": text("cpu"),
+    "device": (lambda x: isinstance(x, str) and bool(re.fullmatch(r"cpu|cuda(:\d+)?", x)), "'cpu', 'cuda' or 'cuda:N'"),
+    "schedule": text("strata", "hogwild"),
+    "max_device_bytes": (lambda x: x is None or COUNT[0](x), "None or an int >= 1"),
     "dtype": (lambda x: x in ("float32", "float64", np.float32, np.float64), "'float32' or 'float64'"),
     "random_state": (lambda x: x is None or (whole(x) and x >= 0), "None or an int >= 0"),
     "verbose": (lambda x: whole(x) and x in (0, 1, 2), "0, 1 or 2"),
 }  # fmt: skip
+
+# On a GPU: more factors do not fit a warp's registers.
+ON_CUDA = {
+    "n_factors": (lambda x: COUNT[0](x) and x <= 512, "an int from 1 to 512 on a GPU"),
+    "dtype": (lambda x: x in ("float32", "float16", np.float32, np.float16), "'float32' or 'float16' on a GPU"),
+}
 
 # What has to hold for a parameter to mean anything: another one, a test of it, and the same in words.
 BY_ITSELF = ("learning_rate_schedule", lambda x: not callable(x), "learning_rate_schedule is a name")
@@ -86,9 +95,12 @@ JOINT = ("training", lambda x: x == "joint", "training is 'joint'")
 SGD = ("solver", lambda x: x == "sgd", "solver is 'sgd'")
 MOMENTS = ("solver", lambda x: x in ("adam", "adamax"), "solver is 'adam' or 'adamax'")
 ACCUMULATES = ("solver", lambda x: x in ("adagrad_row", "adagrad"), "solver is 'adagrad_row' or 'adagrad'")
+CPU = ("device", lambda x: x == "cpu", "device is 'cpu'")
+CUDA = ("device", lambda x: x != "cpu", "device is 'cuda'")
 NEEDS = {
-    "training": [SGD],
-    "batch_size": [JOINT, ("solver", lambda x: x in BATCH_RATES, f"solver is one of {', '.join(map(repr, BATCH_RATES))}")],
+    "training": [SGD, CPU],
+    "batch_size": [JOINT, CPU, ("solver", lambda x: x in BATCH_RATES,
+                                f"solver is one of {', '.join(map(repr, BATCH_RATES))}")],
     "shuffle": [("batch_size", lambda x: x > 1, "batch_size > 1")],
     "learning_rate": [BY_ITSELF],
     "learning_rate_decay": [DECAYS],
@@ -98,6 +110,8 @@ NEEDS = {
     "epsilon": [("solver", lambda x: x not in ("sgd", "gibbs"), "solver is neither 'sgd' nor 'gibbs'")],
     "initial_accumulator_value": [ACCUMULATES],
     "average": [("solver", lambda x: x == "gibbs", "solver is 'gibbs'")],
+    "schedule": [CUDA],
+    "max_device_bytes": [CUDA],
     "min_improvement": [("training", lambda x: x == "featurewise", "training is 'featurewise'")],
 }
 
@@ -111,11 +125,12 @@ NEEDS |= {name: [STEPS, *NEEDS.get(name, [])] for name in UNUSED}
 def check(model):
     """ValueError, naming the parameter, what it may be and what it is, where one has a value that is not allowed.
 
-    A parameter that means nothing beside the others must have its default.
+    A parameter that means nothing beside the others must have its default. DeviceError where there is no such GPU.
     """
     params = model.get_params()
+    rules = ALLOWED if params["device"] == "cpu" else ALLOWED | ON_CUDA
     for name, value in params.items():
-        test, allowed = ALLOWED[name]
+        test, allowed = rules[name]
         if not test(value):
             raise ValueError(f"{name} must be {allowed}, got {value!r}")
     params["dtype"] = np.dtype(params["dtype"]).name
@@ -124,6 +139,10 @@ def check(model):
         for other, test, words in needs:
             if params[name] != default and not test(params[other]):
                 raise ValueError(f"{name} must be {default!r} unless {words}, got {params[name]!r}")
+    if params["device"] != "cpu":
+        from funksvd.gpu import open_device
+
+        open_device(params["device"])
 
 
 def resolved(params, **more):

@@ -18,6 +18,7 @@ from funksvd.threads import parallel
 BAND_BYTES = 512 * 1024  # a gathered band's factors, about an L2: its popular rows stay in there
 RUN_LENGTH = 8  # more bands shorten runs; below this the gain of the cache is lost
 BLOCK_RATINGS = 4096  # smaller blocks cost more in the schedule than in the kernel
+WARP_RATINGS, WARP_BANDS = 64, 512  # on a GPU
 
 
 def is_table(X):
@@ -245,25 +246,30 @@ class Ratings:
         weights = None if self.weights is None else self.weights[mask]
         return Ratings(*self._tables, *(keys[mask] for keys in self._keys), self.values[mask], weights=weights)
 
-    def grid(self, row_bytes, dtype=np.float32, seed=0, n_jobs=1, like=None):
+    def grid(self, row_bytes, dtype=np.float32, seed=0, n_jobs=1, like=None, warps=False):
         """The block grid: B x B blocks of which those that share no band can be worked on at once.
 
         The side with fewer ids is gathered; a band of its factors (`row_bytes` a row) is about an L2 and fits 16-bit
         indices. Bands hold about equal numbers of ratings, their members shuffled by `seed`. The grid is a function
         of the set of ratings and the seed: neither `n_jobs` nor the order of the rows changes a bit.
         `like` takes the bands of another grid (for a validation set); codes it does not hold must not occur.
+        `warps` makes blocks for the warps of a GPU: many more bands (`choose_warp_bands`), and the side with more ids
+        gathered, which keeps runs long: a warp has no cache of its own that a band could fit.
         """
         n, sizes = len(self), (self.n_users, self.n_items)
         places = [self._place(0), self._place(1)]
         chunks = [slice(s, min(s + CHUNK * 4, n)) for s in range(0, n, CHUNK * 4)]
         if like is None:
             side_counts = [self._count(side, places[side], n_jobs) for side in (0, 1)]
-            users_run = self._users_run(side_counts)
+            users_run = self._users_run(side_counts) != warps
         else:
             users_run = like.users_run
         run, gathered = (0, 1) if users_run else (1, 0)
         if like is None:
-            n_bands = choose_bands(n, sizes[run], sizes[gathered], row_bytes)
+            if warps:
+                n_bands = choose_warp_bands(n, max(int(counts.max()) for counts in side_counts), sizes[gathered])
+            else:
+                n_bands = choose_bands(n, sizes[run], sizes[gathered], row_bytes)
             rng = np.random.default_rng([seed, 0])
             layout = [band_layout(side_counts[s], n_bands, rng) for s in (run, gathered)]
             counts = [side_counts[run], side_counts[gathered]]
@@ -378,6 +384,13 @@ def choose_bands(n, n_runs, n_gathered, row_bytes):
     wanted = max(8, cache)
     affordable = min(n // (RUN_LENGTH * max(1, n_runs)), int((n / BLOCK_RATINGS) ** 0.5))
     return int(max(1, min(wanted, affordable), -(-n_gathered // 65000)))
+
+
+def choose_warp_bands(n, busiest, n_gathered):
+    """B for a GPU, a function of the data alone: so many that the busiest row's ratings, one block after the other, take
+    as long as any band's, and that blocks hold 64 ratings; more than 512 cost more in the set-up than in an epoch.
+    """
+    return int(max(1, min(n // busiest, int((n / WARP_RATINGS) ** 0.5), WARP_BANDS), -(-n_gathered // 65000)))
 
 
 def band_layout(counts, n_bands, rng):

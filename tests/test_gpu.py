@@ -1,0 +1,317 @@
+"""The CUDA engine: run on a CPU through tests/cuda_host, and on a GPU with `pytest -m gpu` where there is one."""
+
+import inspect
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from cuda_host import compiler, host_cupy
+
+from funksvd import FunkSVD, Ratings, gpu, load
+from funksvd.engine import CpuEngine
+from funksvd.gpu import CudaEngine, DeviceError
+
+SOLVERS = ("sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
+
+
+def has_gpu():
+    try:
+        gpu.open_device("cuda")
+    except DeviceError:
+        return False
+    return True
+
+
+@pytest.fixture(params=["shim", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy(request, monkeypatch):
+    """CuPy, or its stand-in."""
+    if request.param == "gpu":
+        if not has_gpu():
+            pytest.skip("needs CuPy and a GPU")
+        return pytest.importorskip("cupy")
+    return on_shim(monkeypatch)
+
+
+@pytest.fixture
+def shim(monkeypatch):
+    return on_shim(monkeypatch)
+
+
+def on_shim(monkeypatch, **machine):
+    if not host_cupy.available():
+        pytest.skip("needs a C++ compiler and POSIX contexts to run CUDA kernels on the CPU")
+    monkeypatch.setitem(sys.modules, "cupy", host_cupy.HostCupy(**machine))
+    return sys.modules["cupy"]
+
+
+class Twin(CpuEngine):
+    """The CPU's kernels on the grid of the GPU."""
+
+    WARPS = True
+
+
+def some(n=3000, n_users=80, n_items=50, seed=0, weights=False):
+    """Ratings with popular items, repeated pairs among them."""
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, n_users, n), (rng.random(n) ** 2 * n_items).astype(int)
+    values = np.rint(np.clip(rng.normal(3.5, 1, n), 1, 5))
+    return Ratings.from_arrays(users, items, values, rng.integers(0, 4, n) / 2 if weights else None)
+
+
+def hyper(k=20, solver="sgd", **params):
+    if solver == "momentum":
+        solver, params = "sgd", {"momentum": 0.8, **params}
+    model = FunkSVD(k, solver=solver, device="cuda", l2=0.05, **params)
+    return SimpleNamespace(**model.get_params())
+
+
+def train(engine, epochs=2, rate=0.01):
+    return [engine.epoch(e, rate) for e in range(epochs)]
+
+
+def assert_close(a, b, tolerance=1e-5):
+    for name in ("user_biases", "item_biases", "user_factors", "item_factors"):
+        x, y = getattr(a.params(), name), getattr(b.params(), name)
+        assert x.dtype == y.dtype
+        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(np.abs(y).max(), 1e-3))
+
+
+def assert_same_bytes(a, b):
+    a, b = a.snapshot(), b.snapshot()
+    for name in b:
+        np.testing.assert_array_equal(a[name].view(np.uint8), b[name].view(np.uint8))
+
+
+def compare(hyper, tolerance=1e-5, **data):
+    ratings, held_out = some(**data), some(600, 90, 55, seed=1, weights=data.get("weights", False))
+    ours, theirs = CudaEngine(ratings, held_out, hyper, seed=1), Twin(ratings, held_out, hyper, seed=1)
+    assert ours.grid.n_bands > 3
+    assert ours.strange is not None
+    assert train(ours) == pytest.approx(train(theirs), rel=tolerance)
+    assert ours.validate() == pytest.approx(theirs.validate(), rel=tolerance)
+    assert_close(ours, theirs, tolerance)
+    return ours
+
+
+@pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_equals_the_cpu_engine(cupy, solver, k):
+    engine = compare(hyper(k, solver))
+    assert not engine.run_factors[:, k:].any()
+    assert not engine.factors[:, k:].any()
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize(
+    "params",
+    [{"l1": 0.02, "l1_bias": 0.01}, {"non_negative": True, "l2": (0.02, 0.09)}, {"biased": False},
+     {"reg_scale": "row", "l1": 0.1}],
+    ids=["l1", "sides", "unbiased", "row"],
+)  # fmt: skip
+def test_every_option_equals_the_cpu_engine(cupy, solver, params):
+    base = vars(hyper(20, solver))
+    compare(SimpleNamespace(**{**base, **params}), weights="l1" in params)
+
+
+def test_float16_storage_stays_near_float32(cupy):
+    """And stochastic rounding keeps small steps on the average, which rounding to the nearest would lose."""
+    ratings = some()
+    for k in (8, 20, 100):
+        half, full = (CudaEngine(ratings, None, hyper(k, dtype=d), seed=1) for d in ("float16", "float32"))
+        start = half.params()
+        full.load(start)
+        assert start.user_factors.dtype == np.float32
+        moves = []
+        for engine in (half, full):
+            train(engine, 6, 2e-5)
+            moves.append(np.concatenate([getattr(engine.params(), n) - getattr(start, n) for n in
+                                         ("user_factors", "item_factors")]).ravel())  # fmt: skip
+        share = moves[0] @ moves[1] / (moves[1] @ moves[1])
+        assert 0.8 < share < 1.2
+        losses = [train(engine, 3, 0.02)[-1] for engine in (half, full)]
+        assert losses[0] == pytest.approx(losses[1], rel=3e-3)
+
+
+@pytest.mark.parametrize("params", [{"k": 1}, {"dtype": "float16"}, {"solver": "adam"}, {"k": 100, "solver": "adagrad_row"}])
+def test_same_bits_for_every_order_of_the_lanes(shim, params):
+    ratings, engines = some(), []
+    for order, resident in ((0, 1), (1, 1), (2, 1), (0, 99), (2, 99), (2, 3)):
+        engine = CudaEngine(ratings, None, hyper(**params), seed=1)
+        shim.RawModule.order, shim.RawModule.resident, shim.RawModule.seed = order, resident, 7 * order + resident
+        train(engine)
+        engines.append(engine)
+    for engine in engines[1:]:
+        assert_same_bytes(engine, engines[0])
+
+
+@pytest.mark.parametrize("params", [{}, {"dtype": "float16", "solver": "adamax"}])
+@pytest.mark.parametrize("weights", [False, True])
+def test_streaming_gives_the_bytes_of_a_resident_run(cupy, params, weights):
+    ratings, held_out = some(weights=weights), some(600, 90, 55, seed=1)
+    resident = CudaEngine(ratings, held_out, hyper(**params), seed=1)
+    model = sum(a.nbytes for a in resident.arrays.values())
+    least = model + sum(gpu.Streamed.bytes_of(g) for g in (resident.grid, resident.check))
+    streamed = CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least), seed=1)
+    assert {type(w).__name__ for e in (resident, streamed) for w in e.walks.values()} == {"Resident", "Streamed"}
+    assert train(resident) == train(streamed)
+    assert resident.validate() == streamed.validate()
+    assert_same_bytes(resident, streamed)
+    with pytest.raises(DeviceError, match=r"need \d.\d+ GiB on the GPU, and there are \d.\d+ GiB"):
+        CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least - 1), seed=1)
+    with pytest.raises(DeviceError, match="schedule='strata'"):
+        CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least, schedule="hogwild"), seed=1)
+
+
+def test_snapshot_and_restore_go_on_exactly(cupy):
+    whole, half = (CudaEngine(some(), None, hyper(solver="adam"), seed=1) for _ in range(2))
+    train(whole, 3)
+    half.epoch(0, 0.01)
+    state = half.snapshot()
+    train(half, 2)
+    half.restore(state)
+    for epoch in (1, 2):
+        half.epoch(epoch, 0.01)
+    assert_same_bytes(whole, half)
+
+
+def test_no_write_outside_the_arrays(shim):
+    for k in (1, 20, 100):
+        for dtype in ("float32", "float16"):
+            train(CudaEngine(some(), None, hyper(k, "adamax", dtype=dtype), seed=1), 1)
+    assert shim.overruns() == 0
+
+
+def test_hogwild_converges_like_strata_although_rows_collide(shim):
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(0, 300, 12_000), (rng.random(12_000) ** 2 * 200).astype(int)
+    p, q = rng.normal(0, 1, (300, 4)), rng.normal(0, 1, (200, 4))
+    ratings = Ratings.from_arrays(users, items, (p[users] * q[items]).sum(1) / 2 + rng.normal(0, 0.3, 12_000))
+    shim.RawModule.order, shim.RawModule.resident = 2, 999
+    losses, engines = [], []
+    for schedule in ("strata", "hogwild", "hogwild"):
+        shim.RawModule.seed += 1
+        engines.append(CudaEngine(ratings, None, hyper(8, schedule=schedule, init_std=0.1), seed=1))
+        losses.append(train(engines[-1], 8, 0.05))
+    assert gpu.hogwild_warps(engines[1].grid) > 8
+    assert losses[0][-1] < 0.5 * losses[0][0]
+    assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.1)
+    assert (engines[1].params().item_factors != engines[2].params().item_factors).any()  # races did happen
+
+
+def test_a_fit_on_the_gpu_cannot_be_told_from_one_on_the_cpu(cupy, tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = (rng.integers(0, 60, 2000), rng.integers(0, 40, 2000)), rng.normal(3, 1, 2000)
+    model = FunkSVD(8, 3, learning_rate=0.02, device="cuda", random_state=0).fit(X, y, validation_split=0.1)
+    other = FunkSVD(8, 3, learning_rate=0.02, random_state=0).fit(X, y, validation_split=0.1)
+    for name in ("user_biases_", "item_biases_", "user_factors_", "item_factors_", "user_ids_", "item_ids_"):
+        a, b = getattr(model, name), getattr(other, name)
+        assert type(a) is type(b)
+        assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert model.history_.keys() == other.history_.keys()
+    assert model.history_["val_rmse"][-1] == pytest.approx(other.history_["val_rmse"][-1], rel=0.02)
+    half = FunkSVD(8, 3, learning_rate=0.02, device="cuda", dtype="float16", schedule="hogwild", random_state=0).fit(X, y)
+    for m in (model, half):
+        m.save(tmp_path / "m.npz")
+        np.testing.assert_array_equal(load(tmp_path / "m.npz").predict(X), m.predict(X))
+
+
+def test_engines_have_the_same_public_signatures():
+    def public(cls):
+        return {n: inspect.signature(f) for n, f in inspect.getmembers(cls, inspect.isfunction) if n[0] != "_"}
+
+    assert public(CudaEngine) == public(CpuEngine)
+    assert inspect.signature(CudaEngine) == inspect.signature(CpuEngine)
+
+
+# ---------------------------------------------------------------------------------------------- errors
+
+
+def fit(device="cuda", **params):
+    model = FunkSVD(**{"n_factors": 4, "n_epochs": 1, "learning_rate": 0.02, "device": device, **params})
+    return model.fit(([0, 1, 1], [0, 0, 1]), [1.0, 2.0, 3.0])
+
+
+def test_without_cupy_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError, match=r"pip install \"funksvd\[cuda12\]\""):
+        fit()
+
+
+def test_without_a_device_the_driver_is_quoted(monkeypatch):
+    on_shim(monkeypatch, devices=0)
+    with pytest.raises(DeviceError, match="driver version is insufficient"):
+        fit()
+
+
+def test_a_device_number_that_is_not_there(monkeypatch):
+    on_shim(monkeypatch, devices=2)
+    with pytest.raises(DeviceError, match=r"device='cuda:2': this machine has 2 GPUs"):
+        fit("cuda:2")
+
+
+def test_without_nvrtc_the_ctk_extra_is_named(shim, monkeypatch):
+    def absent():
+        raise RuntimeError("libnvrtc.so.12 not found")
+
+    monkeypatch.setattr(shim.cuda.nvrtc, "getVersion", absent)
+    with pytest.raises(DeviceError, match=r"\[ctk\]"):
+        fit()
+
+
+def test_cards_before_maxwell_are_refused(monkeypatch):
+    on_shim(monkeypatch, capability="37")
+    with pytest.raises(DeviceError, match="compute capability 37"):
+        fit()
+
+
+def test_a_card_too_small_says_both_numbers(monkeypatch):
+    on_shim(monkeypatch, memory=4096)
+    with pytest.raises(DeviceError, match="lower n_factors"):
+        CudaEngine(some(), None, hyper(100), seed=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "device"),
+    [("device", "gpu", None), ("device", "cuda:x", None), ("dtype", "float64", "cuda"), ("dtype", "float16", "cpu"),
+     ("schedule", "hogwild", "cpu"), ("schedule", "random", "cuda"), ("max_device_bytes", 1, "cpu"),
+     ("max_device_bytes", 0, "cuda"), ("n_factors", 513, "cuda")],
+)  # fmt: skip
+def test_what_a_device_does_not_know_is_refused(name, value, device):
+    with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
+        fit(**{name: value, **({"device": device} if device else {})})
+
+
+def test_import_leaves_cupy_alone():
+    code = "import sys; sys.modules['cupy'] = None; import funksvd; assert 'funksvd.gpu' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---------------------------------------------------------------------------------------------- the shim, the compiler
+
+BAD = {
+    "a lane named in the mask has exited": "if (threadIdx.x == 3) return; o[threadIdx.x] = __shfl_xor_sync(ALL, 1.f, 1);",
+    "lane is not in its own mask": "o[0] = __shfl_xor_sync(1u, 1.f, 0);",
+    "shuffle reads a lane outside the mask": "if (threadIdx.x < 8) o[threadIdx.x] = __shfl_xor_sync(0xffu, 1.f, 8);",
+    "deadlock": "if (threadIdx.x < 16) __syncwarp(ALL); else __shfl_xor_sync(ALL, 1.f, 1);",
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_shim_reports_undefined_behaviour(shim, message):
+    code = '#define ALL 0xffffffffu\nextern "C" __global__ void bad(float* o) {' + BAD[message] + "}"
+    out = shim.zeros(32, np.float32)
+    shim.RawModule(code=code).get_function("bad")((1,), (32,), (out,))
+    with pytest.raises(RuntimeError, match=message):
+        out.get()
+
+
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
+@pytest.mark.parametrize("half", [False, True])
+def test_no_spills_and_16_byte_loads(architecture, half):
+    """A part of what `python -m tests.cuda_host.compiler` compiles, which is everything."""
+    if not compiler.available():
+        pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
+    for k, solver in ((8, "sgd"), (20, "adagrad"), (32, "sgd"), (64, "adam"), (128, "adamax"), (512, "adagrad_row")):
+        compiler.check(architecture, gpu.options(k, half, solver))
