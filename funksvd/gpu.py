@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from funksvd.engine import CpuEngine, kernels, of_side, rule, strata
+from funksvd.engine import CpuEngine, kernels, of_side, strata
 
-SOLVERS = ("sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
+_, *SOLVERS = kernels(np.float32).SOLVERS
 RULE = kernels(np.float32).RULE
 HYPER = ("rate", "l2", "l1", "l2_bias", "l1_bias", "low", "momentum", "beta_1", "beta_2", "fresh_1", "fresh_2", "epsilon")
 TASK = np.dtype([("rating", "i8"), ("run", "i8"), ("runs", "i4"), ("gathered", "i4"), ("block", "i4"), ("unused", "i4")])

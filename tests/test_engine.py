@@ -232,8 +232,8 @@ def test_bad_input_is_refused():
         ("learning_rate_decay", 1), ("momentum", 1), ("beta_1", -0.1), ("beta_2", 1), ("epsilon", 0),
         ("initial_accumulator_value", -1), ("l2", -0.1), ("l2", (0.1, -1)), ("l1", (1, 2, 3)), ("l2_bias", np.inf),
         ("l1_bias", "none"), ("reg_scale", "user"), ("non_negative", None), ("min_improvement", -1), ("biased", "yes"),
-        ("center", 0.0), ("init_std", -1), ("rating_scale", (5, 1)), ("n_jobs", 0), ("n_jobs", "two"), ("device", "cuda"),
-        ("dtype", "float16"), ("random_state", -1), ("verbose", 3),
+        ("center", 0.0), ("init_std", -1), ("rating_scale", (5, 1)), ("n_jobs", 0), ("n_jobs", "two"), ("device", "gpu"),
+        ("schedule", "random"), ("max_device_bytes", 0), ("dtype", "float16"), ("random_state", -1), ("verbose", 3),
     ],
 )  # fmt: skip
 def test_each_parameter_is_checked_by_name(name, value):
@@ -259,6 +259,10 @@ def test_each_parameter_is_checked_by_name(name, value):
         ("epsilon", {"epsilon": 1e-3}, "solver is neither 'sgd' nor 'gibbs'"),
         ("initial_accumulator_value", {"initial_accumulator_value": 1, "solver": "adam"},
          "solver is 'adagrad_row' or 'adagrad'"),
+        ("training", {"training": "featurewise", "device": "cuda"}, "device is 'cpu'"),
+        ("batch_size", {"batch_size": 9, "device": "cuda"}, "device is 'cpu'"),
+        ("schedule", {"schedule": "hogwild"}, "device is 'cuda'"),
+        ("max_device_bytes", {"max_device_bytes": 1}, "device is 'cuda'"),
         ("min_improvement", {"min_improvement": 1}, "training is 'featurewise'"),
     ],
 )  # fmt: skip
