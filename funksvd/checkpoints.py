@@ -28,7 +28,7 @@ def save(path, model, training):
     about = {"version": funksvd.__version__, "kernels": engines.LEVEL, "seed": training.seed, "callbacks": callbacks,
              "learning_rate": model.current_learning_rate, "stopped": model.stop_training,
              "schedule": callable(model.learning_rate_schedule), "seconds": model.history_["seconds"],
-             "ratings": training.fingerprints}  # fmt: skip
+             "trained": trained(training.hyper), "ratings": training.fingerprints}  # fmt: skip
     files.save(model, path, about, arrays)
 
 
@@ -96,6 +96,11 @@ def comparable(params, function):
     return text | ({"learning_rate_schedule": "a function"} if function else {})
 
 
+def trained(hyper):
+    """What the arrays of a state depend on beside the parameters that a file keeps, in words."""
+    return f"device={hyper.device.partition(':')[0]!r} and dtype={np.dtype(hyper.dtype).name!r}"
+
+
 def differences(checkpoint, training):
     """What stands in the way of going on, in words, the first thing first."""
     about, params = checkpoint.about, checkpoint.params
@@ -110,6 +115,8 @@ def differences(checkpoint, training):
     for name in now:
         if name not in free and then[name] != now[name]:
             yield f"{name} is {then[name]} there, {now[name]} here"
+    if about["trained"] != trained(training.hyper):
+        yield f"it was trained with {about['trained']}, not with {trained(training.hyper)}"
     if training.n_epochs < checkpoint.n_epochs:
         yield f"it has {checkpoint.n_epochs} epochs behind it, more than n_epochs={training.n_epochs}"
     theirs, ours = about["ratings"], training.fingerprints

@@ -75,7 +75,8 @@ def save(model, path, training=None, state=None):
 def kept_params(model):
     """The parameters that a file keeps."""
     kept = {k: v for k, v in model.get_params().items() if k not in RUNTIME and not callable(v)}
-    return kept | {"dtype": str(np.dtype(model.dtype))}
+    dtype = np.dtype(model.dtype)
+    return kept | {"dtype": "float32" if dtype == np.float16 else dtype.name}  # a GPU's storage is not the model's
 
 
 def stored_ids(table, name):

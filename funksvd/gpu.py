@@ -152,6 +152,7 @@ class CudaEngine(CpuEngine):
             host = getattr(self, name)
             if self.half and name in ("run_factors", "factors"):
                 host = host.astype(np.float16)
+            self.arrays.pop(name, None)  # its memory is there for the new one
             self.arrays[name] = self.cupy.asarray(host)
 
     def _download(self, names):
@@ -159,8 +160,8 @@ class CudaEngine(CpuEngine):
             getattr(self, name)[...] = self.arrays[name].get()
 
     def snapshot(self):
-        self._download(self.STATE)
-        return super().snapshot()
+        arrays = {name: self.arrays[name].get() for name in self.STATE}
+        return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
 
     def restore(self, state):
         super().restore(state)

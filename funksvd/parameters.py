@@ -118,7 +118,7 @@ NEEDS = {
 # What solver="gibbs" does not use, beside those that need another solver or training="featurewise" anyway.
 STEPS = ("solver", lambda x: x != "gibbs", "solver is other than 'gibbs'")
 UNUSED = ("batch_size", "learning_rate", "learning_rate_schedule", "learning_rate_decay", "l2", "l1", "l2_bias", "l1_bias",
-          "reg_scale", "non_negative", "center", "init_std", "dtype")  # fmt: skip
+          "reg_scale", "non_negative", "center", "init_std", "dtype", "device")  # fmt: skip
 NEEDS |= {name: [STEPS, *NEEDS.get(name, [])] for name in UNUSED}
 
 
