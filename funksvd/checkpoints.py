@@ -92,7 +92,7 @@ class Checkpoint:
 
 def comparable(params, function):
     """{name: the value as text}; `function` says that the schedule, which a file does not keep, is one."""
-    text = {name: json.dumps(value, default=lambda number: number.item()) for name, value in params.items()}
+    text = {name: json.dumps(value, default=files.plain) for name, value in params.items()}
     return text | ({"learning_rate_schedule": "a function"} if function else {})
 
 

@@ -57,7 +57,7 @@ def save(model, path, training=None, state=None):
             "n_ratings": model.n_ratings_}  # fmt: skip
     if training is not None:
         meta["training"] = training
-    text = json.dumps(meta, sort_keys=True, default=lambda number: number.item())
+    text = json.dumps(meta, sort_keys=True, default=plain)
     fields = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
     arrays = {name: np.asarray(value, order="C") for name, value in fields.items() if value is not None}
     tables = dict(zip(("user", "item"), model._tables, strict=True))
@@ -70,6 +70,13 @@ def save(model, path, training=None, state=None):
         write = write_npz
     with replacing(path) as file:
         write(file, text, arrays | (state or {}))
+
+
+def plain(value):
+    """What JSON does not know: a NumPy number as one of Python's; TypeError for anything else."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a file cannot keep a {type(value).__name__}, got {value!r}")
 
 
 def kept_params(model):

@@ -1,7 +1,6 @@
 """Callbacks that watch a loss: stop, save, lower the learning rate. They decide as those of Keras 3 do."""
 
 import os
-import string
 from numbers import Integral
 
 import numpy as np
@@ -379,6 +378,8 @@ class ModelCheckpoint(Monitor):
 
     def _check_path(self, example):
         name = f"ModelCheckpoint: path={self.path!r}"
+        import string  # not needed to import funksvd
+
         template = os.path.dirname(self.path)
         if any(field is not None for _, field, _, _ in string.Formatter().parse(template)):
             raise ValueError(f"{name} has a field in its directory; only the file name may have fields")

@@ -176,6 +176,16 @@ def test_callbacks_know_how_many_epochs_there_are(tmp_path, capsys):
     assert seen(training="featurewise")[0] == {"epochs": 5, "initial_epoch": 0}
 
 
+def test_a_state_that_a_file_cannot_keep_is_refused(tmp_path):
+    class Mine(Callback):
+        def get_state(self):
+            return {"file": print}
+
+    with pytest.raises(TypeError, match="a file cannot keep a builtin_function_or_method, got <built-in function print>"):
+        FunkSVD(5, 4).fit(*some(), callbacks=[ModelCheckpoint(tmp_path / "m.npz"), Mine()])
+    assert os.listdir(tmp_path) == []
+
+
 # ---- what a checkpoint is ----
 
 
