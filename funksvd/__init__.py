@@ -1,5 +1,7 @@
 """Funk's SVD of sparse rating matrices: the training loop of Keras at the speed of C."""
 
+import importlib
+
 from funksvd.callbacks import (
     Callback,
     CSVLogger,
@@ -28,3 +30,15 @@ __all__ = [
     "load",
     "show_config",
 ]
+
+_MODULES = ("datasets", "metrics", "model_selection", "plots", "tuning")  # imported at the first use
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"funksvd.{name}")
+    raise AttributeError(f"module 'funksvd' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *_MODULES})

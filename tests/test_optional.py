@@ -102,3 +102,11 @@ print("done")
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout == "done\n", done.stderr
     assert np.loadtxt(tmp_path / "r.csv", delimiter=",").shape == (900, 3)
+
+
+def test_modules_come_at_their_first_use():
+    code = (
+        "import sys, funksvd; assert 'funksvd.tuning' not in sys.modules; assert 'tuning' in dir(funksvd);"
+        "assert callable(funksvd.tuning.tune); assert not hasattr(funksvd, 'tunin')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
