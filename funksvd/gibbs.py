@@ -446,12 +446,12 @@ def noise_weights(params):
 
 def interval(predicted, coverage, scale):
     """(low, high) ends that hold a share `coverage` of the ratings, cut to the rating scale where there is one."""
-    from scipy.special import ndtri
+    from statistics import NormalDist
 
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be in (0, 1), got {coverage!r}")
     mean, std = predicted
-    width = float(ndtri((1 + coverage) / 2)) * std
+    width = NormalDist().inv_cdf((1 + coverage) / 2) * std
     ends = mean - width, mean + width
     return ends if scale is None else tuple(np.clip(end, *scale) for end in ends)
 
