@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from funksvd import _featurewise  # type: ignore[attr-defined]  # compiled
-from funksvd.engine import CpuEngine, of_side, run_blocks
+from funksvd.engine import CpuEngine, of_side, run_blocks, strata
 from funksvd.schedules import planned_rate
 
 
@@ -111,8 +111,8 @@ class FeatureEngine(CpuEngine):
 
     def _walk(self, number, work):
         n = self.grid.n_bands
-        shift = np.random.default_rng([self.seed, 2, number]).permutation(n).tolist()
-        run_blocks([(d, x, shift[(x + d) % n]) for d in range(n) for x in range(n)], n, work, min(self.n_jobs, n))
+        order = [(d, x, y) for d, ys in enumerate(strata(self.seed, number, n).tolist()) for x, y in enumerate(ys)]
+        run_blocks(order, n, work, min(self.n_jobs, n))
 
     def _refill(self, n_features):
         """The cache after so many features: a function of their values, so that it need not be kept."""
