@@ -20,7 +20,7 @@ FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-
 
 # The kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set; engine.py chooses
 # at import. A compiler that does not know a level leaves the baseline.
-KERNELS = ("_sgd", "_serve", "_gibbs")
+KERNELS = ("_sgd", "_minibatch", "_serve", "_gibbs")
 ONLY = {"_gibbs": ("float32",)}  # kernels that are not there for each dtype
 DTYPES = {"float32": [("REAL", "float"), ("REAL_BYTES", "4")], "float64": [("REAL", "double"), ("REAL_BYTES", "8")]}
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}

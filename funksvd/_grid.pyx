@@ -82,6 +82,39 @@ def hash_ratings(const int32_t[::1] users, const int32_t[::1] items, const value
             out[t] = mix(mix(seed + <uint64_t>users[t]) + mix(seed + <uint64_t>items[t]) + mix(bits))
 
 
+def deal(const int64_t[::1] start, const int32_t[::1] other, const real[::1] rating, const real[::1] weight,
+         int64_t first, int32_t[::1] hand, uint64_t seed, int64_t[::1] cursor, int32_t[::1] out_row,
+         int32_t[::1] out_other, real[::1] out_rating, real[::1] out_weight):
+    """Ratings `first`, `first` + 1, ... to the batches that `hand` lists, once it is shuffled; into each in their order.
+
+    start : where the ratings of each row start, cursor[batch] : where its next rating goes. An empty `weight`: all 1.
+    """
+    cdef Py_ssize_t t, n = hand.shape[0], row = 0, high = start.shape[0] - 1
+    cdef int64_t at
+    cdef int32_t moved
+    with nogil:
+        for t in range(n - 1, 0, -1):  # Fisher and Yates, with a multiplication for the draw
+            seed += <uint64_t>0x9E3779B97F4A7C15
+            at = <int64_t>(((mix(seed) >> 32) * <uint64_t>(t + 1)) >> 32)
+            moved = hand[t]
+            hand[t] = hand[at]
+            hand[at] = moved
+        while high - row > 1:  # the row of the first: start[row] <= first < start[row + 1]
+            t = (row + high) // 2
+            if start[t] <= first:
+                row = t
+            else:
+                high = t
+        for t in range(n):
+            while start[row + 1] <= first + t:
+                row += 1
+            at = cursor[hand[t]]
+            cursor[hand[t]] = at + 1
+            out_row[at], out_other[at], out_rating[at] = <int32_t>row, other[first + t], rating[first + t]
+            if weight.shape[0]:
+                out_weight[at] = weight[first + t]
+
+
 def assign_bands(const int64_t[::1] counts, const int64_t[::1] order, int32_t n_bands, int64_t most,
                  int32_t[::1] band):
     """band[row] by longest processing time: each row, largest first, to the band with the fewest ratings so far.

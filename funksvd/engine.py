@@ -133,6 +133,25 @@ def first_state(solver, rows, width, dtype, hyper):
     return state, extra
 
 
+def start_factors(factors, place, counts, side, hyper, seed, n_jobs):
+    """Random factors by code, in chunks with a generator of their own; rows without ratings stay at the mean.
+
+    place[code] is the row of a code, counts[code] are its ratings; `side` 0 is the one with runs.
+    """
+
+    def one(first):
+        part = slice(first, first + START_CHUNK)
+        rng = np.random.default_rng([seed, 1, side, first])
+        start = rng.standard_normal((len(place[part]), hyper.n_factors), dtype=factors.dtype)
+        start *= factors.dtype.type(hyper.init_std)
+        start[counts[part] == 0] = 0
+        if hyper.non_negative:
+            np.abs(start, out=start)
+        factors[place[part], : hyper.n_factors] = start
+
+    parallel(one, range(0, len(place), START_CHUNK), n_jobs)
+
+
 def engine_for(hyper):
     """The engine class that these parameters of FunkSVD ask for. All have the methods of `CpuEngine`."""
     if hyper.solver == "gibbs":
@@ -196,24 +215,11 @@ class CpuEngine:
                 (self.factors, self.rows, grid.codes, grid.counts),
             )
         ):
-            self._start(side, factors, rows, codes, counts, hyper.init_std, n_jobs)
+            self._start(side, factors, rows, codes, counts, n_jobs)
 
-    def _start(self, side, factors, rows, codes, counts, init_std, n_jobs):
-        """Random factors by code, in chunks with a generator of their own; rows without ratings stay at the mean."""
-        place = self.places[side]
-        place[codes] = rows
-
-        def one(first):
-            part = slice(first, first + START_CHUNK)
-            rng = np.random.default_rng([self.seed, 1, side, first])
-            start = rng.standard_normal((len(place[part]), self.k), dtype=self.dtype)
-            start *= self.dtype.type(init_std)
-            start[counts[part] == 0] = 0
-            if self.hyper.non_negative:
-                np.abs(start, out=start)
-            factors[place[part], : self.k] = start
-
-        parallel(one, range(0, len(codes), START_CHUNK), n_jobs)
+    def _start(self, side, factors, rows, codes, counts, n_jobs):
+        self.places[side][codes] = rows
+        start_factors(factors, self.places[side], counts, side, self.hyper, self.seed, n_jobs)
 
     def epoch(self, epoch, learning_rate):
         """One pass over all ratings; returns the mean squared error seen on the way."""

@@ -27,7 +27,7 @@ class FeatureEngine(CpuEngine):
         self.cache = None  # what the features before the next one predict, for each rating of the grid
         self.limits = (-np.inf, np.inf) if hyper.rating_scale is None else tuple(map(float, hyper.rating_scale))
 
-    def _start(self, side, factors, rows, codes, counts, init_std, n_jobs):
+    def _start(self, side, factors, rows, codes, counts, n_jobs):
         """Features that are not trained yet are zero."""
         self.places[side][codes] = rows
 

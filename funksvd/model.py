@@ -62,7 +62,8 @@ class FunkSVD:
     l2, l1, l2_bias, l1_bias : float, or pair (users, items)
         Penalties of factors and of biases; L1 makes exact zeros.
     reg_scale : "rating" or "row"
-        Apply penalties with every rating, or to every row once an epoch.
+        Apply penalties with every rating, or to every row once an epoch; of mini-batches with every
+        batch, as Keras' embeddings_regularizer.
     non_negative : bool
         Keep the factors at 0 or above.
     min_improvement : float

@@ -1,5 +1,6 @@
 """Threads: how many there are, and a loop on several."""
 
+import contextlib
 import os
 import sys
 
@@ -24,6 +25,16 @@ def pool_of(n_jobs):
     from concurrent.futures import ThreadPoolExecutor  # not before: it takes a tenth of the time of `import funksvd`
 
     return ThreadPoolExecutor(n_jobs)
+
+
+@contextlib.contextmanager
+def team(n_jobs):
+    """`parallel` on threads that stay until the end of the block: run(function, arguments)."""
+    if n_jobs == 1:
+        yield lambda function, arguments: [function(a) for a in arguments]
+        return
+    with pool_of(n_jobs) as pool:
+        yield lambda function, arguments: list(pool.map(function, arguments))
 
 
 def parallel(function, arguments, n_jobs):

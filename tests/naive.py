@@ -184,3 +184,51 @@ def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8):
             s.a[side][row] = draws.row_gamma(side, row, (nu + len(j)) / 2) * 2 / (nu + squares)
             rest += squares * s.a[side][row] / s.alpha
     s.alpha = draws.gamma(prior[0] + known.sum() / 2) / (prior[1] + rest / 2)
+
+
+def keras_step(solver, hyper, rate, steps, x, gradient, states):
+    """Keras' formulas (keras.optimizers): x after step number `steps`. Changes `states` in place."""
+    m, v = states if len(states) == 2 else (*states, None) if states else (None, None)
+    if solver == "sgd" and not hyper["momentum"]:
+        return x - rate * gradient
+    if solver == "sgd":
+        m[...] = hyper["momentum"] * m - rate * gradient
+        return x + m
+    if solver == "adagrad":
+        m[...] += gradient**2
+        return x - rate * gradient / np.sqrt(m + hyper["epsilon"])
+    m[...] += (gradient - m) * (1 - hyper["beta_1"])
+    if solver == "adam":
+        v[...] += (gradient**2 - v) * (1 - hyper["beta_2"])
+        rate = rate * np.sqrt(1 - hyper["beta_2"] ** steps) / (1 - hyper["beta_1"] ** steps)
+        return x - rate * m / (np.sqrt(v) + hyper["epsilon"])
+    v[...] = np.maximum(hyper["beta_2"] * v, abs(gradient))
+    return x - rate / (1 - hyper["beta_1"] ** steps) * m / (v + hyper["epsilon"])
+
+
+def mini_batch(tables, states, batch, mean, solver, hyper, rate, steps):
+    """One step of Keras for two embeddings. Changes tables and states in place; returns the sum of w e^2.
+
+    tables, states : {name: array}, {name: list of arrays} for user_factors, item_factors, user_biases, item_biases
+    batch : users, items, ratings, weights
+    """
+    users, items, ratings, weights = batch
+    p, q = tables["user_factors"][users], tables["item_factors"][items]
+    e = ratings - mean - tables["user_biases"][users] - tables["item_biases"][items] - (p * q).sum(1)
+    push = -2 * weights * e / len(e)
+    of_prediction = {"user_factors": push[:, None] * q, "item_factors": push[:, None] * p,
+                     "user_biases": push, "item_biases": push}  # fmt: skip
+    for name, table in tables.items():
+        side, bias = int(name.startswith("item")), "_bias" * name.endswith("biases")
+        if bias and not hyper["biased"]:
+            continue
+        rows = (users, items)[side]
+        gradient = np.zeros_like(table)
+        np.add.at(gradient, rows, of_prediction[name])
+        l2, l1 = (np.broadcast_to(hyper[penalty + bias], 2)[side] for penalty in ("l2", "l1"))
+        share = np.bincount(rows, minlength=len(table)) / len(e) if hyper["reg_scale"] == "rating" else np.ones(len(table))
+        gradient += share.reshape(-1, *[1] * (table.ndim - 1)) * (2 * l2 * table + l1 * np.sign(table))
+        table[...] = keras_step(solver, hyper, rate, steps, table, gradient, states[name])
+        if hyper["non_negative"] and not bias:
+            np.maximum(table, 0, out=table)
+    return float(weights @ e**2)
