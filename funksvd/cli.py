@@ -80,7 +80,7 @@ def main(argv=None):
         # The reader has left (`| head`). What is still in the buffer must not fail once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (ValueError, TypeError, OSError, ImportError, ArithmeticError) as error:
+    except (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError) as error:
         print(f"funksvd: error: {_in_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -162,6 +162,10 @@ def engine_for(hyper):
         from funksvd.featurewise import FeatureEngine
 
         return FeatureEngine
+    if hyper.batch_size > 1 and hyper.device != "cpu":
+        from funksvd.gpu_minibatch import CudaMiniBatchEngine
+
+        return CudaMiniBatchEngine
     if hyper.batch_size > 1:
         from funksvd.minibatch import MiniBatchEngine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ TASK = np.dtype([("rating", "i8"), ("run", "i8"), ("runs", "i4"), ("gathered", "
 SPARE = 8  # entries past a block's ratings that a kernel may read
 HELD = 0.9  # share of the card's free memory to use at most
 COLLISIONS = 0.2  # Hogwild: warps at one row at a time, on the average; 0.4 cost 1 % of RMSE on ml-100k in emulation
+BLOCK = 128  # threads, where a kernel goes over rows
 GIB = 2**30
 
 
@@ -42,7 +44,10 @@ def open_device(device):
             said = f"it counts {cupy.cuda.runtime.getDeviceCount()} devices"
         except Exception as error:  # CuPy's own types, which a machine without a driver may not have
             said = str(error)
-        raise DeviceError(f"device={device!r}: CuPy {cupy.__version__} finds no GPU that it can use: {said}")
+        raise DeviceError(
+            f"device={device!r}: CuPy {cupy.__version__} finds no GPU that it can use ({said}); install NVIDIA's driver, "
+            "and the extra of its version, cuda12 or cuda13, or use device='cpu'"
+        )
     number, count = int(device.partition(":")[2] or 0), cupy.cuda.runtime.getDeviceCount()
     if number >= count:
         raise DeviceError(f"device={device!r}: this machine has {count} GPUs, counted from 0")
@@ -73,9 +78,31 @@ def options(n_factors, half, solver, biased=True, weighted=False, proximal=False
     return (*(f"-D{name}={int(value)}" for name, value in macros.items()), "--std=c++17", "--fmad=false")
 
 
-def source():
-    """The text of _sgd.cu."""
-    return Path(__file__).with_name("_sgd.cu").read_text(encoding="utf-8")
+def source(name="_sgd.cu"):
+    """The text of kernels behind that of what they share."""
+    return "".join(Path(__file__).with_name(part).read_text(encoding="utf-8") for part in ("_solvers.cu", name))
+
+
+def memory_limit(cupy, hyper, card):
+    """Bytes of the card that may be used."""
+    cupy.get_default_memory_pool().free_all_blocks()  # what an earlier fit held stays in CuPy's pool, and looks taken
+    return min(HELD * card.mem_info[0], hyper.max_device_bytes or np.inf)
+
+
+def too_large(needed, limit, hyper, cause):
+    return DeviceError(
+        f"n_factors={hyper.n_factors}, solver={hyper.solver!r} and {cause} need {needed / GIB:.3f} GiB on the GPU, and "
+        f"there are {limit / GIB:.3f} GiB; lower n_factors, or use another solver or device='cpu'"
+    )
+
+
+@contextlib.contextmanager
+def on_card(cupy):
+    """DeviceError where the card's memory ends: other programs may use it, too."""
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        raise DeviceError(f"the GPU ran out of memory: {error}; lower max_device_bytes, or close other programs") from error
 
 
 def hogwild_warps(grid):
@@ -108,25 +135,22 @@ class CudaEngine(CpuEngine):
             hyper = SimpleNamespace(**{**vars(hyper), "dtype": "float32"})
         super().__init__(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
         grids = [grid for grid in (self.grid, self.check) if grid is not None]
-        streamed = self._plan_memory(grids, card.mem_info[0])
+        streamed = self._plan_memory(grids, memory_limit(self.cupy, hyper, card))
         penalties = [] if hyper.reg_scale == "row" else [hyper.l1, hyper.l1_bias]
         proximal = hyper.non_negative or any(of_side(p, side) for p in penalties for side in ("users", "items"))
-        try:
+        self.arrays = {}
+        with on_card(self.cupy):
             self.kernels = {
                 weighted: self.cupy.RawModule(
                     code=source(), options=options(self.k, self.half, self.solver, hyper.biased, weighted, proximal)
                 )
                 for weighted in {grid.weight is not None for grid in grids}
             }
-            self.arrays = {}
             self._upload()
             self.walks = {id(grid): (Streamed if streamed else Resident)(self.cupy, grid) for grid in grids}
-        except self.cupy.cuda.memory.OutOfMemoryError as error:
-            raise DeviceError(f"the GPU ran out of memory: {error}; lower max_device_bytes to stream the ratings") from error
 
-    def _plan_memory(self, grids, free):
+    def _plan_memory(self, grids, limit):
         """Whether the ratings must be streamed; DeviceError where even that is too much."""
-        limit = HELD * free if self.hyper.max_device_bytes is None else min(self.hyper.max_device_bytes, HELD * free)
         model = sum(getattr(self, name).nbytes for name in self.STATE)
         if self.half:
             model -= (self.run_factors.nbytes + self.factors.nbytes) // 2
@@ -134,10 +158,7 @@ class CudaEngine(CpuEngine):
             return False
         least = model + sum(map(Streamed.bytes_of, grids))
         if least > limit:
-            raise DeviceError(
-                f"n_factors={self.k} and solver={self.hyper.solver!r} need {least / GIB:.3f} GiB on the GPU, and there are "
-                f"{limit / GIB:.3f} GiB; lower n_factors, or use dtype='float16', solver='sgd' or device='cpu'"
-            )
+            raise too_large(least, limit, self.hyper, f"dtype={'float16' if self.half else 'float32'!r}")
         if self.hyper.schedule == "hogwild":
             raise DeviceError(
                 f"the ratings do not fit the {limit / GIB:.3f} GiB of the GPU beside the model, and schedule='hogwild' "
@@ -212,7 +233,7 @@ class CudaEngine(CpuEngine):
                 penalties += np.float32(rate * l1), np.float32(1 / (1 + rate * l2))
             rows = len(getattr(self, biases))
             arguments = self.arrays[factors], self.arrays[biases], np.int64(rows), *penalties
-            kernel((min(-(-rows // 8), 4096),), (128,), (*arguments, self._random(*np.float64([rate]).view(np.uint32))))
+            kernel((min(-(-rows // 8), 4096),), (BLOCK,), (*arguments, self._random(*np.float64([rate]).view(np.uint32))))
 
 
 def constants_of(mean, rules):

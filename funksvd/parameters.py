@@ -87,6 +87,8 @@ ON_CUDA = {
     "dtype": (lambda x: x in ("float32", "float16", np.float32, np.float16), "'float32' or 'float16' on a GPU"),
 }
 
+BATCHES_ON_CUDA = {"dtype": (lambda x: x in ("float32", np.float32), "'float32' for mini-batches on a GPU")}
+
 # What has to hold for a parameter to mean anything: another one, a test of it, and the same in words.
 BY_ITSELF = ("learning_rate_schedule", lambda x: not callable(x), "learning_rate_schedule is a name")
 DECAYS = ("learning_rate_schedule", lambda x: x in ("exponential", "inverse_time"),
@@ -97,10 +99,10 @@ MOMENTS = ("solver", lambda x: x in ("adam", "adamax"), "solver is 'adam' or 'ad
 ACCUMULATES = ("solver", lambda x: x in ("adagrad_row", "adagrad"), "solver is 'adagrad_row' or 'adagrad'")
 CPU = ("device", lambda x: x == "cpu", "device is 'cpu'")
 CUDA = ("device", lambda x: x != "cpu", "device is 'cuda'")
+SINGLE = ("batch_size", lambda x: x == 1, "batch_size is 1")
 NEEDS = {
     "training": [SGD, CPU],
-    "batch_size": [JOINT, CPU, ("solver", lambda x: x in BATCH_RATES,
-                                f"solver is one of {', '.join(map(repr, BATCH_RATES))}")],
+    "batch_size": [JOINT, ("solver", lambda x: x in BATCH_RATES, f"solver is one of {', '.join(map(repr, BATCH_RATES))}")],
     "shuffle": [("batch_size", lambda x: x > 1, "batch_size > 1")],
     "learning_rate": [BY_ITSELF],
     "learning_rate_decay": [DECAYS],
@@ -110,7 +112,7 @@ NEEDS = {
     "epsilon": [("solver", lambda x: x not in ("sgd", "gibbs"), "solver is neither 'sgd' nor 'gibbs'")],
     "initial_accumulator_value": [ACCUMULATES],
     "average": [("solver", lambda x: x == "gibbs", "solver is 'gibbs'")],
-    "schedule": [CUDA],
+    "schedule": [CUDA, SINGLE],
     "max_device_bytes": [CUDA],
     "min_improvement": [("training", lambda x: x == "featurewise", "training is 'featurewise'")],
 }
@@ -128,7 +130,9 @@ def check(model):
     A parameter that means nothing beside the others must have its default. DeviceError where there is no such GPU.
     """
     params = model.get_params()
-    rules = ALLOWED if params["device"] == "cpu" else ALLOWED | ON_CUDA
+    rules = dict(ALLOWED)
+    if params["device"] != "cpu":
+        rules |= ON_CUDA if params["batch_size"] == 1 else ON_CUDA | BATCHES_ON_CUDA
     for name, value in params.items():
         test, allowed = rules[name]
         if not test(value):

@@ -260,7 +260,6 @@ def test_each_parameter_is_checked_by_name(name, value):
         ("initial_accumulator_value", {"initial_accumulator_value": 1, "solver": "adam"},
          "solver is 'adagrad_row' or 'adagrad'"),
         ("training", {"training": "featurewise", "device": "cuda"}, "device is 'cpu'"),
-        ("batch_size", {"batch_size": 9, "device": "cuda"}, "device is 'cpu'"),
         ("schedule", {"schedule": "hogwild"}, "device is 'cuda'"),
         ("max_device_bytes", {"max_device_bytes": 1}, "device is 'cuda'"),
         ("min_improvement", {"min_improvement": 1}, "training is 'featurewise'"),

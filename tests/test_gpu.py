@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from cuda_host import compiler, host_cupy
 
-from funksvd import FunkSVD, Ratings, gpu, load
+from funksvd import FunkSVD, ModelCheckpoint, Ratings, cli, gpu, load
 from funksvd.engine import CpuEngine, strata
 from funksvd.gpu import CudaEngine, DeviceError
 
@@ -135,9 +135,9 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     "params",
-    [{"l1": 0.02, "l1_bias": 0.01}, {"non_negative": True, "l2": (0.02, 0.09)}, {"biased": False},
+    [{"l1": 0.02, "l1_bias": 0.01}, {"non_negative": True, "l2": (0.02, 0.09), "biased": False},
      {"reg_scale": "row", "l1": 0.1}],
-    ids=["l1", "sides", "unbiased", "row"],
+    ids=["l1", "sides", "row"],
 )  # fmt: skip
 def test_every_option_equals_the_cpu_engine_and_naive(cupy, solver, params):
     base = vars(hyper(20, solver))
@@ -147,7 +147,7 @@ def test_every_option_equals_the_cpu_engine_and_naive(cupy, solver, params):
 def test_float16_storage_stays_near_float32(cupy):
     """And stochastic rounding keeps small steps on the average, which rounding to the nearest would lose."""
     ratings = some()
-    for k in (8, 20, 100):
+    for k in (8, 100):
         half, full = (CudaEngine(ratings, None, hyper(k, dtype=d), seed=1) for d in ("float16", "float32"))
         start = half.params()
         full.load(start)
@@ -187,7 +187,7 @@ def test_streaming_gives_the_bytes_of_a_resident_run(cupy, params, weights):
     assert train(resident) == train(streamed)
     assert resident.validate() == streamed.validate()
     assert_same_bytes(resident, streamed)
-    with pytest.raises(DeviceError, match=r"need \d.\d+ GiB on the GPU, and there are \d.\d+ GiB"):
+    with pytest.raises(DeviceError, match=r"need \d.\d+ GiB on the GPU, and there are \d.\d+ GiB; lower"):
         CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least - 1), seed=1)
     with pytest.raises(DeviceError, match="schedule='strata'"):
         CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least, schedule="hogwild"), seed=1)
@@ -206,27 +206,28 @@ def test_snapshot_and_restore_go_on_exactly(cupy):
 
 
 def test_no_write_outside_the_arrays(shim):
-    for k in (1, 20, 100):
+    for k in (1, 100):
         for dtype in ("float32", "float16"):
             train(CudaEngine(some(), None, hyper(k, "adamax", dtype=dtype), seed=1), 1)
     assert shim.overruns() == 0
 
 
 def test_hogwild_converges_like_strata_although_rows_collide(shim):
+    """`python -m tests.cuda_host.hogwild` shows it on MovieLens 100k, to 1 %."""
     rng = np.random.default_rng(0)
-    users, items = rng.integers(0, 300, 12_000), (rng.random(12_000) ** 2 * 200).astype(int)
+    users, items = rng.integers(0, 300, 9000), (rng.random(9000) ** 2 * 200).astype(int)
     p, q = rng.normal(0, 1, (300, 4)), rng.normal(0, 1, (200, 4))
-    ratings = Ratings.from_arrays(users, items, (p[users] * q[items]).sum(1) / 2 + rng.normal(0, 0.3, 12_000))
+    ratings = Ratings.from_arrays(users, items, (p[users] * q[items]).sum(1) / 2 + rng.normal(0, 0.3, 9000))
     shim.RawModule.order, shim.RawModule.resident = 2, 999
-    losses, engines = [], []
-    for schedule in ("strata", "hogwild", "hogwild"):
+    losses = []
+    for schedule, epochs in (("strata", 8), ("hogwild", 8), ("hogwild", 1)):
         shim.RawModule.seed += 1
-        engines.append(CudaEngine(ratings, None, hyper(8, schedule=schedule, init_std=0.1), seed=1))
-        losses.append(train(engines[-1], 8, 0.05))
-    assert gpu.hogwild_warps(engines[1].grid) > 8
-    assert losses[0][-1] < 0.5 * losses[0][0]
+        engine = CudaEngine(ratings, None, hyper(8, schedule=schedule, init_std=0.1), seed=1)
+        losses.append(train(engine, epochs, 0.05))
+    assert gpu.hogwild_warps(engine.grid) > 8
+    assert losses[0][-1] < 0.6 * losses[0][0]
     assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.1)
-    assert (engines[1].params().item_factors != engines[2].params().item_factors).any()  # races did happen
+    assert len({first for first, *_ in losses}) == 3  # another order, and races did happen
 
 
 def test_a_fit_on_the_gpu_cannot_be_told_from_one_on_the_cpu(cupy, tmp_path):
@@ -244,6 +245,24 @@ def test_a_fit_on_the_gpu_cannot_be_told_from_one_on_the_cpu(cupy, tmp_path):
     for m in (model, half):
         m.save(tmp_path / "m.npz")
         np.testing.assert_array_equal(load(tmp_path / "m.npz").predict(X), m.predict(X))
+
+
+def test_training_resumes_on_the_gpu_alone(cupy, tmp_path):
+    users, items = np.random.default_rng(0).integers(0, 40, (2, 900))
+    data, path = ((users, items), (users % 5).astype(float)), tmp_path / "m.npz"
+
+    def model(n_epochs, **params):
+        params = {"device": "cuda", "dtype": "float16", "random_state": 0, **params}
+        return FunkSVD(5, n_epochs, solver="adagrad", **params)
+
+    whole = model(4).fit(*data)
+    model(2).fit(*data, callbacks=ModelCheckpoint(path))
+    resumed = model(4).fit(*data, callbacks=ModelCheckpoint(path), resume=path)
+    for name in ("user_factors_", "item_biases_"):
+        np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
+    for other in ({"device": "cpu", "dtype": "float32"}, {"dtype": "float32"}):
+        with pytest.raises(ValueError, match="trained with device='cuda' and dtype='float16', not with"):
+            model(5, **other).fit(*data, callbacks=ModelCheckpoint(path), resume=path)
 
 
 def test_engines_have_the_same_public_signatures():
@@ -268,10 +287,18 @@ def test_without_cupy_the_extra_is_named(monkeypatch):
         fit()
 
 
-def test_without_a_device_the_driver_is_quoted(monkeypatch):
+@pytest.mark.parametrize("params", [{}, {"batch_size": 2, "solver": "adam"}, {"schedule": "hogwild", "dtype": "float16"}])
+def test_without_a_device_the_driver_is_quoted(monkeypatch, params):
     on_shim(monkeypatch, devices=0)
-    with pytest.raises(DeviceError, match="driver version is insufficient"):
-        fit()
+    with pytest.raises(DeviceError, match=r"driver version is insufficient.*; install NVIDIA's driver"):
+        fit(**params)
+
+
+def test_the_command_line_tells_it_in_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    (tmp_path / "r.csv").write_text("user,item,rating\n1,1,3\n1,2,4\n2,1,5\n")
+    assert cli.main(["train", str(tmp_path / "r.csv"), "--device", "cuda", "-o", str(tmp_path / "m.npz")]) == 2
+    assert capsys.readouterr().err.startswith("funksvd: error: device='cuda' needs CuPy: pip install")
 
 
 def test_a_device_number_that_is_not_there(monkeypatch):
@@ -338,5 +365,5 @@ def test_no_spills_and_16_byte_loads(architecture, half):
     """A part of what `python -m tests.cuda_host.compiler` compiles, which is everything."""
     if not compiler.available():
         pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
-    for k, solver in ((8, "sgd"), (20, "adagrad"), (32, "sgd"), (64, "adam"), (128, "adamax"), (512, "adagrad_row")):
+    for k, solver in ((20, "sgd"), (64, "adagrad"), (128, "adamax"), (512, "adagrad_row")):
         compiler.check(architecture, gpu.options(k, half, solver))

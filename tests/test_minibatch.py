@@ -32,13 +32,15 @@ def some(n=900, n_users=40, n_items=30, seed=0, weighted=False):
     return users, items, values, rng.integers(0, 5, n) / 2 if weighted else None
 
 
-def engine_of(data, held_out=None, n_jobs=1, seed=0, **params):
+def engine_of(data, held_out=None, n_jobs=1, seed=0, engine=MiniBatchEngine, **params):
     solver = params.pop("solver", None)
     params = {**SOLVERS.get(solver, {}), **({"solver": solver} if solver not in (None, "momentum") else {}), **params}
     model = FunkSVD(**{"n_factors": 5, "batch_size": 200, "init_std": 0.3, **params})
     parameters.check(model)
     hyper = parameters.resolved(model.get_params())
-    return MiniBatchEngine(Ratings.from_arrays(*data), held_out, hyper, seed=seed, n_jobs=n_jobs)
+    if engine is not MiniBatchEngine:
+        hyper.device = "cuda"
+    return engine(Ratings.from_arrays(*data), held_out, hyper, seed=seed, n_jobs=n_jobs)
 
 
 def tables_of(engine):

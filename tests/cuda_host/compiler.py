@@ -1,4 +1,4 @@
-"""Compile _sgd.cu for cards with NVRTC, which needs no GPU, and look at what came out.
+"""Compile the kernels for cards with NVRTC, which needs no GPU, and look at what came out.
 
 ``python -m tests.cuda_host.compiler`` compiles every specialisation; NVRTC: ``pip install nvidia-cuda-nvrtc-cu12``.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from funksvd import gpu
 
-KERNELS = ("train", "measure", "shrink")
+KERNELS = {"_sgd.cu": ("train", "measure", "shrink"), "_minibatch.cu": ("forward", "measure", "backward")}
 
 
 @functools.cache
@@ -34,11 +34,10 @@ def available():
     return nvrtc() is not None
 
 
-def compiled(architecture, options, code=None):
+def compiled(architecture, options, file):
     """(PTX, what the assembler reports) for an architecture such as "sm_80"."""
     library, program = nvrtc(), ctypes.c_void_p()
-    text = (gpu.source() if code is None else code).encode()
-    call(library.nvrtcCreateProgram(ctypes.byref(program), text, b"_sgd.cu", 0, None, None))
+    call(library.nvrtcCreateProgram(ctypes.byref(program), gpu.source(file).encode(), file.encode(), 0, None, None))
     arguments = [o.encode() for o in (*options, "-ftz=true", "-Xptxas=-v", f"--gpu-architecture={architecture}")]
     result = library.nvrtcCompileProgram(program, len(arguments), (ctypes.c_char_p * len(arguments))(*arguments))
     log = fetched(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program)
@@ -62,12 +61,12 @@ def call(result):
         raise RuntimeError(f"NVRTC error {result}")
 
 
-def check(architecture, options):
+def check(architecture, options, file="_sgd.cu"):
     """AssertionError where a kernel spills registers or reads rows otherwise than by 16 bytes through L2."""
-    ptx, log = compiled(architecture, options)
+    ptx, log = compiled(architecture, options, file)
     spills = re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
-    assert spills == [("0", "0")] * len(KERNELS), (architecture, options, log)
-    for kernel in KERNELS[:2]:
+    assert spills == [("0", "0")] * len(KERNELS[file]), (architecture, options, log)
+    for kernel in KERNELS[file][:2]:
         body = ptx[ptx.index(f".entry {kernel}(") :]
         body = body[: body.index("\n}")]
         wide, narrow = (len(re.findall(p, body)) for p in (r"ld\.global\.cg\.v4\.\w32", r"ld\.global\.cg\.[bfu]\d+"))
@@ -80,14 +79,21 @@ def check(architecture, options):
 def main():
     start, n = time.perf_counter(), 0
     for architecture in ("sm_75", "sm_80", "sm_90"):
-        for half in (False, True):
+        for file, half in (("_sgd.cu", False), ("_sgd.cu", True), ("_minibatch.cu", False)):
             for k in (8, 20, 32, 64, 100, 128, 512):
                 registers = []
                 for solver in gpu.SOLVERS:
                     for extra in (False, True):
-                        registers.append(check(architecture, gpu.options(k, half, solver, True, extra, extra)))
-                        n += 1
-                sys.stdout.write(f"{architecture} {'fp16' if half else 'fp32'} k={k}: at most {max(registers)} registers\n")
+                        if file == "_sgd.cu":
+                            options = gpu.options(k, half, solver, True, extra, extra)
+                        elif solver != "adagrad_row":
+                            options = gpu.options(k + 2 * extra, half, solver)
+                        else:
+                            continue
+                        registers.append(check(architecture, options, file))
+                n += len(registers)
+                stored = "fp16" if half else "fp32"
+                sys.stdout.write(f"{architecture} {file} {stored} k={k}: at most {max(registers)} registers\n")
                 sys.stdout.flush()
     sys.stdout.write(f"{n} specialisations, no spills, rows read by 16 bytes: {time.perf_counter() - start:.0f} s\n")
 

@@ -187,6 +187,7 @@ class HostCupy:
         self.__version__ = "14.0.0"
         self.ndarray, self.RawModule = Array, type("RawModule", (RawModule,), {})
         self.used = []
+        self.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
 
         def device(number=0):
             return SimpleNamespace(id=number, compute_capability=capability, mem_info=(memory, memory), use=lambda: None,
