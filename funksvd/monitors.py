@@ -239,9 +239,8 @@ class ReduceLROnPlateau(Monitor):
 
     def on_epoch_end(self, epoch, logs=None):
         current = self._current(logs or {})
-        if self.cooldown_counter:
+        if self.cooldown_counter:  # then nothing waits
             self.cooldown_counter -= 1
-            self.wait = 0
         if self._improves(current, self.best):
             self.best = current
             self.wait = 0

@@ -79,7 +79,7 @@ def test_a_pass_is_that_of_the_twin(dtype, biases, weighted, limits, run_rule, r
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     "params",
-    [{}, {"rating_scale": (2, 4.5)}, {"biased": False, "center": False, "init_std": 0.5},
+    [{}, {"rating_scale": (2, 4.5)}, {"rating_scale": (3.8, 5)}, {"biased": False, "center": False, "init_std": 0.5},
      {"min_improvement": 0.01, "learning_rate_schedule": "inverse_time"}],
     ids=str,
 )  # fmt: skip

@@ -79,6 +79,8 @@ def test_plateau_without_its_monitor_names_those_there_are():
 
 
 def test_plateau_says_what_it_did(capsys):
+    Model().run(ReduceLROnPlateau(patience=1, min_lr=0.05, verbose=1), [1, 1, 1, 1])
+    assert capsys.readouterr().out == "Epoch 2: learning rate lowered to 0.05\n"  # and stays there
     Model().run(ReduceLROnPlateau(patience=1, verbose=1), [1, 1, 1])
     assert capsys.readouterr().out == "Epoch 2: learning rate lowered to 0.01\nEpoch 3: learning rate lowered to 0.001\n"
 

@@ -176,6 +176,30 @@ def test_callbacks_know_how_many_epochs_there_are(tmp_path, capsys):
     assert seen(training="featurewise")[0] == {"epochs": 5, "initial_epoch": 0}
 
 
+def test_each_monitor_waits_on_where_it_was(tmp_path):
+    """Resumed from every epoch: the same rates, and the same files written by checkpoints that do not always write."""
+    X, y = some()
+
+    def fit(folder, resume=None):
+        folder.mkdir()
+        callbacks = [ModelCheckpoint(folder / "state-{epoch}.npz"),
+                     ModelCheckpoint(folder / "third-{epoch}.npz", save_freq=3),
+                     ModelCheckpoint(folder / "best-{epoch}.npz", save_best_only=True),
+                     ReduceLROnPlateau(factor=0.9, patience=2, cooldown=2)]  # fmt: skip
+        model = FunkSVD(20, 14, l2=0, l2_bias=0, random_state=0)
+        model.fit(X, y, validation_split=0.2, callbacks=callbacks, resume=resume)
+        return model.history_["learning_rate"], {path.name: load(path).history_["loss"] for path in folder.iterdir()}
+
+    rates, files_written = fit(tmp_path / "whole")
+    assert len(set(np.round(np.diff(np.log(rates)), 6))) == 2  # lowered beside the schedule
+    best = [int(name[5:-4]) for name in files_written if name.startswith("best")]
+    assert max(best) < 12
+    for epoch in range(1, 14):
+        again, more = fit(tmp_path / f"from-{epoch}", tmp_path / "whole" / f"state-{epoch}.npz")
+        assert again == rates
+        assert more == {name: loss for name, loss in files_written.items() if len(loss) > epoch}
+
+
 def test_a_state_that_a_file_cannot_keep_is_refused(tmp_path):
     class Mine(Callback):
         def get_state(self):
