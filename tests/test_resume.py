@@ -30,7 +30,9 @@ WAYS = [{}, {"dtype": "float64"}, {"learning_rate_schedule": "cosine"}, {"learni
         {"momentum": 0.5}, *({"solver": solver} for solver in ("adagrad_row", "adagrad", "adam", "adamax")),
         {"training": "featurewise"}, {"training": "featurewise", "dtype": "float64", "rating_scale": (2, 5)},
         {"solver": "adam", "dtype": "float64", "l1": 0.01, "reg_scale": "row", "non_negative": True},
-        {"solver": "gibbs"}]  # fmt: skip
+        {"solver": "gibbs"},
+        *({"batch_size": 500, "solver": solver} for solver in ("sgd", "adagrad", "adam", "adamax")),
+        {"batch_size": 500, "momentum": 0.5, "shuffle": False, "dtype": "float64", "l1": 0.01}]  # fmt: skip
 N_EPOCHS = 8
 
 
@@ -208,6 +210,25 @@ def test_a_state_that_a_file_cannot_keep_is_refused(tmp_path):
     with pytest.raises(TypeError, match="a file cannot keep a builtin_function_or_method, got <built-in function print>"):
         FunkSVD(5, 4).fit(*some(), callbacks=[ModelCheckpoint(tmp_path / "m.npz"), Mine()])
     assert os.listdir(tmp_path) == []
+
+
+def test_the_order_of_rows_counts_where_batches_are_as_given(tmp_path):
+    X, y = some()
+    order = np.random.default_rng(1).permutation(len(y))
+    other = (X[0][order], X[1][order]), y[order]
+    for shuffle in (True, False):
+        path = tmp_path / f"{shuffle}.npz"
+
+        def fit(X, y, path=path, shuffle=shuffle, **more):
+            model = FunkSVD(5, 4, batch_size=500, shuffle=shuffle, random_state=0)
+            return model.fit(X, y, callbacks=ModelCheckpoint(path, save_freq=3), **more)
+
+        whole = fit(X, y)
+        if shuffle:
+            assert content(fit(*other, resume=path), tmp_path) == content(whole, tmp_path)
+        else:
+            with pytest.raises(ValueError, match="the training ratings are others: their content differs"):
+                fit(*other, resume=path)
 
 
 # ---- what a checkpoint is ----
