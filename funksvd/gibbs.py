@@ -215,7 +215,7 @@ class GibbsEngine:
         self.alpha = rng.gamma(shape + self.n / 2) / (rate + weighted / 2)
         self.sweep += 1
         self._keep()
-        return squares / self.total_weight * self.sd**2
+        return float(squares) / self.total_weight * self.sd**2
 
     def _shift(self, x, y, rng):
         """Move a part of x's factor means into y's biases: delta ~ its conditional, which leaves every prediction."""
