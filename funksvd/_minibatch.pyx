@@ -23,11 +23,14 @@ cdef extern from *:
     """
     #if defined(__GNUC__)
     #define PREFETCH(address) __builtin_prefetch(address)
+    #define PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
     #else
     #define PREFETCH(address) ((void)0)
+    #define PREFETCH_WRITE(address) ((void)0)
     #endif
     """
     void PREFETCH(const void*) nogil
+    void PREFETCH_WRITE(const void*) nogil
 
 cdef enum:
     AHEAD = 12  # ratings between asking for a row and reading it
@@ -139,6 +142,7 @@ cdef inline void forward_rows(Py_ssize_t n, const Part* part, Step move, void* s
                 if t + j + AHEAD < of.count:
                     PREFETCH(of.others + of.other[t + j + AHEAD] * n)
                     PREFETCH(of.others + of.other[t + j + AHEAD] * n + n - 1)
+                    PREFETCH_WRITE(of.entries + of.cursor[of.other[t + j + AHEAD]])
             s0 = p[0] * q[0][0]; s1 = p[0] * q[1][0]; s2 = p[0] * q[2][0]; s3 = p[0] * q[3][0]
             for f in range(1, n):
                 s0 += p[f] * q[0][f]; s1 += p[f] * q[1][f]; s2 += p[f] * q[2][f]; s3 += p[f] * q[3][f]

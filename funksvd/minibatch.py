@@ -87,7 +87,7 @@ class MiniBatchEngine:
             weights = np.ones(len(order)) if held_out.weights is None else held_out.weights[order]
             self.check = known[0][order], known[1][order], held_out.values[order], weights
         self._rows(hyper, (counts[a], counts[b]), n_jobs)
-        self.n_parts = min(2 * self.n_jobs, 16) if self.n_jobs > 1 else 1
+        self.n_parts = min(4 * self.n_jobs, 32) if self.n_jobs > 1 else 1
         self.counts = np.empty((self.n_parts, self.sizes[1]), np.int32)
         self.entry_start = np.empty(self.sizes[1] + 1, np.int32)
         self.entries = np.empty(self.batch_size * self.kernel.entry_bytes(), np.uint8)

@@ -28,7 +28,7 @@ def files(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*unknown to the model")  # folds that hold all ratings of an item
-@pytest.mark.parametrize("name", ["quickstart.py", "search.py", "serving.py"])
+@pytest.mark.parametrize("name", ["article.py", "quickstart.py", "search.py", "serving.py"])
 def test_alone(monkeypatch, capsys, name):
     if name == "search.py":
         pytest.importorskip("sklearn")
@@ -40,6 +40,10 @@ def test_quickstart(monkeypatch, capsys, files):
     assert "2,000 ratings by" in out
     before, after = (float(line.rpartition(" ")[2]) for line in out.splitlines()[-2:])
     assert before == after
+
+
+def test_article(monkeypatch, capsys, files):
+    assert run(monkeypatch, capsys, "article.py", files / "ratings.csv").startswith("30 epochs, val_loss ")
 
 
 def test_movies(monkeypatch, capsys, files):

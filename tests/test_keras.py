@@ -5,6 +5,9 @@ here. So a weight may differ by 1e-5 of itself, plus 1e-5 (float32) or 1e-7 (flo
 table. (Also in float64 some of Keras' constants are float32.)
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -20,6 +23,10 @@ SOLVERS = {  # Keras keeps the learning rate as float32: these are exact in it
     "adam": {"solver": "adam", "learning_rate": 2**-8},
     "adamax": {"solver": "adamax", "learning_rate": 2**-7},
 }
+DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
+# How Keras 3.15 copies its variables.
+keras_copies = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 OPTIMIZER = ("momentum", "beta_1", "beta_2", "epsilon", "initial_accumulator_value")
 USERS, ITEMS, N, BATCH, EPOCHS = 60, 40, 2000, 200, 5
 
@@ -101,7 +108,7 @@ def test_weights_sides_and_the_lower_bound(data):
     compare([x[:1950] for x in data], "float64", weighted=True, **params, **SOLVERS["adamax"])
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras 3.15 copies its variables so
+@keras_copies
 @pytest.mark.parametrize(
     "stopping", [{"patience": 2, "min_delta": 0.02}, {"patience": 1, "min_delta": 0.01, "restore_best_weights": True}]
 )
@@ -134,3 +141,33 @@ def test_fit_with_the_articles_callbacks(data, stopping, tmp_path):
             weights = keras_reference.weights(theirs)
         for name, want in weights.items():
             np.testing.assert_allclose(getattr(tables, f"{name}_"), want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+@needs_data
+@keras_copies
+@pytest.mark.filterwarnings("ignore:.*unknown to the model")
+def test_at_or_below_keras_on_real_ratings():
+    """ml-100k, fold u1, each at its best validation epoch: the defaults, and mini-batches like those of Keras."""
+    import keras
+
+    users, items, values = np.loadtxt(DATA / "ml-100k" / "u.data", dtype=np.int64, usecols=(0, 1, 2)).T
+    test, known = slice(20_000), slice(20_000, None)
+    held = np.random.default_rng(2).random(80_000) < 0.1
+    ids, held_ids = ((users[known][part], items[known][part]) for part in (~held, held))
+    y, held_y = values[known][~held].astype(np.float32), values[known][held].astype(np.float32)
+    theirs = keras_reference.embedding_model(944, 1683, 20)
+    rng = np.random.default_rng(0)
+    for table in theirs.weights:
+        table.assign(rng.uniform(-0.05, 0.05, table.shape))  # as Keras' own
+    theirs.compile(keras_reference.optimizer("adamax", 0.01), "mse")
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+    theirs.fit(list(ids), y, batch_size=10_000, epochs=300, validation_data=(list(held_ids), held_y), verbose=0,
+               callbacks=[stop])  # fmt: skip
+    predicted = theirs.predict([users[test], items[test]], batch_size=20_000, verbose=0).ravel()
+    want = np.sqrt(np.mean((values[test] - predicted) ** 2))
+    assert want < 1
+    batches = {"solver": "adamax", "batch_size": 10_000, "learning_rate": 0.01, "n_factors": 20}
+    for params in ({}, batches):
+        model = FunkSVD(n_epochs=300, random_state=0, **params)
+        model.fit(ids, y, validation_data=(held_ids, held_y), callbacks=EarlyStopping("val_loss", patience=3))
+        assert model.evaluate((users[test], items[test]), values[test])["rmse"] <= want
