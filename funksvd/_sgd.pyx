@@ -218,6 +218,8 @@ cdef inline double micro_batch(
         lane_sums4(s0, s1, s2, s3, e)
 
     # Errors, side by side in the lanes.
+    if size < LANES:  # what is left of the stack might be NaN, which no mask takes away
+        bq[0] = vec_splat(0)
     for j in range(size):
         b[j] = rows.biases[index[j]]
     for i in range((size + LANES - 1) // LANES):
