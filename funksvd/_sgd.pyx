@@ -259,7 +259,8 @@ cdef inline double micro_batch(
         p_extra[0], p_extra[1] = vec_first(x0), vec_first(x1)
         if hq.h.bias_rate != 0:
             for i in range((size + LANES - 1) // LANES):
-                bq[i] = bias_step(hq, hq.h.bias_shrink[1], lanes[4 * width + i], 1, bq[i], eq[i], &lanes[2 * width + i], width)
+                bq[i] = bias_step(hq, hq.h.bias_shrink[1], lanes[4 * width + i], 1, bq[i], eq[i], &lanes[2 * width + i],
+                                  width)
             bias_state[0], bias_state[1] = vec_splat(p_extra[2]), vec_splat(p_extra[3])
             bias = vec_first(bias_step(hp, hp.h.bias_shrink[m], p_rate, m, vec_splat(bias), vec_splat(total), bias_state, 1))
             p_extra[2], p_extra[3] = vec_first(bias_state[0]), vec_first(bias_state[1])
