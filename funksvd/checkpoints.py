@@ -14,6 +14,7 @@ import numpy as np
 import funksvd
 from funksvd import engine as engines
 from funksvd import files, gibbs
+from funksvd.parameters import sizes
 
 STATE, CALLBACK = "state.", "callback."  # how the names of arrays begin that a model file has not
 
@@ -92,6 +93,7 @@ class Checkpoint:
 
 def comparable(params, function):
     """{name: the value as text}; `function` says that the schedule, which a file does not keep, is one."""
+    params = params | dict(zip(("n_factors", "n_epochs"), sizes(params), strict=True))
     text = {name: json.dumps(value, default=files.plain) for name, value in params.items()}
     return text | ({"learning_rate_schedule": "a function"} if function else {})
 
@@ -108,7 +110,7 @@ def differences(checkpoint, training):
         yield f"it was written by funksvd {about['version']}, this is {funksvd.__version__}"
     bound = training.featurewise or params["learning_rate_schedule"] == "cosine"
     if params["solver"] == "gibbs":
-        bound = gibbs.burn_in(params["n_epochs"]) != gibbs.burn_in(training.n_epochs)
+        bound = gibbs.burn_in(sizes(params)[1]) != gibbs.burn_in(training.n_epochs)
     free = set() if bound else {"n_epochs"}
     then = comparable(params, about["schedule"])
     now = comparable(files.kept_params(training.model), callable(training.hyper.learning_rate_schedule))

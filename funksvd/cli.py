@@ -17,8 +17,8 @@ from funksvd import FunkSVD, commands, demo
 __all__ = ["main"]
 
 _PARAMETER_HELP = {
-    "n_factors": "factors of each user and item",
-    "n_epochs": "passes over the ratings, at most; featurewise, for each feature",
+    "n_factors": "factors of each user and item; None is 100, and 32 for gibbs",
+    "n_epochs": "passes over the ratings, at most; featurewise, for each feature; None is 40, and 120 for gibbs",
     "solver": "update rule: sgd, adagrad_row, adagrad, adam or adamax; gibbs samples and has no step",
     "training": "joint, or featurewise: one feature after the other, as Funk did",
     "batch_size": "ratings a step; more than 1 makes mini-batches as Keras does",

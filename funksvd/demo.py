@@ -32,7 +32,7 @@ def run(args):
     biases.fit(train, validation_split=0.1, callbacks=[EarlyStopping("val_loss", patience=3)], verbose=0)
     say(args, f"\nRMSE on the {len(test):,} test ratings, which training never saw:")
     say(args, f"  {biases.evaluate(test)['rmse']:.4f}  biases only: mean + user's bias + item's bias")
-    say(args, f"  {model.evaluate(test)['rmse']:.4f}  this model: biases and {model.n_factors} factors, "
+    say(args, f"  {model.evaluate(test)['rmse']:.4f}  this model: biases and {model.user_factors_.shape[1]} factors, "
          f"of epoch {stopping.best_epoch + 1}")
     say(args, f"  {floor:.4f}  the noise floor: the planted model itself; nothing can do better")
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from funksvd import engine as engines
 from funksvd.ids import IdTable, table_and_keys
+from funksvd.parameters import sizes
 
 FORMAT = 1  # of the model file
 RUNTIME = ("n_jobs", "verbose", "device", "schedule", "max_device_bytes")  # of the machine that trained; not saved
@@ -176,7 +177,7 @@ def check_shapes(model, params, tables):
         if not factors.dtype == biases.dtype == model.dtype:
             raise ValueError(f"its {name} factors are not {model.dtype}")
         shapes = biases.shape, factors.shape
-        width = model.n_factors * (2 if params.noise is not None and model.average == "low_rank" else 1)
+        width = sizes(model.get_params())[0] * (2 if params.noise is not None and model.average == "low_rank" else 1)
         if shapes != ((len(table),), (len(table), width)):
             raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {width}")
         posterior = getattr(params, f"{name}_posterior")

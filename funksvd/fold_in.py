@@ -10,6 +10,7 @@ import numpy as np
 from funksvd import gibbs
 from funksvd.engine import Params, aligned, kernels, of_side
 from funksvd.ids import IdTable, table_and_keys
+from funksvd.parameters import sizes
 from funksvd.schedules import planned_rate
 from funksvd.threads import parallel
 
@@ -55,8 +56,10 @@ def step_length(hyper):
     if hyper.solver != "sgd" or not rates:
         return np.inf
     if hyper.training == "featurewise":  # a rate a feature: the schedule is for its passes
-        named = {name: getattr(hyper, name) for name in ("learning_rate_schedule", "learning_rate_decay", "n_epochs")}
-        rates = [planned_rate(SimpleNamespace(**named, learning_rate=rates[0]), e) for e in range(hyper.n_epochs)]
+        _, passes = sizes({name: getattr(hyper, name) for name in ("n_factors", "n_epochs", "solver")})
+        named = {name: getattr(hyper, name) for name in ("learning_rate_schedule", "learning_rate_decay")}
+        plan = SimpleNamespace(**named, n_epochs=passes, learning_rate=rates[0])
+        rates = [planned_rate(plan, e) for e in range(passes)]
     # A batch of B takes a step of 2 / B for each of its ratings.
     return sum(rates) / (1 - hyper.momentum) * (2 / hyper.batch_size if hyper.batch_size > 1 else 1)
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from funksvd.schedules import SCHEDULES
 
-__all__ = ["check", "resolved"]
+__all__ = ["check", "resolved", "sizes"]
 
 # What learning_rate=None stands for: of solvers that take one rating at a time, of mini-batches (Keras' own), and of
 # training="featurewise".
@@ -18,6 +18,11 @@ __all__ = ["check", "resolved"]
 RATES = {"sgd": 0.02, "adagrad_row": 0.05, "adagrad": 0.03, "adam": 0.003, "adamax": 0.01, "gibbs": 1.0}
 BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
 FEATURE_RATES = {"sgd": 0.015}
+
+
+# What n_factors=None and n_epochs=None stand for.
+SIZES = {"gibbs": (32, 120)}
+USUAL = (100, 40)
 
 
 def whole(value):
@@ -45,8 +50,8 @@ TRUTH = lambda x: isinstance(x, (bool, np.bool_)), "True or False"
 PENALTY = (lambda x: (number(x) and x >= 0) or (pair(x) and min(x) >= 0),
            "a finite number >= 0, or a pair (users, items) of such")  # fmt: skip
 ALLOWED = {
-    "n_factors": COUNT,
-    "n_epochs": COUNT,
+    "n_factors": (lambda x: x is None or COUNT[0](x), "None or an int >= 1"),
+    "n_epochs": (lambda x: x is None or COUNT[0](x), "None or an int >= 1"),
     "solver": text(*RATES),
     "training": text("joint", "featurewise"),
     "batch_size": COUNT,
@@ -83,7 +88,7 @@ ALLOWED = {
 
 # On a GPU: more factors do not fit a warp's registers.
 ON_CUDA = {
-    "n_factors": (lambda x: COUNT[0](x) and x <= 512, "an int from 1 to 512 on a GPU"),
+    "n_factors": (lambda x: x is None or (COUNT[0](x) and x <= 512), "None or an int from 1 to 512 on a GPU"),
     "dtype": (lambda x: x in ("float32", "float16", np.float32, np.float16), "'float32' or 'float16' on a GPU"),
 }
 
@@ -149,9 +154,18 @@ def check(model):
         open_device(params["device"])
 
 
+def sizes(params):
+    """(n_factors, n_epochs) that a dict of parameters stands for."""
+    given = params["n_factors"], params["n_epochs"]
+    return tuple(
+        usual if size is None else size for size, usual in zip(given, SIZES.get(params["solver"], USUAL), strict=True)
+    )
+
+
 def resolved(params, **more):
-    """A namespace of checked parameters, in which the learning rate is a number."""
+    """A namespace of checked parameters, in which sizes and the learning rate are numbers."""
     hyper = SimpleNamespace(**params, **more)
+    hyper.n_factors, hyper.n_epochs = sizes(params)
     if hyper.learning_rate is None and not callable(hyper.learning_rate_schedule):
         featurewise, batches = hyper.training == "featurewise", hyper.batch_size > 1
         hyper.learning_rate = (FEATURE_RATES if featurewise else BATCH_RATES if batches else RATES)[hyper.solver]

@@ -454,7 +454,7 @@ def test_tune(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(("grid", "message"), [
     ("l3=1", "--grid takes PARAMETER=VALUE,VALUE,..., got 'l3=1'; "), ("l2", "got 'l2'"), ("l2=", "got 'l2='"),
-    ("n_factor=3", "did you mean n_factors?"), ("n_factors=0,3", "n_factors must be an int >= 1, got 0"),
+    ("n_factor=3", "did you mean n_factors?"), ("n_factors=0,3", "n_factors must be None or an int >= 1, got 0"),
     ("l2=much", "l2 must be a finite number"),
 ])  # fmt: skip
 def test_grid_is_checked_before_the_file_is_read(capsys, grid, message):

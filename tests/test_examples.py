@@ -18,6 +18,12 @@ def run(monkeypatch, capsys, name, *arguments):
     return capsys.readouterr().out
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Examples write where they are started."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def files(tmp_path):
     made = datasets.make_ratings(80, 60, 2000, rank=2)

@@ -391,3 +391,14 @@ def test_simulation_based_calibration(monkeypatch):
     for column in np.array(ranks).T:
         counts = np.bincount(column // 4, minlength=4)
         assert stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_sizes_are_the_solvers_own_where_none_are_given(tmp_path):
+    """Nothing to tune: and a file keeps that none were given."""
+    X, y = (np.arange(60) % 12, np.arange(60) % 7), np.arange(60) % 5 + 1.0
+    model = FunkSVD(solver="gibbs", random_state=0).fit(X, y)
+    assert (model.n_epochs_, model.user_factors_.shape[1]) == (120, 64)
+    model.save(tmp_path / "m.npz")
+    assert (load(tmp_path / "m.npz").predict(X) == model.predict(X)).all()
+    usual = FunkSVD(random_state=0).fit(X, y)
+    assert (usual.n_epochs_, usual.user_factors_.shape[1]) == (40, 100)

@@ -28,6 +28,7 @@ model = FunkSVD(
     center=False,
     l2=0,
     l2_bias=0,
+    random_state=0,
 )
 callbacks = [
     EarlyStopping("val_loss", patience=2, restore_best_weights=False),
