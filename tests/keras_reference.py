@@ -3,6 +3,7 @@
 Needs keras and jax (the CPU build is enough). Import this before anything imports keras: it chooses the backend.
 """
 
+import contextlib
 import os
 
 os.environ["KERAS_BACKEND"] = "jax"
@@ -12,9 +13,18 @@ import jax
 import keras
 import numpy as np
 
-jax.config.update("jax_enable_x64", True)  # for float64; float32 stays what it is
-
 NAMES = ("user_factors", "item_factors", "user_biases", "item_biases")
+
+
+@contextlib.contextmanager
+def double_precision():
+    """float64 in JAX, which it turns into float32 otherwise; float32 stays what it is."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
+        keras.config.set_floatx("float32")
 
 
 def embedding_model(n_users, n_items, n_factors, *, mean=0.0, biased=False, l2=0.0, l1=0.0, l2_bias=0.0, l1_bias=0.0,

@@ -1,5 +1,6 @@
 """The scripts that the README links run, alone and on files."""
 
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -49,7 +50,10 @@ def test_quickstart(monkeypatch, capsys, files):
 
 
 def test_article(monkeypatch, capsys, files):
-    assert run(monkeypatch, capsys, "article.py", files / "ratings.csv").startswith("30 epochs, val_loss ")
+    first, kept = run(monkeypatch, capsys, "article.py", files / "ratings.csv").splitlines()
+    assert re.match(r"\d+ epochs, val_loss \d+\.\d{4} at the best of them", first)
+    assert kept.startswith("FunkSVD(n_factors=20, n_epochs=30, solver='adamax', batch_size=22,")
+    assert Path("movie_weights.npz").exists()
 
 
 def test_movies(monkeypatch, capsys, files):

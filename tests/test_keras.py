@@ -31,6 +31,13 @@ OPTIMIZER = ("momentum", "beta_1", "beta_2", "epsilon", "initial_accumulator_val
 USERS, ITEMS, N, BATCH, EPOCHS = 60, 40, 2000, 200, 5
 
 
+@pytest.fixture(scope="module", autouse=True)
+def precision():
+    """For this file alone: Keras' callbacks, which other tests compare with, take their decisions in float32."""
+    with keras_reference.double_precision():
+        yield
+
+
 @pytest.fixture(scope="module")
 def data():
     rng = np.random.default_rng(0)

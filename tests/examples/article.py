@@ -22,7 +22,7 @@ model = FunkSVD(
     factors,
     n_epochs=30,
     solver="adamax",
-    batch_size=1_000_000,
+    batch_size=min(1_000_000, len(stars) // 90),  # he has 90 batches of a million in an epoch
     learning_rate_schedule="constant",
     biased=False,  # two embeddings and their inner product, no more
     center=False,
