@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from keras_decisions import SERIES
 from tqdm import tqdm
 
 from funksvd.callbacks import (
@@ -108,23 +109,6 @@ def same(left, right):
     return all(a == b or (a != a and b != b) for a, b in zip(left, right, strict=True))
 
 
-SERIES = {
-    "falling": [5, 4, 3, 2, 1],
-    "rising": [1, 2, 3, 4, 5],
-    "plateau": [1, 1, 1, 1, 1, 1],
-    "ties with the best": [3, 2, 3, 2, 3, 2, 1],
-    "one late gain": [3, 4, 4, 4, 2, 4, 4, 4, 4],
-    "steps of exactly min_delta": [1.0, 0.9, 0.8, 0.7, 0.6, 0.5],
-    "steps just over min_delta": [1.0, 0.8999, 0.7998, 0.6997],
-    "gains below single precision": [1.0, 1 - 1e-9, 1 - 2e-9, 1 - 3e-9],
-    "creep": [1.0, 0.96, 0.92, 0.88, 0.84],
-    "NaN first": [NAN, 1, 0.5, 0.2],
-    "NaN inside": [2, NAN, 1, NAN, NAN, NAN],
-    "NaN only": [NAN, NAN, NAN],
-    "infinite first": [math.inf, math.inf, 3, 2],
-    "huge": [1e39, 1e38, 1e37],
-    "one": [0.5],
-}
 SETTINGS = [
     {"min_delta": min_delta, "patience": patience, "baseline": baseline, "start_from_epoch": start}
     for min_delta in (0, 0.1)
