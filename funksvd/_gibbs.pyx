@@ -20,18 +20,13 @@ cdef extern from "_vec.h":
     ctypedef float loose_vec        # LANES factors at any address
     void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, float*) nogil
     float lane_sum(loose_vec) nogil
+    void PREFETCH(const void*) nogil
 
 cdef extern from *:
     """
-    #if defined(__GNUC__)
-    #define PREFETCH(address) __builtin_prefetch(address)
-    #else
-    #define PREFETCH(address) ((void)0)
-    #endif
     static CYTHON_INLINE float float_of_bits(int32_t bits) { float x; memcpy(&x, &bits, 4); return x; }
     static CYTHON_INLINE int32_t bits_of_float(float x) { int32_t bits; memcpy(&bits, &x, 4); return bits; }
     """
-    void PREFETCH(const void*) nogil
     float float_of_bits(int32_t) nogil
     int32_t bits_of_float(float) nogil
 

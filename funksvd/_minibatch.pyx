@@ -18,17 +18,6 @@ include "_solvers.pxi"
 
 cdef extern from "_vec.h":
     void lane_sums4(vec, vec, vec, vec, real*) nogil
-
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define PREFETCH(address) __builtin_prefetch(address)
-    #define PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
-    #else
-    #define PREFETCH(address) ((void)0)
-    #define PREFETCH_WRITE(address) ((void)0)
-    #endif
-    """
     void PREFETCH(const void*) nogil
     void PREFETCH_WRITE(const void*) nogil
 

@@ -25,15 +25,10 @@ cdef extern from "_vec.h":
     void lane_sums4(vec, vec, vec, vec, real*) nogil
     void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, real*) nogil
     real lane_sum(loose_vec) nogil
+    void PREFETCH(const void*) nogil
 
 cdef extern from *:
     """
-    #if defined(__GNUC__)
-    #define PREFETCH(address) __builtin_prefetch(address)
-    #else
-    #define PREFETCH(address) ((void)0)
-    #endif
-
     static int cpu_level(void) {
     #if defined(__x86_64__) && defined(__GNUC__)
         if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -45,7 +40,6 @@ cdef extern from *:
         return 0;
     }
     """
-    void PREFETCH(const void*) nogil
     int cpu_level() nogil
 
 

@@ -135,4 +135,12 @@ static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, ve
 }
 #endif
 
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#define PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
+#else
+#define PREFETCH(address) ((void)0)
+#define PREFETCH_WRITE(address) ((void)0)
+#endif
+
 #endif
