@@ -40,14 +40,29 @@ def penalties(hyper, counts, side=0):
     2019): the rows that the model learned are shrunk by that much, and so are new ones.
     The adaptive solvers have no such length: their steps do not shrink with the gradient.
     """
-    scale = np.maximum(counts, 1).astype(np.float64)
-    if hyper.reg_scale == "row":
-        scale[:] = hyper.n_ratings_ if hyper.batch_size > 1 else 1
+    scale = times(hyper, counts)
     l2_bias, l2 = (of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l2_bias, hyper.l2))
     out = np.empty((len(counts), 2))
     out[:, 0] = np.maximum(l2_bias * scale, LEAST) if hyper.biased else np.inf
     out[:, 1] = np.maximum(l2 * scale, LEAST)
     return out + 1 / step_length(hyper)
+
+
+def thresholds(hyper, counts, side=0):
+    """(rows, 2): the same of l1_bias and l1, as what |x| weighs beside half the squared errors.
+
+    In mini-batches l1 weighs beside the whole of them, as in Keras: see `minibatch.py`.
+    """
+    scale = times(hyper, counts) / (2 if hyper.batch_size > 1 else 1)
+    return np.outer(scale, [of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l1_bias, hyper.l1)])
+
+
+def times(hyper, counts):
+    """How often a penalty counts in rows of so many ratings."""
+    scale = np.maximum(counts, 1).astype(np.float64)
+    if hyper.reg_scale == "row":
+        scale[:] = hyper.n_ratings_ if hyper.batch_size > 1 else 1
+    return scale
 
 
 def step_length(hyper):
@@ -115,23 +130,32 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
               np.empty((k + 3, k + 1)), out[part])  # fmt: skip
 
     parallel(one, range(0, len(codes), ROWS), n_jobs)
+    least = thresholds(hyper, np.diff(start), side)
+    again = least.any(axis=1) & (np.diff(start) > 0)
     if hyper.non_negative:
-        for row in np.flatnonzero((out[:, 1:] < 0).any(axis=1)):
-            here = slice(start[row], start[row + 1])
-            out[row] = bounded(factors[others[here]], values[here], weights[here], *weigh[row])
+        again |= (out[:, 1:] < 0).any(axis=1)
+    for row in np.flatnonzero(again):
+        here = slice(start[row], start[row + 1])
+        out[row] = bounded(factors[others[here]], values[here], weights[here], weigh[row], least[row], hyper.non_negative)
     return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), None, left_out
 
 
-def bounded(others, values, weights, bias_penalty, penalty):
-    """(1 + k,): what the kernel `ridge` finds for one row, with no factor below 0."""
+def bounded(others, values, weights, penalties, thresholds, non_negative):
+    """(1 + k,): what the kernel `ridge` finds for one row, with L1 beside L2, or with no factor below 0."""
     from scipy.optimize import nnls  # not before: it takes longer than the rest of `import funksvd`
 
-    # The bias may be negative: it is the difference of two numbers that are not.
-    ones = np.ones((len(values), 2)) * [1, -1] if np.isfinite(bias_penalty) else np.empty((len(values), 0))
-    equations = np.hstack([ones, others.astype(np.float64)]) * np.sqrt(weights)[:, None]
-    shrink = np.sqrt(np.r_[np.full(ones.shape[1], bias_penalty), np.full(others.shape[1], penalty)])
-    x = nnls(np.vstack([equations, np.diag(shrink)]), np.r_[values * np.sqrt(weights), np.zeros(len(shrink))])[0]
-    return np.r_[x[0] - x[1] if ones.shape[1] else 0.0, x[ones.shape[1] :]]
+    columns = np.column_stack([np.ones(len(values)), others.astype(np.float64)])
+    free = np.isfinite(penalties).repeat([1, others.shape[1]])  # the bias of a biased model, the factors
+    # x is up - down, neither below 0, so that |x| = up + down; what may not be negative has no `down`.
+    down = free & (~np.arange(len(free)).astype(bool) | (not non_negative))
+    l2, l1 = (np.r_[both[free], both[down]] for both in (p.repeat([1, others.shape[1]]) for p in (penalties, thresholds)))
+    equations = np.hstack([columns[:, free], -columns[:, down]]) * np.sqrt(weights)[:, None]
+    # (sqrt(l2) x + l1 / sqrt(l2))^2 is l2 x^2 + 2 l1 x, and a constant
+    x = nnls(np.vstack([equations, np.diag(np.sqrt(l2))]), np.r_[values * np.sqrt(weights), -l1 / np.sqrt(l2)])[0]
+    out = np.zeros(len(free))
+    out[free] = x[: free.sum()]
+    out[down] -= x[free.sum() :]
+    return out
 
 
 def extended(params, tables, side, ids, biases, factors, posterior=None):

@@ -450,7 +450,7 @@ class FunkSVD:
     ) -> FunkSVD:  # fmt: skip
         """A model that also knows the users (or items) of new ratings, without training: this one is left as it is.
 
-        A new row is the ridge solution given the other side, with the L2 penalties of this model, and with
+        A new row is the ridge solution given the other side, with the L2 and L1 penalties of this model, and with
         non_negative=True the one whose factors are not below 0; with solver="gibbs" its posterior mean, and standard
         deviations of the new row are its own too. A user that the model knows already gets a new row too, from these
         ratings alone: give all ratings of such a user.

@@ -242,3 +242,44 @@ def test_how_far_the_steps_of_each_way_to_train_went():
     assert length(momentum=0.75) == pytest.approx(4 * usual)
     assert length(training="featurewise") == pytest.approx(usual)
     assert length(solver="adam") == np.inf
+
+
+@pytest.mark.parametrize("non_negative", [False, True])
+def test_a_row_under_l1_is_the_elastic_net_of_scikit_learn(non_negative):
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    model = fitted(dtype="float64", biased=False, l2=0.01, l1=0.12, non_negative=non_negative)
+    params = model.get_weights()
+    params.item_factors[:] = np.random.default_rng(0).normal(0, 1, (40, 6))  # l1 leaves none in training
+    model.set_weights(params)
+    items, values = model.item_ids_[:20], np.random.default_rng(1).normal(3.5, 1, 20)
+    small = model.fold_in((np.full(20, 1000), items), values, extend=False)
+    ridge = 0.01 + 1 / sum(model.history_["learning_rate"]) / 20
+    net = linear_model.ElasticNet(alpha=0.12 + ridge, l1_ratio=0.12 / (0.12 + ridge), fit_intercept=False,
+                                  positive=non_negative, tol=1e-12, max_iter=100_000)  # fmt: skip
+    net.fit(model.item_factors_[:20], values - model.global_mean_)
+    np.testing.assert_allclose(small.user_factors_[0], net.coef_, atol=1e-8)
+    assert 0 < (net.coef_ == 0).sum() < 6
+    assert ((small.user_factors_[0] == 0) == (net.coef_ == 0)).all()
+
+
+@pytest.mark.parametrize("params", [{}, {"batch_size": 500, "reg_scale": "row"}, {"batch_size": 500}])
+def test_a_row_under_l1_has_no_slope_but_that_of_the_penalties(params):
+    """Biases, weights and sides; where a value is 0 the slope of the errors is at most its threshold."""
+    share = 1 / 3000 if "reg_scale" in params else 1
+    model = fitted(dtype="float64", solver="adam", l2=(9, 0.2 * share), l1=(9, 0.1 * share), l2_bias=(9, 0.1 * share),
+                   l1_bias=(9, 0.2 * share), init_std=0.5, **params)  # fmt: skip
+    rng, seen = np.random.default_rng(0), []
+    for n in (1, 5, 40):
+        users = rng.choice(model.user_ids_, n)
+        values, weights = rng.normal(3.5, 1, n), rng.random(n)
+        one = model.fold_in((users, np.full(n, 1000)), values, sample_weight=weights, side="items", extend=False)
+        x = np.r_[one.item_biases_[0], one.item_factors_[0]]
+        codes = np.searchsorted(model.user_ids_, users)
+        z = np.column_stack([np.ones(n), model.user_factors_[codes]])
+        slope = z.T @ (weights * (values - model.global_mean_ - model.user_biases_[codes] - z @ x))
+        l2, l1 = ((n if share == 1 else 1) * np.r_[a, np.full(6, b)] for a, b in ((0.1, 0.2), (0.2, 0.1)))
+        l1 /= 1 if not params else 2
+        np.testing.assert_allclose((slope - l2 * x)[x != 0], (l1 * np.sign(x))[x != 0], atol=1e-9)
+        assert (np.abs(slope) <= l1 + 1e-9)[x == 0].all()
+        seen += (x == 0).tolist()
+    assert 0 < sum(seen) < len(seen)
