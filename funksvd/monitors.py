@@ -263,8 +263,8 @@ class ModelCheckpoint(Monitor):
     besides the model it holds the solver's state, the seed, the history and the state of all callbacks.
 
     Differences from Keras: the path is checked before the first epoch; a missing directory is an error, not
-    created; a missing `monitor` raises instead of saving every epoch; a number as `save_freq` counts epochs, not
-    batches; files are written when all callbacks are done with the epoch; arguments after `monitor` go by name.
+    created; a missing `monitor` raises instead of saving every epoch; a number as `save_freq`, which counts batches
+    there, is refused; files are written when all callbacks are done with the epoch; arguments after `monitor` go by name.
 
     Parameters
     ----------
@@ -279,8 +279,8 @@ class ModelCheckpoint(Monitor):
         Save the model alone, from which training cannot be resumed: a smaller file.
     mode : {"auto", "min", "max"}, default "auto"
         As in `EarlyStopping`.
-    save_freq : "epoch" or int
-        After how many epochs it is time to save again.
+    save_freq : "epoch"
+        There is nothing else: a model is whole, and its validation loss known, after an epoch.
     verbose : {0, 1}, default 0
         1 writes a line for each epoch.
     initial_value_threshold : float, optional
@@ -294,14 +294,12 @@ class ModelCheckpoint(Monitor):
     Raises
     ------
     ValueError
-        At construction for a wrong `mode`; before the first epoch for a malformed `path` or an unknown field;
+        At construction for a wrong `mode` or `save_freq`; before the first epoch for a malformed `path` or an unknown field;
         at the end of the first epoch if `logs` lacks a field or, with `save_best_only`, `monitor`.
     OSError
         Before the first epoch: ``FileNotFoundError`` if the directory does not exist, ``PermissionError`` if
         it cannot be written, ``IsADirectoryError`` if `path` is a directory.
     """
-
-    STATE = ("best", "unsaved")
 
     def __init__(
         self,
@@ -319,16 +317,15 @@ class ModelCheckpoint(Monitor):
         self.path = os.fsdecode(path)
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
-        self.save_freq = save_freq if save_freq == "epoch" else _check_count("save_freq", save_freq, 1)
+        if save_freq != "epoch":
+            raise ValueError(f"save_freq={save_freq!r}; it must be 'epoch': a model is saved after whole epochs, "
+                             "and a number counts batches in Keras")  # fmt: skip
+        self.save_freq = save_freq
         self.verbose = verbose
-        self._reset()
-
-    def _reset(self):
-        self.unsaved = 0  # epochs since the last time to save
         self._due = None
 
     def on_train_begin(self, logs=None):
-        self._reset()
+        self._due = None
         # No logs exist yet; stand-ins show whether the template can be filled. The user's own callbacks may
         # add keys that are unknown here, but the monitor is expected to be one.
         self._check_path(self._fill(0, dict.fromkeys((*EPOCH_KEYS, self.monitor), 1.0)))
@@ -336,10 +333,6 @@ class ModelCheckpoint(Monitor):
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
         self._due, self._best_before = None, self.best
-        self.unsaved += 1
-        if self.save_freq != "epoch" and self.unsaved < self.save_freq:
-            return
-        self.unsaved = 0
         if self.save_best_only:
             current = self._current(logs)
             if not self._improves(current, self.best):
