@@ -822,14 +822,22 @@ def gammas(uint64_t key, Py_ssize_t first, const double[::1] shape, const double
 
 # ------------------------------------------------------------------------------------------------ order of the ratings
 
-def counting_order(const int32_t[::1] keys, const int64_t[::1] order, int64_t[::1] cursor, int64_t[::1] out):
-    """out = `order` sorted by keys[order], stable; `cursor` is where each key's begin, and is used up."""
+def count_keys(const int32_t[::1] keys, int64_t[::1] counts):
+    """counts[key] += 1 for every key."""
+    cdef Py_ssize_t t
+    with nogil:
+        for t in range(keys.shape[0]):
+            counts[keys[t]] += 1
+
+
+def deal_out(const int32_t[::1] keys, const int32_t[::1] a, const int32_t[::1] b, int64_t[::1] cursor,
+             int32_t[::1] out_a, int32_t[::1] out_b):
+    """out_a and out_b = a and b by keys, stable; `cursor` is where each key's next one goes."""
     cdef Py_ssize_t t
     cdef int64_t at
-    cdef int32_t key
     with nogil:
-        for t in range(order.shape[0]):
-            at = order[t]
-            key = keys[at]
-            out[cursor[key]] = at
-            cursor[key] += 1
+        for t in range(keys.shape[0]):
+            at = cursor[keys[t]]
+            cursor[keys[t]] = at + 1
+            out_a[at] = a[t]
+            out_b[at] = b[t]

@@ -22,7 +22,8 @@ import numpy as np
 
 from funksvd import engine as engines
 from funksvd.engine import Params, aligned
-from funksvd.threads import pool_of
+from funksvd.ids import CHUNK
+from funksvd.threads import parallel, pool_of
 
 NU = 20.0  # degrees of freedom of the noise weights
 PRIOR = (0.5, 0.5)  # shape and rate of the precisions' gamma priors
@@ -47,34 +48,45 @@ def burn_in(n_epochs):
     return min(BURN_IN, n_epochs // 4)
 
 
-def compressed(keys, other, values, weights, n, n_other):
-    """((start, index, value, weight) by key, the same by other), each row sorted by index, value, weight.
+def sorted_by(keys, first, second, n, n_jobs, out=None):
+    """(start, first, second): two int32 arrays stably sorted by `keys` < n, and where each key's begin.
 
-    `weights` may be None. A function of the set of ratings: their order changes no bit.
+    A counting sort; each thread has its part of the ratings, which changes no bit. `out`: arrays for the two.
     """
     kernel = kernels()
-    sides, order = [], np.arange(len(keys))
-    starts = [np.concatenate([[0], np.cumsum(np.bincount(k, minlength=m))]) for k, m in ((keys, n), (other, n_other))]
+    parts = [slice(len(keys) * p // n_jobs, len(keys) * (p + 1) // n_jobs) for p in range(n_jobs)]
+    cursors = np.zeros((n_jobs, n), np.int64)
+    parallel(lambda p: kernel.count_keys(keys[parts[p]], cursors[p]), range(n_jobs), n_jobs)
+    counts = cursors.sum(0)
+    start = np.concatenate([[0], np.cumsum(counts)])
+    cursors[:] = np.cumsum(cursors, axis=0) - cursors + start[:-1]
+    out = [np.empty(len(keys), np.int32) for _ in range(2)] if out is None else out
+    parallel(
+        lambda p: kernel.deal_out(keys[parts[p]], first[parts[p]], second[parts[p]], cursors[p], *out),
+        range(n_jobs),
+        n_jobs,
+    )
+    return start, *out
 
-    def sort(by, start):
-        out = np.empty(len(order), np.int64)
-        kernel.counting_order(by, order, start[:-1].copy(), out)
-        return out
 
-    order = sort(other, starts[1])
-    order = sort(keys, starts[0])
-    same = (np.diff(keys[order]) == 0) & (np.diff(other[order]) == 0)
+def by_user(users, items, values, weights, n_users, n_items, n_jobs):
+    """(start, items, order): the ratings' places sorted by user, item, value, weight; where each user's begin.
+
+    `weights` may be None. A function of the set of ratings: their order changes no bit. Two arrays are lent too.
+    """
+    places = np.arange(len(users), dtype=np.int32)
+    by_item, *lent = sorted_by(items, users, places, n_items, n_jobs)
+    codes = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(by_item))
+    start, index, order = sorted_by(lent[0], codes, lent[1], n_users, n_jobs)
+    same = index[1:] == index[:-1]
+    ends = start[1:-1]
+    same[ends[(ends > 0) & (ends < len(index))] - 1] = False
     if same.any():  # repeated pairs: sorted among themselves
         tied = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
         ties = order[tied]
         second = () if weights is None else (weights[ties],)
-        order[tied] = ties[np.lexsort((*second, values[ties], other[ties], keys[ties]))]
-    for start, index in zip(starts, (other, keys), strict=True):
-        if index is keys:
-            order = sort(other, starts[1])
-        weight = np.empty(0) if weights is None else weights[order]
-        sides.append((start, index[order], values[order], weight))
-    return sides
+        order[tied] = ties[np.lexsort((*second, values[ties], items[ties], users[ties]))]
+    return start, index, order, lent
 
 
 def chunks_of(start):
@@ -95,18 +107,13 @@ class GibbsEngine:
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         self.kernel, self.hyper, self.k, self.seed = kernels(), hyper, hyper.n_factors, seed % 2**64
         width = -(-self.k // 8) * 8
-        users, items, values, weights = ratings.users, ratings.items, np.asarray(ratings.values, np.float64), ratings.weights
+        users, items, values, weights = ratings.users, ratings.items, np.asarray(ratings.values), ratings.weights
         if weights is not None:  # a rating that counts for nothing says nothing
             counts = weights > 0
             users, items, values, weights = users[counts], items[counts], values[counts], weights[counts]
-        both = compressed(users, items, values, weights, ratings.n_users, ratings.n_items)
+        self.n, self.n_jobs = len(users), n_jobs if len(users) > FEW else 1
+        self.sides = self._sorted(users, items, values, weights, ratings.n_users, ratings.n_items, width)
         del users, items, values, weights
-        self.n, self.n_jobs = len(both[0][2]), n_jobs if len(both[0][2]) > FEW else 1
-        values, weight = both[0][2], both[0][3]
-        self.total_weight = float(weight.sum()) if len(weight) else float(self.n)
-        self.mean = float(np.average(values, weights=weight if len(weight) else None))
-        self.sd = float(np.sqrt(np.average((values - self.mean) ** 2, weights=weight if len(weight) else None))) or 1.0
-        self.sides = [self._side(*side, width, number) for number, side in enumerate(both)]
         self.chunks = [chunks_of(np.asarray(side.start)) for side in self.sides]
         self.most = max(8, *(int(np.diff(side.start).max()) for side in self.sides))
         self.scratch = []
@@ -130,6 +137,49 @@ class GibbsEngine:
     def _is_low_rank(self):
         return self.hyper.average == "low_rank"
 
+    def _sorted(self, users, items, values, weights, n_users, n_items, width):
+        """Both sides with their ratings, standardised, in an order that is a function of their set."""
+        start, index, order, lent = by_user(users, items, values, weights, n_users, n_items, self.n_jobs)
+        parts = [slice(a, min(a + CHUNK, self.n)) for a in range(0, self.n, CHUNK)]
+
+        def over(function):
+            return parallel(function, parts, self.n_jobs)
+
+        def gathered(array):
+            out = np.empty(self.n, array.dtype)
+            over(lambda part: np.take(array, order[part], out=out[part], mode="clip"))
+            return out
+
+        raw = gathered(values)
+        weight = None if weights is None else gathered(weights)
+        self.total_weight = float(self.n) if weight is None else float(weight.sum())
+
+        def mean(function):
+            """The weighted mean of function(rating), summed in the order that was made."""
+
+            def sum_of(part):
+                y = function(raw[part].astype(np.float64))
+                return np.sum(y if weight is None else weight[part] * y)
+
+            return float(sum(over(sum_of))) / self.total_weight
+
+        self.mean = mean(lambda y: y)
+        self.sd = mean(lambda y: (y - self.mean) ** 2) ** 0.5 or 1.0
+        value = raw if raw.dtype == np.float32 else np.empty(self.n, np.float32)
+
+        def standardise(part):
+            value[part] = (raw[part].astype(np.float64) - self.mean) / self.sd
+
+        over(standardise)
+        scale = np.empty(0, np.float32) if weight is None else np.sqrt(weight).astype(np.float32)
+        codes = np.repeat(np.arange(n_users, dtype=np.int32), np.diff(start))
+        other = sorted_by(index, codes, value.view(np.int32), n_items, self.n_jobs, lent)
+        other_scale = scale
+        if weights is not None:
+            other_scale = sorted_by(index, codes, scale.view(np.int32), n_items, self.n_jobs)[2].view(np.float32)
+        both = (start, index, value, scale), (*other[:2], other[2].view(np.float32), other_scale)
+        return [self._side(*side, width, number) for number, side in enumerate(both)]
+
     def _side(self, start, index, value, weight, width, number):
         side, n = self.kernel.Side(), len(start) - 1
         side.factors, side.means = aligned(n, width, np.float32), aligned(n, width, np.float32)
@@ -141,8 +191,7 @@ class GibbsEngine:
         side.scalars, side.mean_biases = np.zeros((n, 2), np.float32), np.zeros(n, np.float32)
         np.asarray(side.scalars)[:, 1] = 1
         side.start, side.index = start, index
-        side.value = ((value - self.mean) / self.sd).astype(np.float32)
-        side.weight = np.sqrt(weight).astype(np.float32)
+        side.value, side.weight = value, weight
         side.mean, side.precision = np.zeros(width, np.float32), np.ones(width, np.float32)
         np.asarray(side.precision)[: self.k] = START_PRECISION
         side.bias_mean, side.bias_precision = 0.0, START_BIAS_PRECISION
