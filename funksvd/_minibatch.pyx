@@ -22,7 +22,7 @@ cdef extern from "_vec.h":
     void PREFETCH_WRITE(const void*) nogil
 
 cdef enum:
-    AHEAD = 12  # ratings between asking for a row and reading it
+    AHEAD = 24  # ratings between asking for a row and reading it
 
 cdef struct Entry:  # what a rating leaves for the other side
     int32_t row
