@@ -20,6 +20,7 @@ FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-
 
 # The kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set; engine.py chooses
 # at import. A compiler that does not know a level leaves the baseline.
+PLAIN = ("_grid", "_texts", "_featurewise")  # built once
 KERNELS = ("_sgd", "_minibatch", "_serve", "_gibbs")
 ONLY = {"_gibbs": ("float32",)}  # kernels that are not there for each dtype
 DTYPES = {"float32": [("REAL", "float"), ("REAL_BYTES", "4")], "float64": [("REAL", "double"), ("REAL_BYTES", "8")]}
@@ -64,12 +65,12 @@ class SDist(sdist):
 
 def extensions():
     directives = {"boundscheck": DEBUG, "wraparound": False, "cdivision": True, "initializedcheck": DEBUG}
-    grid, featurewise, *kernels = cythonize(
-        [Extension(f"funksvd.{name}", [f"funksvd/{name}.pyx"]) for name in ("_grid", "_featurewise", *KERNELS)],
+    modules = cythonize(
+        [Extension(f"funksvd.{name}", [f"funksvd/{name}.pyx"]) for name in (*PLAIN, *KERNELS)],
         compiler_directives=directives,
     )
-    yield from (grid, featurewise)
-    for source, (dtype, macros), (level, flags) in product(kernels, DTYPES.items(), LEVELS.items()):
+    yield from modules[: len(PLAIN)]
+    for source, (dtype, macros), (level, flags) in product(modules[len(PLAIN) :], DTYPES.items(), LEVELS.items()):
         # One C file under several module names: only the name of the init function differs.
         kernel = source.name.rpartition(".")[2]
         if dtype not in ONLY.get(kernel, DTYPES):
@@ -80,7 +81,7 @@ def extensions():
             source.sources,
             define_macros=[*macros, *INLINE, (f"PyInit_{kernel}", f"PyInit_{name}")],
             extra_compile_args=flags,
-            depends=["funksvd/_vec.h"],
+            depends=["funksvd/_prefetch.h", "funksvd/_vec.h"],
             optional=bool(level),
         )
 

@@ -6,6 +6,8 @@
 
 #include <math.h>
 
+#include "_prefetch.h"
+
 #if REAL_BYTES == 4
 #define REAL_SQRT sqrtf
 #else
@@ -133,14 +135,6 @@ static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, ve
     lane_sums4(s0, s1, s2, s3, out);
     lane_sums4(s4, s5, s6, s7, out + 4);
 }
-#endif
-
-#if defined(__GNUC__)
-#define PREFETCH(address) __builtin_prefetch(address)
-#define PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
-#else
-#define PREFETCH(address) ((void)0)
-#define PREFETCH_WRITE(address) ((void)0)
 #endif
 
 #endif

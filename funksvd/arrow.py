@@ -4,18 +4,21 @@ import codecs
 import io
 import os
 from contextlib import suppress
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from funksvd._texts import TextCodes
 from funksvd.ids import Encoded
-from funksvd.reading import resolve_columns, shorten
+from funksvd.reading import Codes, resolve_columns, shorten
 from funksvd.threads import cpu_count, parallel
 
 _UNIT_SEPARATOR = b"\x1f"  # the ASCII character made for this; stands in for separators of several characters
 _LONGEST_LINE = 1 << 20
 _BLOCK = 1 << 22  # each has a dictionary of its own: smaller ones take more memory
+_BATCH = 1 << 17  # rows of a Parquet file at one time
 
 
 class _ReadersDiffer(Exception):  # noqa: N818
@@ -114,51 +117,93 @@ def read_parquet(path, columns, progress=False):
     from pyarrow import parquet
 
     try:
-        names = parquet.read_schema(path).names
-        chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
         with parquet.ParquetFile(path) as file:
-            table = pa.concat_tables(_row_groups(file, path, chosen, progress)).select(chosen)
-        found = list(table.columns)
-        del table
-        ratings = as_numbers(found.pop(), f"{path}: the rating column {chosen[2]!r}")
-        users, items = _encode_both(found)
-    except (pa.ArrowException, KeyError, OSError) as error:
+            names, n_groups = file.schema_arrow.names, file.num_row_groups
+            start = np.cumsum([0] + [file.metadata.row_group(group).num_rows for group in range(n_groups)])
+        chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
+        users, items, ratings = _read_groups(path, chosen, start, progress)
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot read this Parquet file ({error})") from error
 
     def locate(k):
-        first = 0
+        group = np.searchsorted(start, k, "right") - 1
         with parquet.ParquetFile(path) as file:
-            for rows in _row_groups(file, path, chosen, False):
-                if k < first + len(rows):
-                    row = rows.select(chosen).slice(k - first, 1).to_pylist()[0]
-                    return f"row {k} (from 0): {shorten(str(row))}"
-                first += len(rows)
+            row = file.read_row_group(group, chosen).select(chosen).slice(k - start[group], 1).to_pylist()[0]
+        return f"row {k} (from 0): {shorten(str(row))}"
 
     return users, items, ratings, locate
 
 
-def _row_groups(file, path, columns, progress):
-    """The tables of a Parquet file's row groups, ids that are text as dictionaries, made by a thread for each group."""
+def _read_groups(path, chosen, start, progress):
+    """The three chosen columns of a Parquet file, a thread for each share of its row groups, which begin at `start`."""
     from pyarrow import parquet
     from tqdm import tqdm
 
-    def encoded(table):
-        for name in columns[:2]:
-            if pa.types.is_string(table[name].type) or pa.types.is_large_string(table[name].type):
-                table = table.set_column(table.column_names.index(name), name, table[name].dictionary_encode())
-        return table
-
-    yield encoded(file.schema_arrow.empty_table().select(columns))
-    with tqdm(total=file.num_row_groups, desc=f"reading {os.path.basename(path)}", unit="row group", delay=1, leave=False,
+    n_groups = len(start) - 1
+    cuts = np.linspace(0, n_groups, min(cpu_count(), max(n_groups, 1)) + 1).astype(int).tolist()
+    codes = [np.empty(start[-1], np.int32) for _ in range(2)]
+    ratings = np.empty(start[-1])
+    with tqdm(total=n_groups, desc=f"reading {os.path.basename(path)}", unit="row group", delay=1, leave=False,
               disable=not progress) as bar:  # fmt: skip
 
-        def one(group):
+        def one(groups):
+            ids = [_IdColumn(out[start[groups.start] : start[groups.stop]]) for out in codes]
             with parquet.ParquetFile(path) as own:  # a reader is for one thread
-                table = encoded(own.read_row_group(group, columns, use_threads=False))
-            bar.update()
-            return table
+                for group in groups:
+                    at = start[group]
+                    for batch in own.iter_batches(_BATCH, [group], chosen, use_threads=False):
+                        for column, name in zip(ids, chosen, strict=False):
+                            column.append(batch[name])
+                        numbers = as_numbers(batch[chosen[2]], f"{path}: the rating column {chosen[2]!r}")
+                        ratings[at : at + len(batch)] = numbers
+                        at += len(batch)
+                    bar.update()
+            return [column.texts() for column in ids]
 
-        yield from parallel(one, range(file.num_row_groups), cpu_count())
+        texts = parallel(one, [range(*cut) for cut in pairwise(cuts)], cpu_count())
+    parts = [slice(*start[[*cut]]) for cut in pairwise(cuts)]
+    return *(_joined(out, parts, own) for out, own in zip(codes, zip(*texts, strict=True), strict=True)), ratings
+
+
+class _IdColumn:
+    """A column of ids that comes batch by batch: codes go to `out`, for texts that are known at the end."""
+
+    def __init__(self, out):
+        self.out, self.n = out, 0
+        self.table = TextCodes()
+        self.others = []  # not texts: Arrow encodes them
+
+    def append(self, array):
+        if not _is_text(array.type):
+            self.others.append(array)
+        elif len(array):
+            array = array.fill_null("")
+            _, offsets, data = array.buffers()
+            offsets = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(array.type) else np.int32)
+            self.table.encode(offsets[array.offset : array.offset + len(array) + 1],
+                              np.frombuffer(data or b"", np.uint8), self.out[self.n : self.n + len(array)])  # fmt: skip
+        self.n += len(array)
+
+    def texts(self):
+        if not self.others:
+            return self.table.texts()
+        encoded = encode(pa.chunked_array(self.others))
+        self.out[:] = encoded.codes
+        return encoded.ids
+
+
+def _is_text(kind):
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def _joined(codes, parts, texts):
+    """Codes of parts, each for texts of its own, as codes for the texts of all."""
+    code_of = Codes()
+    for part, own in zip(parts, texts, strict=True):
+        places = np.fromiter(map(code_of.__getitem__, own), np.int32, len(own))
+        if not np.array_equal(places, np.arange(len(own))):  # nearly always equal in the first
+            codes[part] = Encoded(codes[part], places).decode()
+    return Encoded(codes, list(code_of))
 
 
 def as_numbers(column, what):

@@ -433,7 +433,7 @@ def _number(text, otherwise=math.nan):
         return otherwise
 
 
-class _Codes(dict):
+class Codes(dict):
     """Text -> code, numbered in order of appearance."""
 
     def __missing__(self, text):
@@ -443,7 +443,7 @@ class _Codes(dict):
 
 def _parse(records, positions):
     """Return users, items and ratings of `records`; what is missing becomes an empty id or a NaN."""
-    user_codes, item_codes = _Codes(), _Codes()
+    user_codes, item_codes = Codes(), Codes()
     users, items, ratings = array("i"), array("i"), array("d")
     width = max(positions) + 1
     while rows := [fields for _, fields in islice(records, _CHUNK)]:

@@ -119,6 +119,12 @@ def recommend(rows, items, n, seen):
     return best
 
 
+def text_codes(texts):
+    """The code of each text, numbered in order of appearance, and the distinct texts."""
+    codes = {}
+    return [codes.setdefault(text, len(codes)) for text in texts], list(codes)
+
+
 def ridge(z, values, weights, bias_penalty, penalty):
     """(bias, factors) that minimise sum w (value - bias - p . z)^2 + bias_penalty bias^2 + penalty |p|^2."""
     z = np.column_stack([np.ones(len(z)), z])

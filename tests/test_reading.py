@@ -9,12 +9,13 @@ import tempfile
 import warnings
 from pathlib import Path
 
+import naive
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funksvd import reading
+from funksvd import _texts, reading
 from funksvd.datasets import make_ratings, read_ratings, resolve_columns
 
 
@@ -438,6 +439,40 @@ def test_parquet_ids_follow_the_rule_of_text(write_parquet):
     assert_ratings(read_ratings(path), ["1", "2", str(2**64 - 1)], ["1.5", "2", "3"], [1.0, 2.0, 3.0])
 
 
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+@pytest.mark.parametrize("rows", [1, 7, 100, 10_000])
+def test_parquet_text_is_the_same_from_any_row_groups(tmp_path, kind, rows):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rng = np.random.default_rng(rows)
+    n = min(30 * rows, 20_000)
+    ids = np.array(["", "é", "long " * 50, *(f"user-{k}" for k in range(3000))])[rng.integers(1, 3003, (2, n))]
+    stars = rng.integers(1, 6, n)
+    types = {"string": pa.string(), "large_string": pa.large_string(), "dictionary": pa.string()}
+    columns = [pa.array(column.tolist(), types[kind]) for column in ids]
+    if kind == "dictionary":
+        columns = [column.dictionary_encode() for column in columns]
+    path = tmp_path / "ratings.parquet"
+    parquet.write_table(pa.table([*columns, stars], ["user", "item", "rating"]), path, row_group_size=rows)
+    assert_ratings(read_ratings(path), *(np.char.strip(column).tolist() for column in ids), stars.tolist())
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_text_codes_equal_a_dict(dtype):
+    rng = np.random.default_rng(0)
+    table, codes, texts = _texts.TextCodes(), [], []
+    for n in (0, 1, 31, 32, 33, 5000, 5000):  # one table for all, from a few slots to many
+        batch = [rng.bytes(rng.integers(0, 20)).hex()[: rng.integers(0, 40)] for _ in range(n)] + ["", "user-1", "user-12"]
+        batch += list(rng.permutation(texts[: len(texts) // 2]))
+        offsets = np.cumsum([0] + [len(text) for text in batch]).astype(dtype)
+        out = np.empty(len(batch), np.int32)
+        table.encode(offsets, np.frombuffer("".join(batch).encode(), np.uint8), out)
+        codes += out.tolist()
+        texts += batch
+    assert (codes, table.texts()) == naive.text_codes(texts)
+    with pytest.raises(ValueError, match="do not fit"):
+        table.encode(np.array([0, 2], dtype), np.zeros(1, np.uint8), np.empty(1, np.int32))
+
+
 def test_parquet_nulls_and_nans_are_bad_rows(write_parquet):
     nan = float("nan")
     path = write_parquet(
@@ -483,6 +518,9 @@ def test_parquet_that_cannot_be_used_is_named(write_parquet):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file"):
         read_ratings(path)
+    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.int32([0, 1])), pa.py_buffer(b"\xff")])
+    with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file .*utf-8"):
+        read_ratings(write_parquet(user=text, item=[1], rating=[1]))
 
 
 def test_empty_parquet_is_refused(write_parquet):

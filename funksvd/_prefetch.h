@@ -1,0 +1,14 @@
+/* Fetching ahead from memory, where the compiler can. */
+
+#ifndef FUNKSVD_PREFETCH_H
+#define FUNKSVD_PREFETCH_H
+
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch(address)
+#define PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
+#else
+#define PREFETCH(address) ((void)0)
+#define PREFETCH_WRITE(address) ((void)0)
+#endif
+
+#endif
