@@ -119,6 +119,7 @@ RUNS = {
     "  its running mean": running_mean(16, 60),
     "  means of the factors": ours(n_factors=16, n_epochs=60, solver="gibbs", average="factors"),
     "gibbs, k=32, 120 sweeps": ours(n_factors=32, n_epochs=120, solver="gibbs"),
+    "  its running mean, k=32": running_mean(32, 120),
     **{f"{solver}, defaults": ours(solver=solver) for solver in ("sgd", "adagrad_row", "adagrad", "adam", "adamax")},
     "Surprise SVD, defaults": surprise,
     "myFM, rank 16, 60 sweeps": myfm(16, 60),

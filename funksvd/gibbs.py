@@ -111,6 +111,8 @@ class GibbsEngine:
         if weights is not None:  # a rating that counts for nothing says nothing
             counts = weights > 0
             users, items, values, weights = users[counts], items[counts], values[counts], weights[counts]
+        if len(users) > np.iinfo(np.int32).max:
+            raise ValueError(f"solver='gibbs' takes fewer than 2**31 ratings, got {len(users)}")
         self.n, self.n_jobs = len(users), n_jobs if len(users) > FEW else 1
         self.sides = self._sorted(users, items, values, weights, ratings.n_users, ratings.n_items, width)
         del users, items, values, weights
