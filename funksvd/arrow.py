@@ -143,53 +143,52 @@ def _read_groups(path, chosen, start, progress):
     cuts = np.linspace(0, n_groups, min(cpu_count(), max(n_groups, 1)) + 1).astype(int).tolist()
     codes = [np.empty(start[-1], np.int32) for _ in range(2)]
     ratings = np.empty(start[-1])
-    with tqdm(total=n_groups, desc=f"reading {os.path.basename(path)}", unit="row group", delay=1, leave=False,
+    with tqdm(total=3 * n_groups, desc=f"reading {os.path.basename(path)}", unit="column chunk", delay=1, leave=False,
               disable=not progress) as bar:  # fmt: skip
 
         def one(groups):
-            ids = [_IdColumn(out[start[groups.start] : start[groups.stop]]) for out in codes]
             with parquet.ParquetFile(path) as own:  # a reader is for one thread
-                for group in groups:
-                    at = start[group]
-                    for batch in own.iter_batches(_BATCH, [group], chosen, use_threads=False):
-                        for column, name in zip(ids, chosen, strict=False):
-                            column.append(batch[name])
-                        numbers = as_numbers(batch[chosen[2]], f"{path}: the rating column {chosen[2]!r}")
-                        ratings[at : at + len(batch)] = numbers
-                        at += len(batch)
-                    bar.update()
-            return [column.texts() for column in ids]
+
+                def batches(name):  # one column after the other: what a column takes is free before the next
+                    for group in groups:
+                        for batch in own.iter_batches(_BATCH, [group], [name], use_threads=False):
+                            yield batch[name]
+                        bar.update()
+
+                at = start[groups.start]
+                for array in batches(chosen[2]):
+                    ratings[at : at + len(array)] = as_numbers(array, f"{path}: the rating column {chosen[2]!r}")
+                    at += len(array)
+                part = slice(start[groups.start], at)
+                return [_codes_into(out[part], batches(name)) for out, name in zip(codes, chosen, strict=False)]
 
         texts = parallel(one, [range(*cut) for cut in pairwise(cuts)], cpu_count())
     parts = [slice(*start[[*cut]]) for cut in pairwise(cuts)]
     return *(_joined(out, parts, own) for out, own in zip(codes, zip(*texts, strict=True), strict=True)), ratings
 
 
-class _IdColumn:
-    """A column of ids that comes batch by batch: codes go to `out`, for texts that are known at the end."""
-
-    def __init__(self, out):
-        self.out, self.n = out, 0
-        self.table = TextCodes()
-        self.others = []  # not texts: Arrow encodes them
-
-    def append(self, array):
-        if not _is_text(array.type):
-            self.others.append(array)
+def _codes_into(out, arrays):
+    """A column of ids, which comes as arrays one after the other: its codes into `out`; returns the texts they mean."""
+    table, at, others = TextCodes(), 0, []
+    for array in arrays:
+        if not _is_text(array.type):  # Arrow encodes them
+            others.append(array)
         elif len(array):
             array = array.fill_null("")
             _, offsets, data = array.buffers()
             offsets = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(array.type) else np.int32)
-            self.table.encode(offsets[array.offset : array.offset + len(array) + 1],
-                              np.frombuffer(data or b"", np.uint8), self.out[self.n : self.n + len(array)])  # fmt: skip
-        self.n += len(array)
-
-    def texts(self):
-        if not self.others:
-            return self.table.texts()
-        encoded = encode(pa.chunked_array(self.others))
-        self.out[:] = encoded.codes
-        return encoded.ids
+            table.encode(offsets[array.offset : array.offset + len(array) + 1],
+                         np.frombuffer(data or b"", np.uint8), out[at : at + len(array)])  # fmt: skip
+            at += len(array)
+    if not others:
+        return table.texts()
+    column = pa.chunked_array(others)
+    others.clear()
+    encoded = encode(column)
+    out[:] = encoded.codes
+    del column
+    pa.default_memory_pool().release_unused()  # before the next column comes
+    return encoded.ids
 
 
 def _is_text(kind):
