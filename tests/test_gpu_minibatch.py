@@ -20,7 +20,7 @@ def pair_of(*args, **params):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("k", [8, 20, 100, 512])
+@pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
 def test_equals_the_cpu_engine_and_naive(cupy, solver, k):  # noqa: F811
     data, held_out = some(), Ratings.from_arrays(*some(300, 45, 35, seed=1))
     params = {"solver": solver, "n_factors": k, "init_std": k**-0.5, "l2": 0.02, "shuffle": False}
