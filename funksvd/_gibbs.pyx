@@ -818,26 +818,3 @@ def gammas(uint64_t key, Py_ssize_t first, const double[::1] shape, const double
     cdef Py_ssize_t j
     for j in range(out.shape[0]):
         out[j] = gamma(child(child(key, first + j), 1 << 20), shape[j], normal[j])
-
-
-# ------------------------------------------------------------------------------------------------ order of the ratings
-
-def count_keys(const int32_t[::1] keys, int64_t[::1] counts):
-    """counts[key] += 1 for every key."""
-    cdef Py_ssize_t t
-    with nogil:
-        for t in range(keys.shape[0]):
-            counts[keys[t]] += 1
-
-
-def deal_out(const int32_t[::1] keys, const int32_t[::1] a, const int32_t[::1] b, int64_t[::1] cursor,
-             int32_t[::1] out_a, int32_t[::1] out_b):
-    """out_a and out_b = a and b by keys, stable; `cursor` is where each key's next one goes."""
-    cdef Py_ssize_t t
-    cdef int64_t at
-    with nogil:
-        for t in range(keys.shape[0]):
-            at = cursor[keys[t]]
-            cursor[keys[t]] = at + 1
-            out_a[at] = a[t]
-            out_b[at] = b[t]

@@ -13,7 +13,7 @@ ctypedef fused offset_t:
     int64_t
 
 cdef struct Slot:
-    int64_t place  # of the text's length and the text itself in `texts`
+    int64_t place  # of the text's length and the text itself in `memory`
     uint32_t hash
     int32_t code  # + 1; 0 where the slot is empty
 
@@ -25,8 +25,8 @@ cdef enum:
 cdef class TextCodes:
     """Text -> code, numbered in order of appearance; for one thread at a time.
 
-    Several times as fast as Arrow's dictionary_encode: one table serves all batches, and the misses of the cache, which
-    are what takes the time, overlap.
+    One table serves all batches, where Arrow's dictionary_encode makes one for each, and the misses of the cache, which are
+    what takes the time, overlap.
     """
 
     cdef Slot* slots

@@ -20,6 +20,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from funksvd import _grid  # type: ignore[attr-defined]  # compiled
 from funksvd import engine as engines
 from funksvd.engine import Params, aligned
 from funksvd.ids import CHUNK
@@ -53,16 +54,15 @@ def sorted_by(keys, first, second, n, n_jobs, out=None):
 
     A counting sort; each thread has its part of the ratings, which changes no bit. `out`: arrays for the two.
     """
-    kernel = kernels()
     parts = [slice(len(keys) * p // n_jobs, len(keys) * (p + 1) // n_jobs) for p in range(n_jobs)]
     cursors = np.zeros((n_jobs, n), np.int64)
-    parallel(lambda p: kernel.count_keys(keys[parts[p]], cursors[p]), range(n_jobs), n_jobs)
+    parallel(lambda p: _grid.count(keys[parts[p]], 0, cursors[p]), range(n_jobs), n_jobs)
     counts = cursors.sum(0)
     start = np.concatenate([[0], np.cumsum(counts)])
     cursors[:] = np.cumsum(cursors, axis=0) - cursors + start[:-1]
     out = [np.empty(len(keys), np.int32) for _ in range(2)] if out is None else out
     parallel(
-        lambda p: kernel.deal_out(keys[parts[p]], first[parts[p]], second[parts[p]], cursors[p], *out),
+        lambda p: _grid.deal_out(keys[parts[p]], first[parts[p]], second[parts[p]], cursors[p], *out),
         range(n_jobs),
         n_jobs,
     )
