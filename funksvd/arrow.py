@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from funksvd._grid import look_up  # type: ignore[attr-defined]  # compiled
 from funksvd._texts import TextCodes
 from funksvd.ids import Encoded
 from funksvd.reading import Codes, resolve_columns, shorten
@@ -17,7 +18,7 @@ from funksvd.threads import cpu_count, parallel
 
 _UNIT_SEPARATOR = b"\x1f"  # the ASCII character made for this; stands in for separators of several characters
 _LONGEST_LINE = 1 << 20
-_BLOCK = 1 << 22  # each has a dictionary of its own: smaller ones take more memory
+_BLOCK = 1 << 22  # bytes of a text file at one time
 _BATCH = 1 << 17  # rows of a Parquet file at one time
 
 
@@ -86,30 +87,31 @@ def read_csv(file, sep, skip_rows, n_columns, positions):
 
     names = [str(position) for position in range(n_columns)]
     user, item, rating = (names[position] for position in positions)
-    id_type = pa.dictionary(pa.int32(), pa.string())
     delimiter = sep.encode()
     if len(sep) == 1 < len(delimiter):
         return None
     long = len(delimiter) > 1
+    tables, parts = (TextCodes(), TextCodes()), ([], [], [])
     try:
-        table = csv.read_csv(
+        with csv.open_csv(
             pa.PythonFile(_Checked(file, delimiter), "r"),
             read_options=csv.ReadOptions(column_names=names, skip_rows=skip_rows, block_size=_BLOCK),
             parse_options=csv.ParseOptions(delimiter=_UNIT_SEPARATOR.decode() if long else sep,
                                            quote_char=False if long else '"'),
             convert_options=csv.ConvertOptions(
                 include_columns=[user, item, rating],
-                column_types={user: id_type, item: id_type, rating: pa.float64()},
+                column_types={user: pa.string(), item: pa.string(), rating: pa.float64()},
                 null_values=[],  # "NA" and "null" are ids like any other
             ),
-        )  # fmt: skip
+        ) as batches:  # fmt: skip
+            for batch in batches:
+                for table, part, texts in zip(tables, parts, batch, strict=False):
+                    part.append(_codes(table, texts))
+                parts[2].append(batch[2].to_numpy())
     except (pa.ArrowInvalid, _ReadersDiffer):  # a line with more or fewer fields, a rating that is not a number; the above
         return None
-    columns = [table[name] for name in (user, item, rating)]
-    del table
-    pa.default_memory_pool().release_unused()  # what parsing took
-    ratings = columns.pop().to_numpy()
-    return *_encode_both(columns), ratings
+    users, items = (Encoded(np.concatenate(part), table.texts()) for table, part in zip(tables, parts, strict=False))
+    return users, items, np.concatenate(parts[2])
 
 
 def read_parquet(path, columns, progress=False):
@@ -120,8 +122,9 @@ def read_parquet(path, columns, progress=False):
         with parquet.ParquetFile(path) as file:
             names, n_groups = file.schema_arrow.names, file.num_row_groups
             start = np.cumsum([0] + [file.metadata.row_group(group).num_rows for group in range(n_groups)])
-        chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
-        users, items, ratings = _read_groups(path, chosen, start, progress)
+            chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
+            encoded = [name for name in chosen[:2] if _is_encoded(file, name)]
+        users, items, ratings = _read_groups(path, chosen, encoded, start, progress)
     except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot read this Parquet file ({error})") from error
 
@@ -134,7 +137,20 @@ def read_parquet(path, columns, progress=False):
     return users, items, ratings, locate
 
 
-def _read_groups(path, chosen, start, progress):
+def _is_encoded(file, name):
+    """Whether nearly all texts of a column are codes of Parquet's dictionaries, which Arrow can give as they are.
+
+    Where a dictionary grew too long, pages of texts follow, which Arrow would encode slowly; a text takes 4 bytes for its
+    length and some of its own there, a code hardly three.
+    """
+    if not _is_text(file.schema_arrow.field(name).type):
+        return False
+    column = [file.schema.column(k).path for k in range(len(file.schema))].index(name)
+    chunks = [file.metadata.row_group(group).column(column) for group in range(file.num_row_groups)]
+    return sum(chunk.total_uncompressed_size for chunk in chunks) < 3 * file.metadata.num_rows
+
+
+def _read_groups(path, chosen, encoded, start, progress):
     """The three chosen columns of a Parquet file, a thread for each share of its row groups, which begin at `start`."""
     from pyarrow import parquet
     from tqdm import tqdm
@@ -147,11 +163,12 @@ def _read_groups(path, chosen, start, progress):
               disable=not progress) as bar:  # fmt: skip
 
         def one(groups):
-            with parquet.ParquetFile(path) as own:  # a reader is for one thread
+            with parquet.ParquetFile(path, read_dictionary=encoded) as own:  # a reader is for one thread
 
                 def batches(name):  # one column after the other: what a column takes is free before the next
+                    rows = 8 * _BATCH if name in encoded else _BATCH  # the whole dictionary comes with each batch
                     for group in groups:
-                        for batch in own.iter_batches(_BATCH, [group], [name], use_threads=False):
+                        for batch in own.iter_batches(rows, [group], [name], use_threads=False):
                             yield batch[name]
                         bar.update()
 
@@ -171,15 +188,11 @@ def _codes_into(out, arrays):
     """A column of ids, which comes as arrays one after the other: its codes into `out`; returns the texts they mean."""
     table, at, others = TextCodes(), 0, []
     for array in arrays:
-        if not _is_text(array.type):  # Arrow encodes them
-            others.append(array)
-        elif len(array):
-            array = array.fill_null("")
-            _, offsets, data = array.buffers()
-            offsets = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(array.type) else np.int32)
-            table.encode(offsets[array.offset : array.offset + len(array) + 1],
-                         np.frombuffer(data or b"", np.uint8), out[at : at + len(array)])  # fmt: skip
+        if _is_text(array.type.value_type if pa.types.is_dictionary(array.type) else array.type):
+            out[at : at + len(array)] = _codes(table, array)
             at += len(array)
+        else:  # Arrow encodes them
+            others.append(array)
     if not others:
         return table.texts()
     column = pa.chunked_array(others)
@@ -189,6 +202,36 @@ def _codes_into(out, arrays):
     del column
     pa.default_memory_pool().release_unused()  # before the next column comes
     return encoded.ids
+
+
+def _codes(table, array):
+    """int32 codes from a table of an Arrow array of texts or of a dictionary of texts; a null counts as an empty text."""
+    codes = np.empty(len(array), np.int32)
+    if pa.types.is_dictionary(array.type):
+        texts, places = array.dictionary, array.indices.cast(pa.int32())
+        if places.null_count:
+            texts, places = pa.concat_arrays([texts, pa.array([""], texts.type)]), places.fill_null(len(texts))
+        look_up(places.to_numpy(), 0, _codes(table, texts), codes)
+    elif len(array):
+        array = array.fill_null("")
+        _, offsets, data = array.buffers()
+        offsets = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(array.type) else np.int32)
+        table.encode(offsets[array.offset : array.offset + len(array) + 1], np.frombuffer(data or b"", np.uint8), codes)
+    return codes
+
+
+def text_ids(column):
+    """A column of texts in memory as `Encoded`, a thread for each share of it."""
+    if not _is_text(column.type):  # views
+        column = column.cast(pa.large_string())
+    codes = np.empty(len(column), np.int32)
+    parts = [slice(*cut) for cut in pairwise(np.linspace(0, len(codes), cpu_count() + 1).astype(int).tolist())]
+
+    def one(part):
+        share = column[part]
+        return _codes_into(codes[part], share.chunks if isinstance(share, pa.ChunkedArray) else [share])
+
+    return _joined(codes, parts, parallel(one, parts, cpu_count()))
 
 
 def _is_text(kind):
@@ -211,16 +254,6 @@ def as_numbers(column, what):
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)):
         raise ValueError(f"{what} holds {kind}, not numbers")
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-
-
-def _encode_both(columns):
-    """`encode` of each column in a list, which is emptied so that their memory is free at once."""
-    columns.reverse()
-    encoded = []
-    while columns:
-        encoded.append(encode(columns.pop()))
-        pa.default_memory_pool().release_unused()
-    return encoded
 
 
 def encode(column):

@@ -126,6 +126,10 @@ def _ids(series, what):
     except ImportError:
         return series.to_numpy()  # the same ids, slower
     column = series.to_arrow()
+    if series.dtype == nw.String:
+        from funksvd.arrow import text_ids
+
+        return text_ids(column)
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()

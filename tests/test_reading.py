@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import importlib
 import io
 import re
 import sys
@@ -454,6 +455,27 @@ def test_parquet_text_is_the_same_from_any_row_groups(tmp_path, kind, rows):
     path = tmp_path / "ratings.parquet"
     parquet.write_table(pa.table([*columns, stars], ["user", "item", "rating"]), path, row_group_size=rows)
     assert_ratings(read_ratings(path), *(np.char.strip(column).tolist() for column in ids), stars.tolist())
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string"])
+def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(tmp_path, monkeypatch, kind):
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    arrow = importlib.import_module("funksvd.arrow")
+    rng = np.random.default_rng(0)
+    path = tmp_path / "ratings.parquet"
+    ids = [[None if k == 5 else f"é{k}" for k in rng.integers(0, distinct, 50_000)] for distinct in (20_000, 50)]
+    table = pa.table([*(pa.array(column, getattr(pa, kind)()) for column in ids), rng.integers(1, 6, 50_000)],
+                     ["user", "item", "rating"])  # fmt: skip
+    nested = pa.array([{"item": "no"}] * 50_000)  # its leaves stand between the columns
+    parquet.write_table(table.add_column(0, "nested", nested), path, row_group_size=20_000, dictionary_pagesize_limit=20_000)
+    with parquet.ParquetFile(path) as file:
+        assert [arrow._is_encoded(file, name) for name in ("user", "item", "rating")] == [False, True, False]
+    good = [k for k, pair in enumerate(zip(*ids, strict=True)) if None not in pair]
+    expected = *([column[k] for k in good] for column in ids), table["rating"].to_numpy()[good].tolist()
+    for is_encoded in (arrow._is_encoded, lambda *_: True, lambda *_: False):  # slower the other ways, yet the same
+        monkeypatch.setattr(arrow, "_is_encoded", is_encoded)
+        with pytest.warns(UserWarning, match="the first in row"):
+            assert_ratings(read_ratings(path, on_bad_lines="skip"), *expected)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
