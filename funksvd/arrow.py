@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from funksvd._grid import look_up  # type: ignore[attr-defined]  # compiled
+from funksvd import _grid  # type: ignore[attr-defined]  # compiled
 from funksvd._texts import TextCodes
 from funksvd.ids import Encoded
 from funksvd.reading import Codes, resolve_columns, shorten
@@ -109,6 +109,8 @@ def read_csv(file, sep, skip_rows, n_columns, positions):
                     part.append(_codes(table, texts))
                 parts[2].append(batch[2].to_numpy())
     except (pa.ArrowInvalid, _ReadersDiffer):  # a line with more or fewer fields, a rating that is not a number; the above
+        return None
+    if not parts[2]:
         return None
     users, items = (Encoded(np.concatenate(part), table.texts()) for table, part in zip(tables, parts, strict=False))
     return users, items, np.concatenate(parts[2])
@@ -211,7 +213,7 @@ def _codes(table, array):
         texts, places = array.dictionary, array.indices.cast(pa.int32())
         if places.null_count:
             texts, places = pa.concat_arrays([texts, pa.array([""], texts.type)]), places.fill_null(len(texts))
-        look_up(places.to_numpy(), 0, _codes(table, texts), codes)
+        _grid.look_up(places.to_numpy(), 0, _codes(table, texts), codes)
     elif len(array):
         array = array.fill_null("")
         _, offsets, data = array.buffers()
