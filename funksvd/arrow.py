@@ -18,7 +18,7 @@ from funksvd.threads import cpu_count, parallel
 
 _UNIT_SEPARATOR = b"\x1f"  # the ASCII character made for this; stands in for separators of several characters
 _LONGEST_LINE = 1 << 20
-_BLOCK = 1 << 22  # bytes of a text file at one time
+_BLOCK = 1 << 20  # bytes of a text file at one time
 _BATCH = 1 << 17  # rows of a Parquet file at one time
 
 
@@ -112,8 +112,14 @@ def read_csv(file, sep, skip_rows, n_columns, positions):
         return None
     if not parts[2]:
         return None
-    users, items = (Encoded(np.concatenate(part), table.texts()) for table, part in zip(tables, parts, strict=False))
-    return users, items, np.concatenate(parts[2])
+    users, items, ratings = map(_concatenated, parts)
+    return Encoded(users, tables[0].texts()), Encoded(items, tables[1].texts()), ratings
+
+
+def _concatenated(parts):
+    whole = np.concatenate(parts)
+    parts.clear()  # their memory is free before the next come
+    return whole
 
 
 def read_parquet(path, columns, progress=False):
