@@ -53,15 +53,17 @@ def group(const int32_t[::1] keys, const int32_t[::1] values, int64_t[::1] start
 
 def deal_out(const int32_t[::1] keys, const int32_t[::1] a, const int32_t[::1] b, int64_t[::1] cursor,
              int32_t[::1] out_a, int32_t[::1] out_b):
-    """out_a and out_b = a and b by keys, stable; cursor[key] is where the key's next one goes."""
+    """out_a and out_b = a and b by keys, stable; cursor[key] is where the key's next one goes. b and out_b may be None."""
     cdef Py_ssize_t t
     cdef int64_t at
+    cdef bint both = b is not None
     with nogil:
         for t in range(keys.shape[0]):
             at = cursor[keys[t]]
             cursor[keys[t]] = at + 1
             out_a[at] = a[t]
-            out_b[at] = b[t]
+            if both:
+                out_b[at] = b[t]
 
 
 def look_up(const key_t[:] keys, int64_t base, const int32_t[::1] table, int32_t[::1] out):

@@ -20,10 +20,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from funksvd import _grid  # type: ignore[attr-defined]  # compiled
 from funksvd import engine as engines
 from funksvd.engine import Params, aligned
 from funksvd.ids import CHUNK
+from funksvd.ratings import sorted_by
 from funksvd.threads import parallel, pool_of
 
 NU = 20.0  # degrees of freedom of the noise weights
@@ -47,26 +47,6 @@ def kernels(level=engines.LEVEL):
 def burn_in(n_epochs):
     """Sweeps that are not kept: 10, of short runs a quarter."""
     return min(BURN_IN, n_epochs // 4)
-
-
-def sorted_by(keys, first, second, n, n_jobs, out=None):
-    """(start, first, second): two int32 arrays stably sorted by `keys` < n, and where each key's begin.
-
-    A counting sort; each thread has its part of the ratings, which changes no bit. `out`: arrays for the two.
-    """
-    parts = [slice(len(keys) * p // n_jobs, len(keys) * (p + 1) // n_jobs) for p in range(n_jobs)]
-    cursors = np.zeros((n_jobs, n), np.int64)
-    parallel(lambda p: _grid.count(keys[parts[p]], 0, cursors[p]), range(n_jobs), n_jobs)
-    counts = cursors.sum(0)
-    start = np.concatenate([[0], np.cumsum(counts)])
-    cursors[:] = np.cumsum(cursors, axis=0) - cursors + start[:-1]
-    out = [np.empty(len(keys), np.int32) for _ in range(2)] if out is None else out
-    parallel(
-        lambda p: _grid.deal_out(keys[parts[p]], first[parts[p]], second[parts[p]], cursors[p], *out),
-        range(n_jobs),
-        n_jobs,
-    )
-    return start, *out
 
 
 def by_user(users, items, values, weights, n_users, n_items, n_jobs):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from funksvd import _grid  # type: ignore[attr-defined]  # compiled
 from funksvd.ids import CHUNK, count_keys, table_and_keys
-from funksvd.threads import parallel
+from funksvd.threads import cpu_count, parallel
 
 BAND_BYTES = 512 * 1024  # a gathered band's factors, about an L2: its popular rows stay in there
 RUN_LENGTH = 8  # more bands shorten runs; below this the gain of the cache is lost
@@ -368,14 +368,34 @@ class Ratings:
         return True
 
 
+def sorted_by(keys, first, second, n, n_jobs, out=None):
+    """(start, first, second): two int32 arrays stably sorted by `keys` < n, and where each key's begin.
+
+    A counting sort; each thread has its part of the ratings, which changes no bit. `second` may be None. `out`: arrays for
+    the two.
+    """
+    if out is None:
+        out = [None if column is None else np.empty(len(keys), np.int32) for column in (first, second)]
+    parts = [slice(len(keys) * p // n_jobs, len(keys) * (p + 1) // n_jobs) for p in range(n_jobs)]
+    cursors = np.zeros((n_jobs, n), np.int64)
+    parallel(lambda p: _grid.count(keys[parts[p]], 0, cursors[p]), range(n_jobs), n_jobs)
+    start = np.concatenate([[0], np.cumsum(cursors.sum(0))])
+    cursors[:] = np.cumsum(cursors, axis=0) - cursors + start[:-1]
+
+    def deal_out(p):
+        own = (None if column is None else column[parts[p]] for column in (first, second))
+        _grid.deal_out(keys[parts[p]], *own, cursors[p], *out)
+
+    parallel(deal_out, range(n_jobs), n_jobs)
+    return start, *out
+
+
 def by_user(users, items, n_users, n_items):
     """(start, items): start[u]:start[u + 1] are the places of user u's items, in ascending order."""
-    start, by_item = np.zeros(n_items + 1, np.int64), np.empty(len(users), np.int32)
-    _grid.group(items, users, start, by_item)
+    n_jobs = cpu_count() if len(users) > CHUNK else 1
+    start, by_item, _ = sorted_by(items, users, None, n_items, n_jobs)
     items = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(start))
-    start, out = np.zeros(n_users + 1, np.int64), np.empty(len(users), np.int32)
-    _grid.group(by_item, items, start, out)
-    return start, out
+    return sorted_by(by_item, items, None, n_users, n_jobs)[:2]
 
 
 def choose_bands(n, n_runs, n_gathered, row_bytes):
