@@ -16,6 +16,7 @@ from funksvd.ratings import by_user
 from funksvd.threads import parallel
 
 BLOCK = 384  # users of one call of the kernel: their factors stay in L2 while the items pass by
+FEW = 16  # users for whom the items are not packed
 
 
 class Seen:
@@ -83,34 +84,60 @@ def top(params, users, n, seen=None, items=None, n_jobs=1):
     if not codes.size:
         return codes, scores
     kernel = kernels(dtype, source="_serve")
-    packed = None if 4 * n >= len(items) else packed_items(params, items, kernel, n_jobs)
-    share = -(-len(users) // n_jobs)
-    size = min(BLOCK, max(kernel.panel()[0], share))
+    packed, size = None, FEW
+    if len(users) > FEW and 4 * n < len(items):
+        packed = packed_items(params, items, kernel, n_jobs)
+        size = min(BLOCK, max(kernel.panel()[0], -(-len(users) // n_jobs)))
 
     def one(part):
         nothing = np.zeros(len(users[part]) + 1, np.int64), np.empty(0, np.int32)
         start, unwanted = nothing if seen is None else seen.rows(users[part])
         if packed is None:
-            counts = np.full(len(users[part]), -1, np.int32)
-            kept = np.empty((len(counts), 0), np.int32)
+            counts, chosen = densely(params, users[part], n, items, start, unwanted)
         else:
-            counts, kept = select(params, users[part], n, packed, items, start, unwanted, kernel)
-        few = np.maximum(counts, 0)
-        chosen = kept[np.arange(kept.shape[1]) < few[:, None]]
-        exact = predict(params, np.repeat(users[part], few), chosen)
-        kernel.rank(few, exact, chosen, codes[part], scores[part])
-        for row in np.flatnonzero(counts < 0):
-            left = np.setdiff1d(items, unwanted[start[row] : start[row + 1]])
-            exact = predict(params, np.full(len(left), users[part][row], np.int32), left)
-            best = np.lexsort((left, -exact))[:n]
-            codes[part][row, : len(best)], scores[part][row, : len(best)] = left[best], exact[best]
+            counts, chosen = select(params, users[part], n, packed, items, start, unwanted, kernel)
+        exact = predict(params, np.repeat(users[part], counts), chosen)
+        kernel.rank(counts, exact, chosen, codes[part], scores[part])
 
     parallel(one, [slice(s, s + size) for s in range(0, len(users), size)], n_jobs)
     return codes, scores
 
 
+def densely(params, users, n, items, start, unwanted):
+    """(counts, chosen): for each user counts[t] items, one user's after another's, among which are the n best.
+
+    All scores at once: for few users that takes less time than to pack the items.
+    """
+    factors = params.item_factors if len(items) == len(params.item_factors) else params.item_factors[items]
+    queries = np.where(users[:, None] >= 0, params.user_factors[users], 0)
+    scores = queries @ factors.T
+    scores += params.item_biases[items]
+    rows = np.repeat(np.arange(len(users)), np.diff(start))
+    places = np.minimum(np.searchsorted(items, unwanted), len(items) - 1)
+    there = items[places] == unwanted
+    scores[rows[there], places[there]] = -np.inf
+    n = min(n, len(items))
+    limits = np.partition(scores, -n, axis=1)[:, -n]
+    norm = factors.shape[1] ** 0.5 * max(factors.max(initial=0), -factors.min(initial=0))
+    slack = rounding(params, users, np.sqrt(np.einsum("uf,uf->u", queries, queries)), norm)
+    kept = np.flatnonzero((scores >= (limits - slack)[:, None]) & (scores > -np.inf))
+    rows, places = np.divmod(kept, len(items))
+    return np.bincount(rows, minlength=len(users)).astype(np.int32), items[places]
+
+
+def rounding(params, users, norms, largest):
+    """How far two sums of the same pair can lie apart, for users and items of these norms.
+
+    Each errs by less than (k + 3) eps / 2 of the sum of all magnitudes.
+    """
+    dtype = params.user_factors.dtype
+    own = np.where(users >= 0, np.abs(params.user_biases[users]), 0)
+    magnitudes = norms * largest + np.abs(params.item_biases).max() + own + abs(params.global_mean)
+    return ((2 * params.user_factors.shape[1] + 8) * np.finfo(dtype).eps * magnitudes).astype(dtype)
+
+
 def packed_items(params, items, kernel, n_jobs):
-    """(panels of biases and factors for the kernel, largest norm of an item, largest bias)."""
+    """(panels of biases and factors for the kernel, largest norm of an item)."""
     factors, width = params.item_factors, kernel.panel()[1]
     count, k = -(-len(items) // width), factors.shape[1]
     panels = aligned(count, (k + 1) * width, factors.dtype).reshape(count, k + 1, width)
@@ -122,32 +149,31 @@ def packed_items(params, items, kernel, n_jobs):
     def one(first):
         return kernel.pack(factors, items[first * width : (first + step) * width], 1, panels[first : first + step])
 
-    squares = max(parallel(one, range(0, count, step), n_jobs))
-    return panels, squares**0.5, float(np.abs(params.item_biases).max())
+    return panels, max(parallel(one, range(0, count, step), n_jobs)) ** 0.5
 
 
 def select(params, users, n, packed, items, start, unwanted, kernel):
-    """(counts, kept): for each user counts[t] items kept[t] among which are the n best, or a count of -1."""
-    panels, norm, bias = packed
-    factors, rows = params.user_factors, kernel.panel()[0]
-    groups, k = -(-len(users) // rows), factors.shape[1]
+    """(counts, chosen) as of `densely`."""
+    panels, largest = packed
+    factors, rows, m = params.user_factors, kernel.panel()[0], len(users)
+    groups, k = -(-m // rows), factors.shape[1]
     padded, capacity = groups * rows, 2 * n + 32
     queries = np.empty((groups, k, rows), factors.dtype)
     kernel.pack(factors, users, 0, queries)
-    # Rounding: both this sum and `predict` err by less than (k + 3) eps / 2 of the sum of all magnitudes.
-    norms = np.sqrt(np.einsum("gfj,gfj->gj", queries, queries)).ravel()
-    own = np.zeros(padded, factors.dtype)
-    own[: len(users)] = np.where(users >= 0, np.abs(params.user_biases[users]), 0)
-    slack = (2 * k + 8) * np.finfo(factors.dtype).eps * (norms * norm + bias + own + abs(params.global_mean))
-    limits = np.full(padded, -np.inf, factors.dtype)
-    limits[len(users) :] = np.inf
+    slack, limits = np.zeros(padded, factors.dtype), np.full(padded, -np.inf, factors.dtype)
+    slack[:m] = rounding(params, users, np.sqrt(np.einsum("gfj,gfj->gj", queries, queries)).ravel()[:m], largest)
+    limits[m:] = np.inf
     cursor, end = np.zeros(padded, np.int64), np.zeros(padded, np.int64)
-    cursor[: len(users)], end[: len(users)] = start[:-1], start[1:]
+    cursor[:m], end[:m] = start[:-1], start[1:]
     counts, kept = np.zeros(padded, np.int32), np.empty((padded, capacity), np.int32)
     scores = np.empty((padded, capacity), factors.dtype)
-    slack = slack.astype(factors.dtype)
     kernel.select(queries, panels, items, slack, cursor, end, unwanted, n, limits, scores, kept, counts)
-    return counts[: len(users)], kept[: len(users)]
+    chosen = [kept[row, :count] for row, count in enumerate(counts[:m])]
+    for row in np.flatnonzero(counts < 0):  # too many items are as good as the n-th
+        own = slice(row, row + 1)
+        counts[own], chosen[row] = densely(params, users[own], n, items, start[own.start : row + 2] - start[row],
+                                           unwanted[start[row] : start[row + 1]])  # fmt: skip
+    return counts[:m], np.concatenate(chosen)
 
 
 def asked(users, table, name):
@@ -227,7 +253,7 @@ def similar(biases, factors, codes, n, measure, n_jobs):
     chosen(measure, "measure", ("cosine", "dot"))
     if measure == "cosine":
         norms = np.sqrt(np.einsum("nk,nk->n", factors, factors))[:, None]
-        factors = np.divide(factors, norms, where=norms > 0, out=np.zeros_like(factors))
+        factors = factors / np.where(norms > 0, norms, 1)
     zeros = np.zeros_like(biases)
     itself = Seen(np.arange(len(codes) + 1), codes)
     queries = np.arange(len(codes), dtype=np.int32)

@@ -60,7 +60,14 @@ def check_top(params, n, seed):
     users = rng.integers(-1, n_users, 2 * n_users).astype(np.int32)
     pairs = rng.integers(-1, n_users, 3 * n_items).astype(np.int32), rng.integers(-1, n_items, 3 * n_items).astype(np.int32)
     items = np.flatnonzero(rng.random(n_items) < 0.7).astype(np.int32)
-    codes, scores = serving.top(params, users, n, serving.Seen.of_codes(*pairs, n_users, n_items), items, n_jobs=2)
+    seen = serving.Seen.of_codes(*pairs, n_users, n_items)
+    codes, scores = serving.top(params, users, n, seen, items, n_jobs=2)
+    for few in (1, len(users)):  # by the kernel and without
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(serving, "FEW", few)
+            others = serving.top(params, users, n, seen, items, n_jobs=2)
+        np.testing.assert_array_equal(others[0], codes)
+        np.testing.assert_array_equal(others[1], scores)
     rows = [engine.predict(params, np.full(len(items), u, np.int32), items) for u in users]
     seen = [set(pairs[1][pairs[0] == u].tolist()) if u >= 0 else set() for u in users]
     for t, want in enumerate(naive.recommend(rows, items.tolist(), n, seen)):
