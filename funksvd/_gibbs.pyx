@@ -661,7 +661,7 @@ def gram(float[:, ::1] table, Py_ssize_t first, Py_ssize_t last, float[::1] scra
 
 
 def transform(float[:, ::1] table, const float[:, ::1] by, Py_ssize_t first, Py_ssize_t last, float[::1] scratch):
-    """The first by.shape[1] columns of every row = row @ by; four rows at a time, eight registers of sums."""
+    """Every row = row @ by and zeros; four rows at a time, eight registers of sums. by has a multiple of 16 columns."""
     cdef Py_ssize_t row, f, c, j, width = by.shape[0], columns = by.shape[1]
     cdef const float* x[4]
     cdef vec* out[4]
@@ -689,6 +689,7 @@ def transform(float[:, ::1] table, const float[:, ::1] by, Py_ssize_t first, Py_
                 out[3][c] = d0; out[3][c + 1] = d1
             for j in range(min(last - row, <Py_ssize_t>4)):
                 memcpy(&table[row + j, 0], out[j], columns * 4)
+                memset(&table[row + j, 0] + columns, 0, (width - columns) * 4)
 
 
 cdef void cholesky(Py_ssize_t n, double[:, ::1] a) noexcept nogil:
@@ -711,89 +712,101 @@ cdef void cholesky(Py_ssize_t n, double[:, ::1] a) noexcept nogil:
             a[i, j] = 0
 
 
-cdef double rotated(Py_ssize_t n, double* x, double* y, double* xx, double* yy, double floor) noexcept nogil:
-    """Turn rows x and y until the dot product of their first halves is 0; returns how far it was (cosine squared).
+cdef double rotated(Py_ssize_t n, float* x, float* y, double* xx, double* yy, double floor) noexcept nogil:
+    """Turn rows x and y of n vectors until their dot product is 0; returns how far it was (cosine squared).
 
-    Rows have 2 n entries; xx and yy are the squared norms of the first halves, and are kept up to date.
+    xx and yy are their squared norms, and are kept up to date.
     """
-    cdef double xy = 0, tangent, c, s, zeta, old, other, far
+    cdef vec* p = <vec*>x
+    cdef vec* q = <vec*>y
+    cdef vec sums, old
+    cdef double xy, tangent, zeta, far
+    cdef float c, s
     cdef Py_ssize_t t
     if xx[0] < floor or yy[0] < floor:
         return 0
-    for t in range(n):
-        xy += x[t] * y[t]
+    sums = p[0] * q[0]
+    for t in range(1, n):
+        sums += p[t] * q[t]
+    xy = lane_sum(sums)
     far = xy * xy / (xx[0] * yy[0])
-    if far < 1e-13:
+    if far < 1e-10:
         return 0
     zeta = (yy[0] - xx[0]) / (2 * xy)
     tangent = (1 if zeta >= 0 else -1) / ((zeta if zeta >= 0 else -zeta) + sqrt(1 + zeta * zeta))
-    c = 1 / sqrt(1 + tangent * tangent)
-    s = c * tangent
-    for t in range(2 * n):
-        old, other = x[t], y[t]
-        x[t] = c * old - s * other
-        y[t] = s * old + c * other
+    c = <float>(1 / sqrt(1 + tangent * tangent))
+    s = <float>(c * tangent)
+    for t in range(n):
+        old = p[t]
+        p[t] = c * old - s * q[t]
+        q[t] = s * old + c * q[t]
     xx[0] -= tangent * xy
     yy[0] += tangent * xy
     return far
 
 
-def best_rank(double[:, ::1] a, double[:, ::1] b, double[:, ::1] x, double[::1] norms, Py_ssize_t rank,
+def best_rank(double[:, ::1] a, double[:, ::1] b, float[:, ::1] x, double[:, ::1] sums, Py_ssize_t rank,
               float[:, ::1] by_a, float[:, ::1] by_b):
     """From the Gram matrices a of A and b of B (overwritten): A by_a (B by_b)' is the best rank-`rank` A B'.
 
-    With a = L L', b = M M' the singular values of A B' are those of L'M = U S V'; A by_a = A M V / sqrt(S) has the
-    left singular vectors times sqrt(S), B by_b = B L U / sqrt(S) the right ones. The ridge on the diagonals keeps
-    A B' where nothing is cut. One-sided Jacobi rotations (Hestenes 1958) on the rows of (L'M)'; no BLAS, whose own
-    threads would stay awake beside ours. x (n, 2 n), which holds them and V', and norms (n,) are scratch.
+    With a = L L', b = M M' the singular values of A B' are those of L'M = U S V'; B by_b = B L U / sqrt(S) has its
+    right singular vectors times sqrt(S), A by_a = A M V / sqrt(S) = A M M' by_b / S the left ones. The ridge on the
+    diagonals keeps A B' where nothing is cut. One-sided Jacobi rotations (Hestenes 1958) on the rows of (L'M)'; no
+    BLAS, whose own threads would stay awake beside ours. Scratch: x (n, n or more) of zeros, 64-byte aligned rows, which
+    holds them, and sums (3, n).
     """
-    cdef Py_ssize_t n = a.shape[0], i, j, t, _turn, best
-    cdef double off = 1, total = 0, norm, most, root, sum_a, sum_b
+    cdef Py_ssize_t n = a.shape[0], i, j, t, _turn, best, vectors = x.shape[1] / LANES
+    cdef double off = 1, total = 0, most, root, sum_
+    cdef double* norm = &sums[0, 0]
+    cdef double* y = &sums[1, 0]
+    cdef double* z = &sums[2, 0]
     with nogil:
         cholesky(n, a)
         cholesky(n, b)
-        for i in range(n):
-            for j in range(n):
-                x[i, j] = 0
-                x[i, n + j] = i == j
         for t in range(n):
             for i in range(t + 1):
                 for j in range(t + 1):
-                    x[i, j] += b[t, i] * a[t, j]
+                    x[i, j] += <float>(b[t, i] * a[t, j])
         for _turn in range(30):
+            total = 0
+            for i in range(n):
+                norm[i] = 0
+                for j in range(n):
+                    norm[i] += x[i, j] * x[i, j]
+                total += norm[i]
             if off < 1e-5:  # convergence is quadratic: by now the cosines are at 1e-5
                 break
-            off = total = 0
-            for i in range(n):
-                norms[i] = 0
-                for j in range(n):
-                    norms[i] += x[i, j] * x[i, j]
-                total += norms[i]
+            off = 0
             for i in range(n):
                 for j in range(i + 1, n):
-                    off = max(off, rotated(n, &x[i, 0], &x[j, 0], &norms[i], &norms[j], 1e-15 * total))
+                    off = max(off, rotated(vectors, &x[i, 0], &x[j, 0], &norm[i], &norm[j], 1e-12 * total))
         for t in range(rank):
-            best, most = -1, 1e-20 * total
+            best, most = -1, 1e-12 * total
             for i in range(n):
-                norm = 0
-                for j in range(n):
-                    norm += x[i, j] * x[i, j]
-                if norm > most:
-                    best, most = i, norm
+                if norm[i] > most:
+                    best, most = i, norm[i]
             if best < 0:
                 for i in range(n):
                     by_a[i, t] = by_b[i, t] = 0
                 continue
-            root = sqrt(sqrt(most))  # of the singular value
-            for i in range(n):
-                sum_a = sum_b = 0
-                for j in range(i + 1):
-                    sum_a += b[i, j] * x[best, n + j]
-                    sum_b += a[i, j] * x[best, j]
-                by_a[i, t] = <float>(sum_a / root)
-                by_b[i, t] = <float>(sum_b / (root * root * root))
+            norm[best] = 0
+            root = most ** -0.75  # of the singular value, to the power of 3 / 2
             for j in range(n):
-                x[best, j] = 0
+                z[j] = 0
+            for i in range(n):
+                sum_ = 0
+                for j in range(i + 1):
+                    sum_ += a[i, j] * x[best, j]
+                y[i] = sum_ * root
+                by_b[i, t] = <float>y[i]
+                for j in range(i + 1):
+                    z[j] += b[i, j] * y[i]
+            root = 1 / sqrt(most)
+            for i in range(n):
+                sum_ = 0
+                for j in range(i + 1):
+                    sum_ += b[i, j] * z[j]
+                by_a[i, t] = <float>(sum_ * root)
 
 
 def normal_rows(uint64_t key, Py_ssize_t first, float[::1] scratch, float[:, ::1] out):

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from funksvd import engine as engines
+from funksvd.gibbs import MOST_TERMS
 from funksvd.ids import IdTable, table_and_keys
 from funksvd.parameters import sizes
 
@@ -177,7 +178,9 @@ def check_shapes(model, params, tables):
         if not factors.dtype == biases.dtype == model.dtype:
             raise ValueError(f"its {name} factors are not {model.dtype}")
         shapes = biases.shape, factors.shape
-        width = sizes(model.get_params())[0] * (2 if params.noise is not None and model.average == "low_rank" else 1)
+        width = sizes(model.get_params())[0]
+        if params.noise is not None and model.average == "low_rank":
+            width *= min(max(params.user_factors.shape[-1] // width, 2), MOST_TERMS)
         if shapes != ((len(table),), (len(table), width)):
             raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {width}")
         posterior = getattr(params, f"{name}_posterior")

@@ -252,12 +252,50 @@ def test_more_sweeps_than_were_planned(tmp_path):
 
 
 def test_low_rank_is_the_mean_of_the_samples():
-    """2 n_factors are more than the data need: the model is the running mean that validation sees."""
+    """The rank is more than the data need: the model is the running mean that validation sees."""
     train, held_out = Ratings.from_arrays(*some()).split(0.2)
     model = FunkSVD(6, 40, solver="gibbs", random_state=0).fit(train, validation_data=held_out)
-    assert model.user_factors_.shape == (80, 12)
+    assert model.user_factors_.shape == (80, 18)  # of 30 samples
     assert model.evaluate(held_out)["rmse"] == pytest.approx(model.history_["val_rmse"][-1], abs=5e-4)
     assert model.history_["val_rmse"][-1] < 0.6 < np.std(held_out.values)
+
+
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize("k", [1, 5, 16])
+def test_cut_keeps_the_largest_singular_values(k, level, monkeypatch):
+    """Of A B' with rows weighted by their ratings, as NumPy finds them; so few samples that nothing else was cut."""
+    monkeypatch.setattr(gibbs, "kernels", lambda: load_level(level))
+    engine = engine_of(*some(n_users=300, n_items=200), k=k, n_epochs=8)
+    mean, weights = 0.0, [np.sqrt(np.diff(side.start) + 3.0) for side in engine.sides]
+    for t in range(7):
+        engine.epoch(t, 0.0)
+        if engine.kept:
+            p, q = (np.asarray(side.means, np.float64)[:, :k] for side in engine.sides)
+            mean = mean + weights[0][:, None] * (p @ q.T) * weights[1]
+        if engine.kept in (1, 3, 4):  # samples that wait, and none
+            left, s, right = np.linalg.svd(mean)
+            params, kept = engine.params(), 2 * k
+            model = params.user_factors.astype(np.float64) @ params.item_factors.T * engine.kept / engine.sd
+            got = weights[0][:, None] * model * weights[1]
+            np.testing.assert_allclose(got, left[:, :kept] * s[:kept] @ right[:kept], atol=2e-4 * s[0])
+            dropped = np.sum(s[kept:] ** 2)
+            assert np.sum((got - mean) ** 2) < 1.001 * dropped + 1e-6 * s[0] ** 2
+
+
+def test_rank_grows_with_the_samples(tmp_path):
+    assert [gibbs.terms_of(n) for n in (1, 25, 26, 50, 51, 125, 126, 10**6)] == [2, 2, 3, 3, 4, 6, 6, 6]
+    users, items, values = some()
+
+    def trained(n_epochs, resume=None):
+        model = FunkSVD(2, n_epochs, solver="gibbs", random_state=0)
+        return model.fit((users, items), values, resume=resume, callbacks=ModelCheckpoint(tmp_path / f"{n_epochs}.npz"))
+
+    model = trained(70)
+    assert model.user_factors_.shape == (80, 8)
+    model.save(tmp_path / "m.npz")
+    assert load(tmp_path / "m.npz").item_factors_.shape == (50, 8)
+    trained(45)  # a lower rank, and samples that wait
+    np.testing.assert_array_equal(trained(70, tmp_path / "45.npz").user_factors_, model.user_factors_)
 
 
 def test_intervals_from_the_saved_model(tmp_path):
@@ -397,7 +435,7 @@ def test_sizes_are_the_solvers_own_where_none_are_given(tmp_path):
     """Nothing to tune: and a file keeps that none were given."""
     X, y = (np.arange(60) % 12, np.arange(60) % 7), np.arange(60) % 5 + 1.0
     model = FunkSVD(solver="gibbs", random_state=0).fit(X, y)
-    assert (model.n_epochs_, model.user_factors_.shape[1]) == (120, 64)
+    assert (model.n_epochs_, model.user_factors_.shape[1]) == (120, 6 * 32)
     model.save(tmp_path / "m.npz")
     assert (load(tmp_path / "m.npz").predict(X) == model.predict(X)).all()
     usual = FunkSVD(random_state=0).fit(X, y)
