@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from funksvd import gibbs
+from funksvd import sampled
 from funksvd.engine import Params, aligned, kernels, of_side
 from funksvd.ids import IdTable, table_and_keys
 from funksvd.parameters import sizes
@@ -96,7 +96,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     -------
     codes : (rows,) codes of `ratings` that have ratings
     biases, factors : (rows,), (rows, n_factors); zeros for a row all of whose ratings are left out
-    posterior : (rows, 4) of a sampled model, whose rows are posterior means (`gibbs.row_posteriors`); else None
+    posterior : (rows, 4) of a sampled model, whose rows are posterior means (`sampled.row_posteriors`); else None
     left_out : number of ratings left out
     """
     other = 1 - side
@@ -116,7 +116,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     weights = np.ones(len(order)) if ratings.weights is None else ratings.weights[order].astype(np.float64)
     left_out = int(len(known) - known.sum())
     if params.noise is not None:
-        return codes, *gibbs.row_posteriors(params, side, start, others, values, weights, hyper), left_out
+        return codes, *sampled.row_posteriors(params, side, start, others, values, weights, hyper), left_out
     weigh = penalties(hyper, np.diff(start), side)
     k = factors.shape[1]
     out = np.zeros((len(codes), k + 1), factors.dtype)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd import engine as engines
-from funksvd import fold_in, gibbs, metrics, parameters, serving
+from funksvd import fold_in, metrics, parameters, sampled, serving
 from funksvd.callbacks import Callback
 from funksvd.ratings import Ratings, is_table
 from funksvd.schedules import planned_rate
@@ -260,7 +260,7 @@ class FunkSVD:
         for name in ("user_noise_weights_", "item_noise_weights_"):
             self.__dict__.pop(name, None)  # of another model
         if params.noise is not None:
-            self.user_noise_weights_, self.item_noise_weights_ = gibbs.noise_weights(params)
+            self.user_noise_weights_, self.item_noise_weights_ = sampled.noise_weights(params)
 
     def predict(self, X: Any, unknown: str = "mean", return_std: bool = False) -> Any:
         """Ratings for (users, items), an (n, 2) array or a `Ratings`.
@@ -270,7 +270,7 @@ class FunkSVD:
         and what the model does not know together; an unknown id has those of one without ratings.
         """
         serving.chosen(unknown, "unknown", ("mean", "nan", "raise"))
-        sure = gibbs.sampled(self._weights()) if return_std else None
+        sure = sampled.checked(self._weights()) if return_std else None
         out, strange = self._predict(X)
         if strange.any():
             said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
@@ -280,13 +280,13 @@ class FunkSVD:
                 out[strange] = np.nan
             else:
                 warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=2)
-        return out if sure is None else (out, np.sqrt(gibbs.variance(sure, *self._codes(X))))
+        return out if sure is None else (out, np.sqrt(sampled.variance(sure, *self._codes(X))))
 
     def predict_interval(self, X: Any, coverage: float = 0.8, unknown: str = "mean") -> tuple[npt.NDArray[Any], ...]:
         """(low, high) between which a share `coverage` of such ratings lies (solver="gibbs"), cut to `rating_scale`."""
         unclipped = copy.copy(self)
         unclipped.rating_scale = None
-        return gibbs.interval(unclipped.predict(X, unknown, return_std=True), coverage, self.rating_scale)
+        return sampled.interval(unclipped.predict(X, unknown, return_std=True), coverage, self.rating_scale)
 
     def _codes(self, X):
         """int32 codes (users, items) of pairs, -1 where an id is unknown."""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from funksvd import gibbs
+from funksvd import sampled
 from funksvd.engine import Params, aligned, kernels, predict
 from funksvd.ratings import by_user
 from funksvd.threads import parallel
@@ -230,7 +230,7 @@ def recommend(params, tables, users, n, exclude, candidates, unknown, n_jobs, ri
             pairs = (table.encode(raw, name) for table, raw, name in zip(tables, exclude, ("user", "item"), strict=True))
             seen = Seen.of_codes(*pairs, *map(len, tables))
     if risk:
-        best, scores = gibbs.risky_top(params, codes, n, seen, items, risk)
+        best, scores = sampled.risky_top(params, codes, n, seen, items, risk)
     else:
         best, scores = top(params, codes, n, seen, items, n_jobs)
     if unknown == "nan":

@@ -192,6 +192,17 @@ def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8):
     s.alpha = draws.gamma(prior[0] + known.sum() / 2) / (prior[1] + rest / 2)
 
 
+def gibbs_row(g, y, prior, noise, more, nu=20.0):
+    """`sampled.row_posterior` by the normal equations."""
+    inverse = 1.0
+    for _ in range(3):
+        w = np.diag(1 / (noise * inverse + more))
+        cov = np.linalg.inv(np.linalg.inv(prior) + g.T @ w @ g)
+        x = cov @ g.T @ w @ y
+        inverse = (nu + inverse * np.diag(w) @ ((y - g @ x) ** 2 + np.diag(g @ cov @ g.T))) / (nu + len(y) - 2)
+    return x, cov, inverse
+
+
 def keras_step(solver, hyper, rate, steps, x, gradient, states):
     """Keras' formulas (keras.optimizers): x after step number `steps`. Changes `states` in place."""
     m, v = states if len(states) == 2 else (*states, None) if states else (None, None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, gibbs, load
+from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, gibbs, load, sampled
 from funksvd.engine import kernels, levels
 
 
@@ -397,6 +397,17 @@ def test_fold_in_has_its_own_posterior():
         base.partial_fit((users[given], items[given]), values[given])
     base.set_params(solver="sgd", n_epochs=1).fit((users, items), values)
     assert not hasattr(base, "user_noise_weights_")
+
+
+@pytest.mark.parametrize("n", [1, 4, 6, 30])
+def test_new_row_equals_naive(n):
+    rng = np.random.default_rng(n)
+    g, y, noise, more = rng.normal(size=(n, 5)), rng.normal(size=n), rng.uniform(0.5, 2, n), rng.uniform(0, 1, n)
+    root = rng.normal(size=(5, 5))
+    prior = root @ root.T
+    got = sampled.row_posterior(g, y, prior, np.linalg.inv(prior), noise, more)
+    for ours, theirs in zip(got, naive.gibbs_row(g, y, prior, noise, more), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
 def test_simulation_based_calibration(monkeypatch):
