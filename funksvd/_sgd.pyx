@@ -44,9 +44,10 @@ cdef extern from *:
 
 
 cdef real[9][8] KEEP  # [m]: m times 1, then 0
+cdef uint16_t[9][8] SPARE  # [m]: m times 0, then all bits
 for _m in range(9):
     for _j in range(8):
-        KEEP[_m][_j] = _j < _m
+        KEEP[_m][_j], SPARE[_m][_j] = _j < _m, 0 if _j < _m else 0xffff
 
 
 cdef inline vec predicted(real mean, real bias, vec other_bias, vec dot) noexcept nogil:
@@ -58,6 +59,7 @@ cdef inline vec predicted(real mean, real bias, vec other_bias, vec dot) noexcep
 
 cdef enum:
     EXTRA = 4
+    NEAR = 131072  # bytes of a band's rows: in a cache so close that prefetching them costs more than it gains
 
 cdef struct Rows:           # of one side
     vec* factors
@@ -143,11 +145,11 @@ cdef inline void factor_steps(
         p[first + 3] = step(hp, p_shrink, p_rate, old3, push3, p_state + first + 3, n)
 
 
-cdef inline double micro_batch(
+cdef inline vec micro_batch(
     int size, bint rich, Py_ssize_t n, vec* p, real* p_bias, vec* p_state, real* p_extra, const Rows* rows,
     const uint16_t* index, const real* rating, const real* weight, int m, real mean, const Solver* hp, const Solver* hq,
 ) noexcept nogil:
-    """The first m <= size of `size` (4 or 8) ratings of one run; returns the weighted sum of their squared errors.
+    """The first m <= size of `size` (4 or 8) ratings of one run; returns their weighted squared errors in lanes.
 
     `n` counts the vec in a row. index[m:size] names the band's spare row, whose error is set to zero. `rich`: there may
     be weights, an L1 penalty or a lower bound.
@@ -167,7 +169,7 @@ cdef inline double micro_batch(
     cdef vec error, squared, summed
     cdef real* e = <real*>eq
     cdef real* b = <real*>bq
-    cdef real bias = p_bias[0], total = 0, squares = 0, p_gain = 1
+    cdef real bias = p_bias[0], total = 0, p_gain = 1
     # For solvers with state: the states of the rows, and one number a row, a row a lane.
     cdef vec* z[8]
     cdef vec lanes[48]  # row i from i * 8 / LANES on: two clocks, two states of the biases, rates, shrinkages
@@ -175,7 +177,7 @@ cdef inline double micro_batch(
     cdef real* lane = <real*>lanes
     cdef real* rate = lane + 32
     cdef real* shrink = lane + 40
-    cdef real pushes[8]
+    cdef vec pushes[8]
     cdef real* push_q = e   # what p is multiplied by in the push of q_j
     cdef real* extra
     cdef Py_ssize_t f
@@ -218,7 +220,8 @@ cdef inline double micro_batch(
         b[j] = rows.biases[index[j]]
     for i in range((size + LANES - 1) // LANES):
         error = (<const loose_vec*>(rating + i * LANES))[0] - predicted(mean, bias, bq[i], eq[i])
-        error *= (<const loose_vec*>(KEEP[m] + i * LANES))[0]
+        if m < size or size < LANES:
+            error *= (<const loose_vec*>(KEEP[m] + i * LANES))[0]
         if rich and weight != NULL:
             x0 = error * (<const loose_vec*>(weight + i * LANES))[0]
             squared = squared + x0 * error if i else x0 * error
@@ -227,9 +230,9 @@ cdef inline double micro_batch(
             squared = squared + error * error if i else error * error
         summed = summed + error if i else error
         eq[i] = error
-    total, squares = lane_sum(summed), lane_sum(squared)
     if Solver is Frozen:
-        return squares
+        return squared
+    total = lane_sum(summed)
 
     # Rates and biases.
     if Solver is Sgd:
@@ -265,9 +268,9 @@ cdef inline double micro_batch(
     # Factors: both old values are read before either is written.
     p_shrink = shrinkage(hp, hp.h.shrink[m], p_rate)
     if Solver is AdagradRow:
-        push_q, p_gain, push_square = pushes, vec_first(p_rate), vec_splat(0)
-        for j in range(size):
-            push_q[j] = e[j] * rate[j]
+        push_q, p_gain, push_square = <real*>pushes, vec_first(p_rate), vec_splat(0)
+        for i in range((size + LANES - 1) // LANES):
+            pushes[i] = eq[i] * lanes[4 * width + i]
     elif Solver is Sgd:
         for j in range(size):
             e[j] *= hq.h.rate
@@ -293,16 +296,27 @@ cdef inline double micro_batch(
     # Clocks and the states of the biases go back.
     if Solver is not Sgd:
         if Solver is AdagradRow:
-            p_gain = (lane_sum(p_square) + (hq.h.bias_rate != 0)) / hq.h.n_values
-            for j in range(size):
-                lane[j] += e[j] * e[j] * p_gain
-            p_extra[0] += (lane_sum(push_square) + total * total * (hp.h.bias_rate != 0)) / hp.h.n_values
+            p_gain = (lane_sum(p_square) + (hq.h.bias_rate != 0)) * hq.h.share
+            for i in range((size + LANES - 1) // LANES):
+                lanes[i] = lanes[i] + eq[i] * eq[i] * p_gain
+            p_extra[0] += (lane_sum(push_square) + total * total * (hp.h.bias_rate != 0)) * hp.h.share
         for j in range(size):
             extra = rows.extra[index[j]]
             for i in range(EXTRA):
                 if uses(hq, i):
                     extra[i] = lane[8 * i + j]
-    return squares
+    return squared
+
+
+cdef inline void fetch(const Solver* s, const Rows* rows, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
+    """Have a row travel to the caches, ahead of its step."""
+    cdef Py_ssize_t f
+    for f in range(n):
+        if f * LANES * sizeof(real) % 64 == 0:
+            PREFETCH(rows.factors + row * n + f)
+    for f in range(n * states(s)):
+        if f * LANES * sizeof(real) % 64 == 0:
+            PREFETCH(rows.state + row * n * states(s) + f)
 
 
 cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* hp, const Solver* hq) noexcept nogil:
@@ -310,7 +324,8 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
     # Copies: a step may write anywhere for all the compiler knows, so that what the block says would be read again.
     cdef Block of = b[0]
     cdef double squares = 0
-    cdef Py_ssize_t r, t = 0, end, f
+    cdef vec squared  # of a run
+    cdef Py_ssize_t r, t = 0, end, ahead
     cdef uint16_t batch[8]
     cdef int m, j
     cdef vec* p
@@ -318,34 +333,46 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
     cdef real* p_bias
     cdef real* p_extra
     cdef const real* weight = of.weight
+    cdef bint far = (of.spare + 1) * n * (1 + states(hq)) * LANES * <Py_ssize_t>sizeof(real) > NEAR
     for r in range(of.count):
         p = of.runs.factors + of.run_row[r] * n
         p_bias = of.runs.biases + of.run_row[r]
         p_state = of.runs.state + of.run_row[r] * n * states(hp)
         p_extra = of.runs.extra[of.run_row[r]]
         end = of.run_end[r]
+        if states(hp):
+            ahead = of.run_row[min(r + 2, of.count - 1)]
+            PREFETCH(of.runs.biases + ahead)
+            PREFETCH(of.runs.extra + ahead)
+            fetch(hp, &of.runs, ahead, n)
+        squared = vec_splat(0)
         while t < end:
             m = <int>min(end - t, 8)
-            # Reads past the run but never past the array, which has 8 more entries.
-            for j in range(8):
-                batch[j] = of.index[t + j] if j < m else of.spare
-            if states(hp):
+            if far:
+                if states(hq):
+                    # So many rows on their way hold up even what is read in order.
+                    PREFETCH(of.rating + t + 32)
+                    PREFETCH(of.index + t + 32)
                 for j in range(8):
-                    for f in range(n):
-                        if f * LANES * sizeof(real) % 64 == 0:
-                            PREFETCH(of.rows.factors + of.index[t + m + j] * n + f)
-                    for f in range(n * states(hp)):
-                        if f * LANES * sizeof(real) % 64 == 0:
-                            PREFETCH(of.rows.state + of.index[t + m + j] * n * states(hp) + f)
-            if m > 4:
-                squares += micro_batch(8, rich, n, p, p_bias, p_state, p_extra, &of.rows, batch, of.rating + t, weight, m,
-                                       of.mean, hp, hq)
+                    fetch(hq, &of.rows, of.index[t + m + j], n)
+            # A whole one is compiled apart: its length is a constant and nothing is masked.
+            if m == 8:
+                squared += micro_batch(8, rich, n, p, p_bias, p_state, p_extra, &of.rows, of.index + t, of.rating + t,
+                                       weight, 8, of.mean, hp, hq)
             else:
-                squares += micro_batch(4, rich, n, p, p_bias, p_state, p_extra, &of.rows, batch, of.rating + t, weight, m,
-                                       of.mean, hp, hq)
+                # Reads past the run but never past the array, which has 8 more entries.
+                for j in range(8):
+                    batch[j] = (of.index[t + j] & ~SPARE[m][j]) | (of.spare & SPARE[m][j])
+                if m > 4:
+                    squared += micro_batch(8, rich, n, p, p_bias, p_state, p_extra, &of.rows, batch, of.rating + t,
+                                           weight, m, of.mean, hp, hq)
+                else:
+                    squared += micro_batch(4, rich, n, p, p_bias, p_state, p_extra, &of.rows, batch, of.rating + t,
+                                           weight, m, of.mean, hp, hq)
             t += m
             if rich and weight != NULL:
                 weight += m
+        squares += lane_sum(squared)
     return squares
 
 

@@ -36,7 +36,7 @@ cdef struct Hyper:
     int proximal         # whether anything follows a step: L1's threshold, the lower bound
     real momentum, beta_1, beta_2, fresh_1, fresh_2  # fresh = 1 - beta
     real epsilon
-    real n_values        # of a row: factors, and the bias where it is learnt
+    real share           # of one value in the mean over a row: of its factors, and of its bias where that is learnt
 
 cdef struct Sgd:  # x - rate g
     Hyper h
@@ -103,7 +103,7 @@ cdef inline void constants(Solver* s, const Rule* rule) noexcept nogil:
             h.bias_shrink[m] = 1 - m * h.bias_rate * rule.l2_bias
         else:
             h.shrink[m], h.bias_shrink[m] = m * rule.l2, m * rule.l2_bias
-    h.l1, h.l1_bias, h.low, h.n_values = rule.l1, rule.l1_bias, rule.low, rule.n_factors + (rule.bias_rate > 0)
+    h.l1, h.l1_bias, h.low, h.share = rule.l1, rule.l1_bias, rule.low, 1 / (rule.n_factors + (rule.bias_rate > 0))
     h.proximal = rule.l1 > 0 or rule.l1_bias > 0 or rule.low >= 0
     h.momentum, h.beta_1, h.beta_2, h.epsilon = rule.momentum, rule.beta_1, rule.beta_2, rule.epsilon
     h.fresh_1, h.fresh_2 = 1 - rule.beta_1, 1 - rule.beta_2

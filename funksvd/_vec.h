@@ -60,7 +60,9 @@ static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, ve
     *(loose_vec *)out = fold2(fold4(fold8(s0, s1), fold8(s2, s3)), fold4(fold8(s4, s5), fold8(s6, s7)));
 }
 static inline REAL lane_sum(vec s) {
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
+    s += SHUFFLE(s, s, 4, 5, 6, 7, 0, 1, 2, 3);
+    s += SHUFFLE(s, s, 2, 3, 0, 1, 6, 7, 4, 5);
+    return s[0] + s[1];
 }
 #elif VECTOR_BYTES == 4 * REAL_BYTES
 static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
