@@ -660,18 +660,22 @@ def gram(float[:, ::1] table, Py_ssize_t first, Py_ssize_t last, float[::1] scra
                     out[j, f] += sums[j * width + f]
 
 
-def transform(float[:, ::1] table, const float[:, ::1] by, Py_ssize_t first, Py_ssize_t last, float[::1] scratch):
-    """Every row = row @ by and zeros; four rows at a time, eight registers of sums. by has a multiple of 16 columns."""
+def transform(float[:, ::1] table, const float[:, ::1] by, Py_ssize_t first, Py_ssize_t last, float[::1] scratch,
+              float[:, ::1] out):
+    """The first columns of out's rows = rows @ by; four rows at a time, eight registers of sums.
+
+    by.shape[1] is a multiple of 16.
+    """
     cdef Py_ssize_t row, f, c, j, width = by.shape[0], columns = by.shape[1]
     cdef const float* x[4]
-    cdef vec* out[4]
+    cdef vec* y[4]
     cdef const vec* source
     cdef vec a0, a1, b0, b1, c0, c1, d0, d1, s, t
     with nogil:
         for row in range(first, last, 4):
             for j in range(4):  # past the end the last row again
                 x[j] = &table[min(row + j, last - 1), 0]
-                out[j] = <vec*>(&scratch[0] + j * columns)
+                y[j] = <vec*>(&scratch[0] + j * columns)
             for c in range(0, columns / LANES, 2):
                 s = (<const vec*>&by[0, 0])[0] * 0
                 a0 = a1 = b0 = b1 = c0 = c1 = d0 = d1 = s
@@ -683,13 +687,12 @@ def transform(float[:, ::1] table, const float[:, ::1] by, Py_ssize_t first, Py_
                     b0 += x[1][f] * s; b1 += x[1][f] * t
                     c0 += x[2][f] * s; c1 += x[2][f] * t
                     d0 += x[3][f] * s; d1 += x[3][f] * t
-                out[0][c] = a0; out[0][c + 1] = a1
-                out[1][c] = b0; out[1][c + 1] = b1
-                out[2][c] = c0; out[2][c + 1] = c1
-                out[3][c] = d0; out[3][c + 1] = d1
+                y[0][c] = a0; y[0][c + 1] = a1
+                y[1][c] = b0; y[1][c + 1] = b1
+                y[2][c] = c0; y[2][c + 1] = c1
+                y[3][c] = d0; y[3][c + 1] = d1
             for j in range(min(last - row, <Py_ssize_t>4)):
-                memcpy(&table[row + j, 0], out[j], columns * 4)
-                memset(&table[row + j, 0] + columns, 0, (width - columns) * 4)
+                memcpy(&out[row + j, 0], y[j], columns * 4)
 
 
 cdef void cholesky(Py_ssize_t n, double[:, ::1] a) noexcept nogil:

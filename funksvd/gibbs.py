@@ -37,7 +37,7 @@ SAMPLES, MOST_TERMS = 25, 6  # see `terms_of`
 WAITING = 4  # samples that are added to the mean together
 LOAD = 1 << 14  # ratings of a chunk of rows, at least; a row costs as much as ROW_COST ratings
 ROW_COST, MOST_CHUNKS = 20, 48
-ROWS = 1 << 12  # rows of a chunk where all rows cost the same
+ROWS, DENSE_ROWS = 1 << 12, 1 << 10  # rows of a chunk where all rows cost the same, and of matrix products, at least
 FEW = 50_000  # ratings that one thread works on
 
 
@@ -120,7 +120,7 @@ class GibbsEngine:
         self.totals = [aligned(n, width, np.float32) for n in (n_users, n_items)]
         self.sums = [np.zeros((n, 4)) for n in (n_users, n_items)]
         self.terms = self.waiting = 0  # of the tables' columns: the rank in units of n_factors, samples after these
-        self.low_rank = self._tables()
+        self.low_rank = self._tables(0)
         rng = np.random.default_rng([self.seed, 1])
         t = rng.integers(0, self.n, (2, PAIRS))
         row = np.searchsorted(self.sides[0].start, t[0], side="right") - 1
@@ -131,9 +131,9 @@ class GibbsEngine:
     def _is_low_rank(self):
         return self.hyper.average == "low_rank"
 
-    def _tables(self):
-        """Tables of zeros for as many columns as there are now, and the samples that wait."""
-        columns = (self.terms + WAITING) * self.totals[0].shape[1] if self._is_low_rank() else 0
+    def _tables(self, terms):
+        """A and B of zeros, with columns for so many terms and for the samples that wait."""
+        columns = (terms + WAITING) * self.totals[0].shape[1] if self._is_low_rank() else 0
         return [aligned(len(total), columns, np.float32) for total in self.totals]
 
     def _sorted(self, users, items, values, weights, n_users, n_items, width):
@@ -211,11 +211,17 @@ class GibbsEngine:
     def _key(self, *numbers):
         return self.kernel.stream(self.seed, numbers)
 
-    def _parts(self, side):
-        return [(a, min(a + ROWS, len(side.scalars))) for a in range(0, len(side.scalars), ROWS)]
+    def _parts(self, least, *numbers):
+        """(number of a side, first, last row) of chunks of these sides' rows, at least `least` of them in a chunk."""
+        parts = []
+        for number in numbers:
+            n = len(self.sides[number].scalars)
+            size = max(least, -(-n // MOST_CHUNKS))
+            parts += [(number, a, min(a + size, n)) for a in range(0, n, size)]
+        return parts
 
     def _over(self, function, parts):
-        """[function(scratch, part) of each part]; each thread takes the next part and has its own scratch.
+        """[function(scratch, *part) of each part]; each thread takes the next part and has its own scratch.
 
         After an exception (Ctrl-C too) the parts begun are finished, no other starts.
         """
@@ -231,7 +237,7 @@ class GibbsEngine:
             try:
                 while waiting:
                     number, part = waiting.popleft()
-                    out[number] = function(scratch, part)
+                    out[number] = function(scratch, *part)
             except IndexError:  # another thread took the last
                 pass
             finally:
@@ -255,10 +261,10 @@ class GibbsEngine:
         self.given = None
         rng = np.random.default_rng([self.seed, 2, self.sweep])
         if self.sweep and self.hyper.biased:
-            for x, y in (self.sides, self.sides[::-1]):
-                self._shift(x, y, rng)
+            for x in (0, 1):
+                self._shift(x, 1 - x, rng)
         for number in (1, 0):
-            self._draw_hyper(self.sides[number], rng)
+            self._draw_hyper(number, rng)
             weighted, squares = self._draw_rows(number)
         shape, rate = PRIOR
         self.alpha = rng.gamma(shape + self.n / 2) / (rate + weighted / 2)
@@ -266,16 +272,17 @@ class GibbsEngine:
         self._keep()
         return float(squares) / self.total_weight * self.sd**2
 
-    def _shift(self, x, y, rng):
-        """Move a part of x's factor means into y's biases: delta ~ its conditional, which leaves every prediction."""
+    def _shift(self, number, other, rng):
+        """Move a part of a side's factor means into the other's biases: delta ~ its conditional; predictions stay."""
+        x, y = self.sides[number], self.sides[other]
         width = x.factors.shape[1]
 
-        def part_sums(scratch, part):
+        def part_sums(scratch, _, *rows):
             out = np.zeros((width + 1, width))
-            self.kernel.shift_sums(y, *part, scratch, out)
+            self.kernel.shift_sums(y, *rows, scratch, out)
             return out
 
-        sums = sum(self._over(part_sums, self._parts(y)))
+        sums = sum(self._over(part_sums, self._parts(DENSE_ROWS, other)))
         upper = np.triu(sums[:width])
         precision = np.asarray(x.precision, np.float64)
         a = y.bias_precision * (upper + np.triu(upper, 1).T) + np.diag(precision)
@@ -283,20 +290,24 @@ class GibbsEngine:
         z = np.append(rng.standard_normal(self.k), np.zeros(width - self.k))
         lower = np.linalg.cholesky(a)
         delta = np.linalg.solve(lower.T, np.linalg.solve(lower, c) + z).astype(np.float32)
-        self._over(lambda scratch, part: self.kernel.move(x, delta, *part), self._parts(x))
         np.asarray(x.mean)[:] -= delta
-        self._over(lambda scratch, part: self.kernel.tilt(y, delta, *part), self._parts(y))
 
-    def _draw_hyper(self, side, rng):
+        def moved(_, side, *rows):
+            (self.kernel.move if side == number else self.kernel.tilt)(self.sides[side], delta, *rows)
+
+        self._over(moved, self._parts(ROWS, number, other))
+
+    def _draw_hyper(self, number, rng):
         """m and l of the factors, m_b and l_b of the bias, given the rows."""
+        side = self.sides[number]
         width, k, n = side.factors.shape[1], self.k, len(side.scalars)
 
-        def part_sums(scratch, part):
+        def part_sums(_, __, *rows):
             out = np.zeros((2, width + 1))
-            self.kernel.moments(side, *part, out)
+            self.kernel.moments(side, *rows, out)
             return out
 
-        sums, squares = sum(self._over(part_sums, self._parts(side)))[:, [*range(k), width]]
+        sums, squares = sum(self._over(part_sums, self._parts(ROWS, number)))[:, [*range(k), width]]
         mean, precision = np.asarray(side.mean), np.asarray(side.precision)
         old = np.append(mean[:k], side.bias_mean)
         lam = np.append(precision[:k], side.bias_precision)
@@ -317,8 +328,8 @@ class GibbsEngine:
         own, other, noise = self.sides[number], self.sides[1 - number], self.sweep >= NOISE_SWEEPS
         key = self._key(1, self.sweep, number)
 
-        def draw(scratch, part):
-            return self.kernel.rows(own, other, *part, scratch, key, self.alpha, NU, noise, self.most)
+        def draw(scratch, *rows):
+            return self.kernel.rows(own, other, *rows, scratch, key, self.alpha, NU, noise, self.most)
 
         sums = np.array(self._over(draw, self.chunks[number]))
         return sums[:, 0].sum(), sums[:, 1].sum()
@@ -328,10 +339,15 @@ class GibbsEngine:
     def _keep(self):
         """Centre the rows of this sweep; after the burn-in add them to what is kept."""
         kernel, kept, (users, items) = self.kernel, self.sweep > self.burn_in, self.sides
-        for number, (side, other) in enumerate(((users, items), (items, users))):
+        column = (self.terms + self.waiting) * users.factors.shape[1]
+
+        def rows_kept(_, number, *rows):
             total, sums = self.totals[number], self.sums[number] if kept else np.zeros((0, 4))
-            self._over(lambda _, part, a=side, m=other.mean, c=number == 0, t=total, s=sums:
-                       kernel.keep(a, m, c, *part, t, s), self._parts(side))  # fmt: skip
+            kernel.keep(self.sides[number], self.sides[1 - number].mean, number == 0, *rows, total, sums)
+            if kept and self._is_low_rank():
+                kernel.append(self.sides[number], column, *rows, self.low_rank[number])
+
+        self._over(rows_kept, self._parts(ROWS, 0, 1))
         self.now = users.bias_mean + items.bias_mean + float(np.dot(users.mean, items.mean))
         if self.held_out is not None:
             self.held_now = engines.predict(self._centred(), *self.held_out[:2], self.n_jobs).astype(np.float64)
@@ -347,47 +363,36 @@ class GibbsEngine:
             inverse = 1 / np.asarray(side.precision, np.float64)[: self.k]
             bias = 1 / side.bias_precision if self.hyper.biased else 0.0
             self.prior[number] += bias + inverse @ np.square(other.mean[: self.k]), inverse.mean()
-        if self._is_low_rank():
-            self._add_to_mean()
-
-    def _add_to_mean(self):
-        """The sum of the samples' prediction matrices, this one added, as A B'.
-
-        A sample is appended as it is, [A p~] and [B q~]; when some wait, the product is cut back to its best
-        approximation, in the norm that weights rows by their ratings (an incremental singular value decomposition,
-        Brand 2006).
-        """
-        column = (self.terms + self.waiting) * self.sides[0].factors.shape[1]
-        for side, table in zip(self.sides, self.low_rank, strict=True):
-            self._over(lambda _, part, s=side, t=table: self.kernel.append(s, column, *part, t), self._parts(side))
         self.waiting += 1
-        if self.waiting == WAITING:
-            self._cut(self.low_rank)
-            more, self.waiting = terms_of(self.kept) - self.terms, 0
-            if more:
-                self.terms += more
-                old, self.low_rank = self.low_rank, self._tables()
-                for table, narrow in zip(self.low_rank, old, strict=True):
-                    columns = min(table.shape[1], narrow.shape[1])
-                    table[:, :columns] = narrow[:, :columns]
+        if self.waiting == WAITING and self._is_low_rank():
+            self.terms, self.low_rank = self._cut()
+        self.waiting %= WAITING
 
-    def _cut(self, tables):
-        """The tables' A B' as its best approximation of the rank for so many samples; the columns past it become 0."""
-        kernel, size, terms = self.kernel, tables[0].shape[1], terms_of(self.kept)
+    def _cut(self):
+        """New tables with A B' as its best approximation of the rank for so many samples.
+
+        Best in the norm that weights rows by their ratings; an incremental singular value decomposition (Brand 2006).
+        """
+        kernel, size, terms = self.kernel, self.low_rank[0].shape[1], terms_of(self.kept)
         columns = -(-terms * self.sides[0].factors.shape[1] // 16) * 16
-        grams, by = [], [aligned(size, columns, np.float32) for _ in range(2)]
-        for side, table in zip(self.sides, tables, strict=True):
 
-            def sums_of(scratch, part, table=table):
-                out = np.zeros((size, size))
-                kernel.gram(table, *part, scratch, out)
-                return out
+        def sums_of(scratch, number, *rows):
+            out = np.zeros((size, size))
+            kernel.gram(self.low_rank[number], *rows, scratch, out)
+            return out
 
-            grams.append(sum(self._over(sums_of, self._parts(side))))
-        rows = aligned(size, -(-size // 16) * 16, np.float32)
+        parts, grams = self._parts(DENSE_ROWS, 0, 1), [0.0, 0.0]
+        for (number, *_), out in zip(parts, self._over(sums_of, parts), strict=True):
+            grams[number] += out
+        by, rows = [aligned(size, columns, np.float32) for _ in range(2)], aligned(size, -(-size // 16) * 16, np.float32)
         kernel.best_rank(*grams, rows, np.empty((3, size)), terms * self.k, *by)
-        for side, table, turn in zip(self.sides, tables, by, strict=True):
-            self._over(lambda scratch, part, t=table, b=turn: kernel.transform(t, b, *part, scratch), self._parts(side))
+        tables = self._tables(terms)
+
+        def turned(scratch, number, *rows):
+            kernel.transform(self.low_rank[number], by[number], *rows, scratch, tables[number])
+
+        self._over(turned, parts)
+        return terms, tables
 
     def _centred(self):
         """The model of this sweep in standardised units, factors with the padding."""
@@ -422,12 +427,7 @@ class GibbsEngine:
         return out
 
     def _mean_factors(self):
-        tables = self.low_rank
-        if self.waiting:  # they wait on in the engine's own
-            tables = self._tables()
-            for table, own in zip(tables, self.low_rank, strict=True):
-                table[:] = own
-            self._cut(tables)
+        tables = self._cut()[1] if self.waiting else self.low_rank
         scales = [np.sqrt(self.kept * (np.diff(side.start) + 3.0)) for side in self.sides]
         rank = terms_of(self.kept) * self.k
         return [table[:, :rank] / scale[:, None] for table, scale in zip(tables, scales, strict=True)]
@@ -481,19 +481,27 @@ class GibbsEngine:
         return out | {"pair_sums": self.pair_sums, "prior": self.prior}
 
     def snapshot(self):
-        """A copy of all that a sweep changes, by name."""
-        out = {name: array.copy() for name, array in self._arrays().items()}
+        """A copy of all that a sweep changes, by name.
+
+        The columns of the mean's tables are no copy: sweeps write beside them, and a cut makes new tables.
+        """
+        out = self._arrays()
+
+        def copy(_, name):
+            old = out[name]
+            out[name] = aligned(old.size, 1, old.dtype).reshape(old.shape)
+            out[name][:] = old
+
+        self._over(copy, [(name,) for name in out if not name.startswith("low_rank")])
         out |= {name: np.array(getattr(self, name)) for name in self.NUMBERS}
         out["biases"] = np.array([[side.bias_mean, side.bias_precision] for side in self.sides])
         return out
 
     def make_room(self, state):
-        """Arrays as large as those of a snapshot whose numbers these are."""
-        terms, waiting = (int(np.clip(state[name], 0, most)) for name, most in (("terms", MOST_TERMS), ("waiting", WAITING)))
-        if terms != self.terms:
-            self.terms = terms
-            self.low_rank = self._tables()
-        self.waiting = waiting
+        """Arrays as large as those of a snapshot with these numbers; those of earlier snapshots are not written to."""
+        self.terms, self.waiting = (int(np.clip(state[name], 0, most)) for name, most in
+                                    (("terms", MOST_TERMS), ("waiting", WAITING)))  # fmt: skip
+        self.low_rank = self._tables(self.terms)
 
     def restore(self, state):
         self.given = None
