@@ -60,24 +60,27 @@ def terms_of(samples):
     return min(MOST_TERMS, 1 - -samples // SAMPLES)
 
 
-def by_user(users, items, values, weights, n_users, n_items, n_jobs):
-    """(start, items, order): the ratings' places sorted by user, item, value, weight; where each user's begin.
+def by_user(users, items, carried, n_users, n_items, n_jobs):
+    """(start, items, carried): the ratings sorted by user and item, stable, and where each user's begin.
 
-    `weights` may be None. A function of the set of ratings: their order changes no bit. Two arrays are lent too.
+    `carried` is an int32 of each rating. Two arrays are lent too.
     """
-    places = np.arange(len(users), dtype=np.int32)
-    by_item, *lent = sorted_by(items, users, places, n_items, n_jobs)
+    by_item, *lent = sorted_by(items, users, carried, n_items, n_jobs)
     codes = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(by_item))
-    start, index, order = sorted_by(lent[0], codes, lent[1], n_users, n_jobs)
+    return *sorted_by(lent[0], codes, lent[1], n_users, n_jobs), lent
+
+
+def sort_ties(start, index, columns):
+    """Sort the columns of repeated pairs among themselves, in place, so that a rating's place in the input is forgotten."""
     same = index[1:] == index[:-1]
     ends = start[1:-1]
     same[ends[(ends > 0) & (ends < len(index))] - 1] = False
-    if same.any():  # repeated pairs: sorted among themselves
+    if same.any():
         tied = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
-        ties = order[tied]
-        second = () if weights is None else (weights[ties],)
-        order[tied] = ties[np.lexsort((*second, values[ties], items[ties], users[ties]))]
-    return start, index, order, lent
+        rows = np.searchsorted(start, tied, side="right")
+        order = tied[np.lexsort((*(column[tied] for column in columns), index[tied], rows))]
+        for column in columns:
+            column[tied] = column[order]
 
 
 def chunks_of(start):
@@ -138,7 +141,6 @@ class GibbsEngine:
 
     def _sorted(self, users, items, values, weights, n_users, n_items, width):
         """Both sides with their ratings, standardised, in an order that is a function of their set."""
-        start, index, order, lent = by_user(users, items, values, weights, n_users, n_items, self.n_jobs)
         parts = [slice(a, min(a + CHUNK, self.n)) for a in range(0, self.n, CHUNK)]
 
         def over(function):
@@ -146,11 +148,15 @@ class GibbsEngine:
 
         def gathered(array):
             out = np.empty(self.n, array.dtype)
-            over(lambda part: np.take(array, order[part], out=out[part], mode="clip"))
+            over(lambda part: np.take(array, carried[part], out=out[part], mode="clip"))
             return out
 
-        raw = gathered(values)
+        alone = weights is None and values.dtype == np.float32  # else the ratings' places are sorted, and these gathered
+        carried = np.ascontiguousarray(values).view(np.int32) if alone else np.arange(self.n, dtype=np.int32)
+        start, index, carried, lent = by_user(users, items, carried, n_users, n_items, self.n_jobs)
+        raw = carried.view(np.float32) if alone else gathered(values)
         weight = None if weights is None else gathered(weights)
+        sort_ties(start, index, [raw] if weight is None else [weight, raw])
         self.total_weight = float(self.n) if weight is None else float(weight.sum())
 
         def mean(function):
