@@ -25,6 +25,7 @@ cdef extern from "_vec.h":
     void lane_sums4(vec, vec, vec, vec, real*) nogil
     void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, real*) nogil
     real lane_sum(loose_vec) nogil
+    void gather(const real*, const uint16_t*, int, vec*) nogil
     void PREFETCH(const void*) nogil
 
 cdef extern from *:
@@ -59,6 +60,7 @@ cdef inline vec predicted(real mean, real bias, vec other_bias, vec dot) noexcep
 
 cdef enum:
     EXTRA = 4
+    LONG = 256      # bytes of a row without state: of longer ones too many lines would be on their way at once
     NEAR = 131072  # bytes of a band's rows: in a cache so close that prefetching them costs more than it gains
 
 cdef struct Rows:           # of one side
@@ -214,10 +216,13 @@ cdef inline vec micro_batch(
         lane_sums4(s0, s1, s2, s3, e)
 
     # Errors, side by side in the lanes.
-    if size < LANES:  # what is left of the stack might be NaN, which no mask takes away
-        bq[0] = vec_splat(0)
-    for j in range(size):
-        b[j] = rows.biases[index[j]]
+    if Solver is Sgd or Solver is Frozen:
+        gather(rows.biases, index, size, bq)
+    else:  # slower so, by up to a tenth: they have no registers left
+        if size < LANES:  # what is left of the stack might be NaN, which no mask takes away
+            bq[0] = vec_splat(0)
+        for j in range(size):
+            b[j] = rows.biases[index[j]]
     for i in range((size + LANES - 1) // LANES):
         error = (<const loose_vec*>(rating + i * LANES))[0] - predicted(mean, bias, bq[i], eq[i])
         if m < size or size < LANES:
@@ -272,8 +277,8 @@ cdef inline vec micro_batch(
         for i in range((size + LANES - 1) // LANES):
             pushes[i] = eq[i] * lanes[4 * width + i]
     elif Solver is Sgd:
-        for j in range(size):
-            e[j] *= hq.h.rate
+        for i in range((size + LANES - 1) // LANES):
+            eq[i] = eq[i] * hq.h.rate
     f = 0
     while f + 4 <= n:
         factor_steps(4, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
@@ -310,9 +315,11 @@ cdef inline vec micro_batch(
 
 cdef inline void fetch(const Solver* s, const Rows* rows, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
     """Have a row travel to the caches, ahead of its step."""
-    cdef Py_ssize_t f
+    cdef Py_ssize_t f, line = 64
+    if not states(s) and n * LANES * sizeof(real) <= 128:
+        line = 128  # the second line of two comes by itself
     for f in range(n):
-        if f * LANES * sizeof(real) % 64 == 0:
+        if f * LANES * sizeof(real) % line == 0:
             PREFETCH(rows.factors + row * n + f)
     for f in range(n * states(s)):
         if f * LANES * sizeof(real) % 64 == 0:
@@ -334,6 +341,8 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
     cdef real* p_extra
     cdef const real* weight = of.weight
     cdef bint far = (of.spare + 1) * n * (1 + states(hq)) * LANES * <Py_ssize_t>sizeof(real) > NEAR
+    if not states(hq) and n * LANES * sizeof(real) > LONG:
+        far = False
     for r in range(of.count):
         p = of.runs.factors + of.run_row[r] * n
         p_bias = of.runs.biases + of.run_row[r]

@@ -132,6 +132,25 @@ static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
 static inline REAL lane_sum(vec s) { return s; }
 #endif
 
+/* Into the lanes of out, from[index[j]] for j < size (4 or 8), zeros after them. Without memory between: a load
+   of a vector just stored in parts waits until all its parts are in the cache. */
+static inline void gather(const REAL *from, const unsigned short *index, int size, vec *out) {
+#define AT(j) from[index[j]]
+#if VECTOR_BYTES == 8 * REAL_BYTES
+    if (size == 8)
+        out[0] = (vec){AT(0), AT(1), AT(2), AT(3), AT(4), AT(5), AT(6), AT(7)};
+    else
+        out[0] = (vec){AT(0), AT(1), AT(2), AT(3), 0, 0, 0, 0};
+#elif VECTOR_BYTES == 4 * REAL_BYTES
+    for (int j = 0; j < size; j += 4) out[j / 4] = (vec){AT(j), AT(j + 1), AT(j + 2), AT(j + 3)};
+#elif VECTOR_BYTES == 2 * REAL_BYTES
+    for (int j = 0; j < size; j += 2) out[j / 2] = (vec){AT(j), AT(j + 1)};
+#else
+    for (int j = 0; j < size; j++) out[j] = AT(j);
+#endif
+#undef AT
+}
+
 #if VECTOR_BYTES != 32 || REAL_BYTES != 4
 static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7, REAL *out) {
     lane_sums4(s0, s1, s2, s3, out);
