@@ -316,8 +316,8 @@ cdef inline vec micro_batch(
 cdef inline void fetch(const Solver* s, const Rows* rows, Py_ssize_t row, Py_ssize_t n) noexcept nogil:
     """Have a row travel to the caches, ahead of its step."""
     cdef Py_ssize_t f, line = 64
-    if not states(s) and n * LANES * sizeof(real) <= 128:
-        line = 128  # the second line of two comes by itself
+    if (Solver is Sgd or Solver is Frozen) and n * LANES * sizeof(real) <= 128:
+        line = 128  # the second line of two comes by itself; adagrad_row was slower so
     for f in range(n):
         if f * LANES * sizeof(real) % line == 0:
             PREFETCH(rows.factors + row * n + f)
