@@ -60,7 +60,7 @@ cdef inline vec predicted(real mean, real bias, vec other_bias, vec dot) noexcep
 
 cdef enum:
     EXTRA = 4
-    LONG = 256      # bytes of a row without state: of longer ones too many lines would be on their way at once
+    LONG = 256     # bytes of a row without state: of longer ones too many lines would be on their way at once
     NEAR = 131072  # bytes of a band's rows: in a cache so close that prefetching them costs more than it gains
 
 cdef struct Rows:           # of one side
@@ -218,7 +218,7 @@ cdef inline vec micro_batch(
     # Errors, side by side in the lanes.
     if Solver is Sgd or Solver is Frozen:
         gather(rows.biases, index, size, bq)
-    else:  # slower so, by up to a tenth: they have no registers left
+    else:  # slower so, by up to a tenth of an epoch: measured with adamax
         if size < LANES:  # what is left of the stack might be NaN, which no mask takes away
             bq[0] = vec_splat(0)
         for j in range(size):

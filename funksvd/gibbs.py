@@ -23,7 +23,7 @@ import numpy as np
 from funksvd import engine as engines
 from funksvd.engine import Params, aligned
 from funksvd.ids import CHUNK
-from funksvd.ratings import sorted_by
+from funksvd.ratings import by_user, sorted_by
 from funksvd.threads import parallel, pool_of
 
 NU = 20.0  # degrees of freedom of the noise weights
@@ -58,16 +58,6 @@ def terms_of(samples):
     it loses 0.0007 RMSE of 50 samples and 0.0022 of 110 (goodbooks, part of the training ratings held out).
     """
     return min(MOST_TERMS, 1 - -samples // SAMPLES)
-
-
-def by_user(users, items, carried, n_users, n_items, n_jobs):
-    """(start, items, carried): the ratings sorted by user and item, stable, and where each user's begin.
-
-    `carried` is an int32 of each rating. Two arrays are lent too.
-    """
-    by_item, *lent = sorted_by(items, users, carried, n_items, n_jobs)
-    codes = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(by_item))
-    return *sorted_by(lent[0], codes, lent[1], n_users, n_jobs), lent
 
 
 def sort_ties(start, index, columns):
@@ -505,7 +495,7 @@ class GibbsEngine:
 
     def make_room(self, state):
         """Arrays as large as those of a snapshot with these numbers; those of earlier snapshots are not written to."""
-        self.terms, self.waiting = (int(np.clip(state[name], 0, most)) for name, most in
+        self.terms, self.waiting = (int(np.clip(state.get(name, 0), 0, most)) for name, most in
                                     (("terms", MOST_TERMS), ("waiting", WAITING)))  # fmt: skip
         self.low_rank = self._tables(self.terms)
 

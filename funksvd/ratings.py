@@ -105,7 +105,8 @@ class Ratings:
     def by_user(self):
         """(start, items): start[u]:start[u + 1] are the places of user code u's item codes, ascending. Made once."""
         if self._by_user is None:
-            self._by_user = by_user(self.users, self.items, self.n_users, self.n_items)
+            n_jobs = cpu_count() if len(self) > CHUNK else 1
+            self._by_user = by_user(self.users, self.items, None, self.n_users, self.n_items, n_jobs)[:2]
         return self._by_user
 
     @classmethod
@@ -390,12 +391,14 @@ def sorted_by(keys, first, second, n, n_jobs, out=None):
     return start, *out
 
 
-def by_user(users, items, n_users, n_items):
-    """(start, items): start[u]:start[u + 1] are the places of user u's items, in ascending order."""
-    n_jobs = cpu_count() if len(users) > CHUNK else 1
-    start, by_item, _ = sorted_by(items, users, None, n_items, n_jobs)
+def by_user(users, items, carried, n_users, n_items, n_jobs):
+    """(start, items, carried, lent): ratings sorted by user, then item, stable; start[u]:start[u + 1] are user u's places.
+
+    carried : int32 of each rating that moves with it, or None. lent : two arrays of the ratings' number, free to use.
+    """
+    start, *lent = sorted_by(items, users, carried, n_items, n_jobs)
     items = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(start))
-    return sorted_by(by_item, items, None, n_users, n_jobs)[:2]
+    return *sorted_by(lent[0], items, lent[1], n_users, n_jobs), lent
 
 
 def choose_bands(n, n_runs, n_gathered, row_bytes):

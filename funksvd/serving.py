@@ -39,7 +39,7 @@ class Seen:
     def of_codes(cls, users, items, n_users, n_items):
         """Of pairs of the model's codes; those with -1 are left out."""
         known = (users >= 0) & (items >= 0)
-        return cls(*by_user(users[known], items[known], n_users, n_items))
+        return cls(*by_user(users[known], items[known], None, n_users, n_items, 1)[:2])
 
     def rows(self, users):
         """(start, items) of these users, a code of -1 has none."""

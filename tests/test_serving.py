@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from funksvd import FunkSVD, Ratings, engine, serving
 from funksvd.engine import Params
+from funksvd.ratings import by_user
 
 
 def some_params(n_users, n_items, k, dtype="float32", seed=0, levels=0):
@@ -267,6 +268,20 @@ def test_tables_need_narwhals(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "narwhals.stable.v2", None)
     with pytest.raises(ImportError, match=r"funksvd\[frames\]"):
         some_model()[0].recommend(6, table="pandas")
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2, 7])
+@pytest.mark.parametrize("carries", [True, False])
+def test_sorting_by_user_is_stable_for_any_threads(n_jobs, carries):
+    rng = np.random.default_rng(0)
+    users, items = (rng.integers(0, n, 500).astype(np.int32) for n in (40, 30))  # with repeated pairs
+    places = np.arange(500, dtype=np.int32)
+    order = np.lexsort((places, items, users))
+    start, found, carried, _ = by_user(users, items, places if carries else None, 41, 30, n_jobs)
+    np.testing.assert_array_equal(start, np.searchsorted(users[order], np.arange(42)))
+    np.testing.assert_array_equal(found, items[order])
+    if carries:
+        np.testing.assert_array_equal(carried, order)
 
 
 def test_ratings_by_user_are_sorted_pairs():
