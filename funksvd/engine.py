@@ -203,6 +203,7 @@ class CpuEngine:
             known, self.strange = held_out.like(ratings)
             self.check = known.grid(0, self.dtype, seed, n_jobs, like=grid)
         self.seed, self.n_jobs = seed, n_jobs if len(grid) > 200_000 else 1
+        self.pool = pool_of(self.n_jobs)  # its threads end with the engine
         self.mean = grid.mean if hyper.center else 0.0
         self.run_factors = aligned(len(grid.run_codes), width, self.dtype)
         self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
@@ -277,7 +278,7 @@ class CpuEngine:
             squares[x * n + y] = kernel.block(run_side, side, blocks, x, y, self.mean, solver, rules)
 
         order = [(d, x, y) for d, ys in enumerate(strata(self.seed, epoch, n).tolist()) for x, y in enumerate(ys)]
-        run_blocks(order, n, work, min(self.n_jobs, n))
+        run_blocks(order, n, work, min(self.n_jobs, n), self.pool)
         return float(squares.sum())
 
     STATE = ("run_factors", "run_biases", "run_state", "run_extra", "factors", "biases", "state", "extra")
@@ -319,18 +320,29 @@ def strata(seed, epoch, n_bands):
     return np.random.default_rng([seed, 2, epoch]).permutation(n_bands)[(x + x[:, None]) % n_bands]
 
 
-def run_blocks(order, n_bands, work, n_jobs):
+def run_blocks(order, n_bands, work, n_jobs, pool):
     """work(x, y) for every (stratum, x, y) of `order`: a block starts when both its bands have left the stratum before.
 
-    Dataflow instead of a barrier: which thread runs a block changes nothing. On an exception (Ctrl-C too) the blocks
-    begun are finished, no other starts.
+    Dataflow instead of a barrier: a thread takes the first block that may start, and which thread runs a block changes
+    nothing. On an exception (Ctrl-C too) the blocks begun are finished, no other starts.
     """
     if n_jobs == 1:
         for _, x, y in order:
             work(x, y)
         return
-    ready, left = threading.Condition(), iter(order)
+    ready, left = threading.Condition(), list(order)
     rows, columns, stopped = [0] * n_bands, [0] * n_bands, []
+
+    def next_block():
+        """Waits for a block that may start; None: nothing is left to do."""
+        with ready:
+            while left and not stopped:
+                for number, (d, x, y) in enumerate(left):
+                    if rows[x] == d == columns[y]:
+                        del left[number]
+                        return x, y
+                ready.wait()
+        return None
 
     def stop():
         with ready:
@@ -339,16 +351,8 @@ def run_blocks(order, n_bands, work, n_jobs):
 
     def worker():
         try:
-            while True:
-                with ready:
-                    task = next(left, None)
-                    if task is None or stopped:
-                        return
-                    d, x, y = task
-                    while (rows[x] < d or columns[y] < d) and not stopped:
-                        ready.wait()
-                    if stopped:
-                        return
+            while (block := next_block()) is not None:
+                x, y = block
                 work(x, y)
                 with ready:
                     rows[x] += 1
@@ -358,11 +362,12 @@ def run_blocks(order, n_bands, work, n_jobs):
             stop()
             raise
 
-    with pool_of(n_jobs) as pool:
-        futures = [pool.submit(worker) for _ in range(n_jobs)]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            stop()
-            raise
+    futures = [pool.submit(worker) for _ in range(n_jobs)]
+    try:
+        for future in futures:
+            future.result()
+    except BaseException:
+        stop()
+        for future in futures:
+            future.exception()  # waits for it
+        raise

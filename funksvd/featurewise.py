@@ -112,7 +112,7 @@ class FeatureEngine(CpuEngine):
     def _walk(self, number, work):
         n = self.grid.n_bands
         order = [(d, x, y) for d, ys in enumerate(strata(self.seed, number, n).tolist()) for x, y in enumerate(ys)]
-        run_blocks(order, n, work, min(self.n_jobs, n))
+        run_blocks(order, n, work, min(self.n_jobs, n), self.pool)
 
     def _refill(self, n_features):
         """The cache after so many features: a function of their values, so that it need not be kept."""
