@@ -419,9 +419,10 @@ cdef inline Draw draw_few(Py_ssize_t width, Py_ssize_t n, Work* w, Side own, dou
 
 cdef inline void draw_rows(
     Py_ssize_t width, Side own, Side other, Py_ssize_t first, Py_ssize_t last, float* scratch, uint64_t key, double alpha,
-    double nu, bint draw_noise, Py_ssize_t few, Py_ssize_t most, double* sums,
+    double nu, bint draw_noise, float relax, Py_ssize_t few, Py_ssize_t most, double* sums,
 ) noexcept nogil:
     cdef Work w = laid_out(scratch, most, width)
+    cdef float fresh = sqrtf(1 - relax * relax)
     cdef Py_ssize_t row, n, j, f, begin, ahead, vectors = width / LANES
     cdef const float* factors = &other.factors[0, 0]
     cdef const float* scalars = &other.scalars[0, 0]
@@ -429,6 +430,9 @@ cdef inline void draw_rows(
     cdef const float* value
     cdef const float* weight = NULL
     cdef const float* q
+    cdef vec* old
+    cdef vec* mean
+    cdef vec* x
     cdef float scale, e, root
     cdef float squares, plain
     cdef double noise
@@ -465,6 +469,12 @@ cdef inline void draw_rows(
         root = own.scalars[row, 1]
         noise = root * root
         drawn = draw_few(width, n, &w, own, alpha * noise) if n <= few else draw_many(width, n, &w, own, alpha * noise)
+        # Overrelaxed: the old row, mirrored at the conditional mean, and so much of the draw that the conditional is kept.
+        drawn.bias = (drawn.bias_mean + relax * (own.scalars[row, 0] - drawn.bias_mean)
+                      + fresh * (drawn.bias - drawn.bias_mean))
+        old, mean, x = <vec*>&own.factors[row, 0], <vec*>w.xm, <vec*>w.x
+        for f in range(vectors):
+            x[f] = mean[f] + relax * (old[f] - mean[f]) + fresh * (x[f] - mean[f])
         memcpy(&own.factors[row, 0], w.x, width * 4)
         memcpy(&own.means[row, 0], w.xm, width * 4)
         own.scalars[row, 0], own.mean_biases[row] = <float>drawn.bias, <float>drawn.bias_mean
@@ -486,7 +496,7 @@ cdef inline void draw_rows(
 
 
 def rows(Side own, Side other, Py_ssize_t first, Py_ssize_t last, float[::1] scratch, uint64_t key, double alpha,
-         double nu, bint draw_noise, Py_ssize_t most, Py_ssize_t few=FEW):
+         double nu, bint draw_noise, float relax, Py_ssize_t most, Py_ssize_t few=FEW):
     """Draw rows [first, last) of `own` given `other`: bias, factors, then the noise weight.
 
     Parameters
@@ -495,6 +505,8 @@ def rows(Side own, Side other, Py_ssize_t first, Py_ssize_t last, float[::1] scr
     key : names the draws of this sweep and side
     alpha, nu : global noise precision, degrees of freedom of the noise weights
     draw_noise : False leaves the noise weights
+    relax : in (-1, 0]; x' = m + relax (x - m) + sqrt(1 - relax^2) (draw - m), m the conditional mean of bias and factors;
+        0 is the plain draw
     most : ratings of the longest row among them, at least `few`
     few : rows of at most so many ratings (<= 8) go by conditioning a prior draw
 
@@ -507,11 +519,11 @@ def rows(Side own, Side other, Py_ssize_t first, Py_ssize_t last, float[::1] scr
     sums[0] = sums[1] = 0
     with nogil:
         if width == 16:
-            draw_rows(16, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, few, most, sums)
+            draw_rows(16, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, relax, few, most, sums)
         elif width == 32:
-            draw_rows(32, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, few, most, sums)
+            draw_rows(32, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, relax, few, most, sums)
         else:
-            draw_rows(width, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, few, most, sums)
+            draw_rows(width, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, relax, few, most, sums)
     return sums[0], sums[1]
 
 

@@ -40,7 +40,7 @@ _PARAMETER_HELP = {
     "min_improvement": "featurewise: least gain in training RMSE for another pass with a feature",
     "biased": "learn a bias for each user and item",
     "center": "start from the mean of the ratings instead of 0",
-    "average": "what gibbs keeps of its samples: low_rank (2 to 6 n_factors) or factors",
+    "average": "what gibbs keeps of its samples: low_rank (2 to 12 n_factors) or factors",
     "init_std": "standard deviation of the initial factors",
     "rating_scale": "lowest and highest rating; predictions are clipped to them",
     "n_jobs": "threads; -1 is all cores",

@@ -77,7 +77,7 @@ class FunkSVD:
     init_std : float
         Standard deviation of the first factors.
     average : "low_rank" or "factors"
-        What solver="gibbs" keeps of its samples: their mean prediction as a model of 2 to 6 n_factors, more of
+        What solver="gibbs" keeps of its samples: their mean prediction as a model of 2 to 12 n_factors, more of
         more samples (`gibbs.terms_of`), or the means of their n_factors factors.
     rating_scale : (low, high) or None
         Predictions are clipped to it; featurewise, those made in training, too.

@@ -70,9 +70,9 @@ class Draws:
         self.row_gamma = lambda side, row, shape: rng.standard_gamma(shape)
 
 
-def naive_step(sweep=naive.gibbs_sweep):
+def naive_step(sweep=naive.gibbs_sweep, relax=-0.9):
     def step(s, y, rng):
-        sweep(s, y, WEIGHTS, Draws(rng), nu=NU, prior=PRIOR, few=2)  # both ways to draw a row
+        sweep(s, y, WEIGHTS, Draws(rng), nu=NU, prior=PRIOR, few=2, relax=relax)  # both ways to draw a row
 
     return step
 
@@ -121,28 +121,31 @@ BUGS = {
     "shift has the wrong sign": ("s.b[o] = s.b[o] + q @ delta", "s.b[o] = s.b[o] - q @ delta"),
     "own noise weight left out": ("s.alpha * s.a[side][row] * s.a[o][j]", "s.alpha * s.a[o][j]"),
     "the other side's bias left out": ("r - s.b[o][j]", "r"),
+    "relaxed with too little of the draw": ("np.sqrt(1 - relax**2)", "(1 + relax)"),
+    "relaxed about the prior's mean": ("relax * (old - mean)", "relax * (old - np.append(s.m[side], s.mb[side]))"),
 }
 
 
 # Those that the test suite tries; `python tests/gibbs_checks.py` tries all.
 QUICK = ("degrees of freedom of a", "degrees of freedom of alpha", "stale weights in alpha", "dropped prior mean",
          "transposed Cholesky factor", "noise of the ratings left out (Matheron)", "shift has the wrong sign",
-         "the other side's bias left out")  # fmt: skip
+         "the other side's bias left out", "relaxed with too little of the draw")  # fmt: skip
 
 
-def with_bug(name):
-    """`naive.gibbs_sweep` with one bug."""
+def step_with_bug(name):
+    """`naive_step` with one bug, of plain draws unless the bug is in their relaxation: a part of a draw shows less."""
     right, wrong = BUGS[name]
     source = inspect.getsource(naive.gibbs_sweep)
     assert source.count(right) == 1, f"{right!r} is not once in the source"
     found = {"np": np}
     exec(source.replace(right, wrong), found)
-    return found["gibbs_sweep"]
+    return naive_step(found["gibbs_sweep"], -0.9 if name.startswith("relaxed") else 0.0)
 
 
 if __name__ == "__main__":
     import sys
 
     print("no bug:", smallest_p(naive_step(), 1500))  # noqa: T201
+    print("no bug, plain draws:", smallest_p(naive_step(relax=0.0), 1500))  # noqa: T201
     for bug in sys.argv[1:] or BUGS:
-        print(f"{bug}:", smallest_p(naive_step(with_bug(bug)), 1500, stop=1e-6))  # noqa: T201
+        print(f"{bug}:", smallest_p(step_with_bug(bug), 1500, stop=1e-6))  # noqa: T201

@@ -142,7 +142,7 @@ def netflix_prize(text):
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8):
+def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8, relax=-0.9):
     """One sweep of `gibbs.py`'s sampler on a (users, items) matrix y, NaN where there is no rating.
 
     s : namespace of alpha and of the lists over sides (users, items) x, b, a, m, l, mb, lb; changed in place
@@ -185,7 +185,11 @@ def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8):
                 precision = w.sum() + s.lb[side] - v @ v
                 b = ((w * e).sum() + s.lb[side] * s.mb[side] - v @ c) / precision + z[k] / np.sqrt(precision)
                 x = np.linalg.solve(U, c - v * b + z[:k])
-            s.x[side][row], s.b[side][row] = x, b
+            G1, lam = np.column_stack([G, np.ones(len(j))]), np.append(s.l[side], s.lb[side])
+            mean = np.linalg.solve(G1.T * w @ G1 + np.diag(lam), G1.T @ (w * e) + lam * np.append(s.m[side], s.mb[side]))
+            old, drawn = np.append(s.x[side][row], s.b[side][row]), np.append(x, b)
+            new = mean + relax * (old - mean) + np.sqrt(1 - relax**2) * (drawn - mean)
+            s.x[side][row], s.b[side][row] = x, b = new[:k], new[k]
             squares = (w / s.a[side][row] * (e - b - G @ x) ** 2).sum()
             s.a[side][row] = draws.row_gamma(side, row, (nu + len(j)) / 2) * 2 / (nu + squares)
             rest += squares * s.a[side][row] / s.alpha
