@@ -9,9 +9,9 @@ for every user and item, a scale mixture as in robust regression)::
 
 One epoch is one sweep: a shift move between factor means and biases (no prediction changes, the chain mixes better),
 then for items and for users their hyper-parameters and every row (`_gibbs.pyx`), then alpha. A row is drawn
-overrelaxed (Adler 1981; Barone and Frigessi 1990), on the far side of its conditional mean, so that the random walk
-of users and items through one another's noise averages out: in two to four times fewer sweeps the mean is as good. After the burn-in every
-sweep adds one sample to the mean prediction: the users' conditional means with the drawn items (Rao-Blackwell).
+overrelaxed (Adler 1981; Barone and Frigessi 1990), on the far side of its conditional mean: draws that follow one
+another err to opposite sides, and the mean of a third to a half of the sweeps is as good. After the burn-in every sweep
+adds one sample to the mean prediction: the users' conditional means with the drawn items (Rao-Blackwell).
 The mean of all the samples' prediction matrices is kept as one of low rank, see `terms_of`.
 """
 
