@@ -18,6 +18,7 @@ The mean of all the samples' prediction matrices is kept as one of low rank, see
 from __future__ import annotations
 
 from collections import deque
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -40,8 +41,9 @@ SAMPLES, MOST_TERMS, MOST_COLUMNS = 10, 12, 384  # see `terms_of`
 WAITING = 4  # samples that are added to the mean together
 LOAD = 1 << 14  # ratings of a chunk of rows, at least; a row costs as much as ROW_COST ratings
 ROW_COST, MOST_CHUNKS = 20, 48
-ROWS, DENSE_ROWS = 1 << 12, 1 << 10  # rows of a chunk where all rows cost the same, and of matrix products, at least
+ROWS, DENSE_ROWS = 1 << 14, 1 << 10  # rows of a chunk where all rows cost the same, and of matrix products, at least
 FEW = 50_000  # ratings that one thread works on
+LARGE = 1 << 21  # bytes whose copy is worth a thread
 
 
 def kernels(level=engines.LEVEL):
@@ -118,6 +120,7 @@ class GibbsEngine:
         self.totals = [aligned(n, width, np.float32) for n in (n_users, n_items)]
         self.sums = [np.zeros((n, 4)) for n in (n_users, n_items)]
         self.terms = self.waiting = 0  # of the tables' columns: the rank in units of n_factors, samples after these
+        self.turning = None  # of tables that are full
         self.low_rank = self._tables(0)
         rng = np.random.default_rng([self.seed, 1])
         t = rng.integers(0, self.n, (2, PAIRS))
@@ -245,7 +248,8 @@ class GibbsEngine:
             finally:
                 self.scratch.append(scratch)
 
-        others = [self.pool.submit(work) for _ in range(min(self.n_jobs, len(parts)) - 1)]
+        n_threads = min(self.n_jobs, len(parts)) if len(parts) > 2 else 1  # a part of each side is not worth waking one
+        others = [self.pool.submit(work) for _ in range(n_threads - 1)]
         try:
             work()
         finally:
@@ -284,7 +288,7 @@ class GibbsEngine:
             self.kernel.shift_sums(y, *rows, scratch, out)
             return out
 
-        sums = sum(self._over(part_sums, self._parts(DENSE_ROWS, other)))
+        sums = sum(self._over(part_sums, self._parts(ROWS, other)))
         upper = np.triu(sums[:width])
         precision = np.asarray(x.precision, np.float64)
         a = y.bias_precision * (upper + np.triu(upper, 1).T) + np.diag(precision)
@@ -342,6 +346,9 @@ class GibbsEngine:
     def _keep(self):
         """Centre the rows of this sweep; after the burn-in add them to what is kept."""
         kernel, kept, (users, items) = self.kernel, self.sweep > self.burn_in, self.sides
+        if kept and self.waiting == WAITING:
+            self.terms, self.low_rank = self._cut()
+            self.waiting, self.turning = 0, None
         column = (self.terms + self.waiting) * users.factors.shape[1]
 
         def rows_kept(_, number, *rows):
@@ -366,21 +373,18 @@ class GibbsEngine:
             inverse = 1 / np.asarray(side.precision, np.float64)[: self.k]
             bias = 1 / side.bias_precision if self.hyper.biased else 0.0
             self.prior[number] += bias + inverse @ np.square(other.mean[: self.k]), inverse.mean()
-        self.waiting += 1
-        if self.waiting == WAITING and self._is_low_rank():
-            self.terms, self.low_rank = self._cut()
-        self.waiting %= WAITING
+        if self._is_low_rank():
+            self.waiting += 1
+        if self.waiting == WAITING:
+            self.turning = self._turning()
 
     def _terms(self):
         return terms_of(self.kept, self.k, min(map(len, self.totals)))
 
-    def _cut(self):
-        """New tables with A B' as its best approximation of the rank for so many samples.
-
-        Best in the norm that weights rows by their ratings; an incremental singular value decomposition (Brand 2006).
-        """
+    def _turning(self):
+        """() -> what turns the tables, with the samples that wait, into those of `_cut`; found while rows are drawn."""
         kernel, size, terms = self.kernel, self.low_rank[0].shape[1], self._terms()
-        columns = -(-terms * self.sides[0].factors.shape[1] // 16) * 16
+        columns = -(-terms * self.totals[0].shape[1] // 16) * 16
 
         def sums_of(scratch, number, *rows):
             out = np.zeros((size, size))
@@ -390,14 +394,26 @@ class GibbsEngine:
         parts, grams = self._parts(DENSE_ROWS, 0, 1), [0.0, 0.0]
         for (number, *_), out in zip(parts, self._over(sums_of, parts), strict=True):
             grams[number] += out
-        by, rows = [aligned(size, columns, np.float32) for _ in range(2)], aligned(size, -(-size // 16) * 16, np.float32)
-        kernel.best_rank(*grams, rows, np.empty((3, size)), terms * self.k, *by)
+
+        def best_rank():
+            by, rows = [aligned(size, columns, np.float32) for _ in range(2)], aligned(size, -(-size // 16) * 16, np.float32)
+            kernel.best_rank(*grams, rows, np.empty((3, size)), terms * self.k, *by)
+            return by
+
+        return self.pool.submit(best_rank).result if self.n_jobs > 1 else cache(best_rank)
+
+    def _cut(self):
+        """New tables with A B' as its best approximation of the rank for so many samples.
+
+        Best in the norm that weights rows by their ratings; an incremental singular value decomposition (Brand 2006).
+        """
+        by, terms = (self.turning or self._turning())(), self._terms()
         tables = self._tables(terms)
 
         def turned(scratch, number, *rows):
-            kernel.transform(self.low_rank[number], by[number], *rows, scratch, tables[number])
+            self.kernel.transform(self.low_rank[number], by[number], *rows, scratch, tables[number])
 
-        self._over(turned, parts)
+        self._over(turned, self._parts(DENSE_ROWS, 0, 1))
         return terms, tables
 
     def _centred(self):
@@ -433,7 +449,7 @@ class GibbsEngine:
         return out
 
     def _mean_factors(self):
-        tables = self._cut()[1] if self.waiting else self.low_rank
+        tables = self._cut()[1]
         scales = [np.sqrt(self.kept * (np.diff(side.start) + 3.0)) for side in self.sides]
         rank = self._terms() * self.k
         return [table[:, :rank] / scale[:, None] for table, scale in zip(tables, scales, strict=True)]
@@ -498,7 +514,10 @@ class GibbsEngine:
             out[name] = aligned(old.size, 1, old.dtype).reshape(old.shape)
             out[name][:] = old
 
-        self._over(copy, [(name,) for name in out if not name.startswith("low_rank")])
+        copied = [name for name in out if not name.startswith("low_rank")]
+        large = [name for name in copied if out[name].nbytes > LARGE]
+        out |= {name: out[name].copy() for name in copied if name not in large}
+        self._over(copy, [(name,) for name in large])
         out |= {name: np.array(getattr(self, name)) for name in self.NUMBERS}
         out["biases"] = np.array([[side.bias_mean, side.bias_precision] for side in self.sides])
         return out
@@ -507,7 +526,7 @@ class GibbsEngine:
         """Arrays as large as those of a snapshot with these numbers; those of earlier snapshots are not written to."""
         self.terms, self.waiting = (int(np.clip(state.get(name, 0), 0, most)) for name, most in
                                     (("terms", MOST_TERMS), ("waiting", WAITING)))  # fmt: skip
-        self.low_rank = self._tables(self.terms)
+        self.low_rank, self.turning = self._tables(self.terms), None
 
     def restore(self, state):
         self.given = None
