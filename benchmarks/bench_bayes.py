@@ -165,7 +165,7 @@ def plot(path, results, folder):
     left.legend()
     for (name, run), (error, seconds, _) in results.items():
         if name == "ml-100k" and not run.startswith(" "):
-            right.plot(seconds, error, "o")
+            right.plot(seconds[0], error[0], "o")
             right.annotate(run, (seconds[0], error[0]), xytext=(5, 5), textcoords="offset points", fontsize=8)
     right.margins(x=0.35, y=0.1)  # for the names
     right.set(xscale="log", xlabel="seconds of fit, mean over u1-u5", ylabel="test RMSE", title="ml-100k")

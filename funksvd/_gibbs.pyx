@@ -434,7 +434,7 @@ cdef inline void draw_rows(
     cdef vec* mean
     cdef vec* x
     cdef float scale, e, root
-    cdef float squares, plain
+    cdef float squares, plain, fourth
     cdef double noise
     cdef uint64_t row_key
     cdef Draw drawn
@@ -481,18 +481,20 @@ cdef inline void draw_rows(
 
         # What is left: weighted by all but the row's own precision; and by the sample weight alone.
         take_off(width, (n + 7) / 8 * 8, w.g, w.x, w.error)
-        squares = plain = 0
+        squares = plain = fourth = 0
         scale = <float>drawn.bias
         for j in range(n):
             e = w.error[j] - w.scale[j] * scale
-            squares += e * e
-            e = e / w.root[j]
-            plain += e * e
+            e *= e
+            squares += e
+            fourth += e * e
+            plain += e / (w.root[j] * w.root[j])
         if draw_noise:
             noise = gamma(child(row_key, 1 << 20), (nu + n) / 2, w.z[width + FEW + 1]) * 2 / (nu + alpha * squares)
             own.scalars[row, 1] = <float>sqrt(noise)
         sums[0] += noise * squares
         sums[1] += plain
+        sums[2] += noise * noise * fourth
 
 
 def rows(Side own, Side other, Py_ssize_t first, Py_ssize_t last, float[::1] scratch, uint64_t key, double alpha,
@@ -512,11 +514,11 @@ def rows(Side own, Side other, Py_ssize_t first, Py_ssize_t last, float[::1] scr
 
     Returns
     -------
-    (sum over ratings of a_row a_other s e^2, sum of s e^2), e being what is left after the draw.
+    (sum over ratings of z = a_row a_other s e^2, sum of s e^2, sum of z^2), e being what is left after the draw.
     """
-    cdef double sums[2]
+    cdef double sums[3]
     cdef Py_ssize_t width = own.factors.shape[1]
-    sums[0] = sums[1] = 0
+    sums[0] = sums[1] = sums[2] = 0
     with nogil:
         if width == 16:
             draw_rows(16, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, relax, few, most, sums)
@@ -524,7 +526,7 @@ def rows(Side own, Side other, Py_ssize_t first, Py_ssize_t last, float[::1] scr
             draw_rows(32, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, relax, few, most, sums)
         else:
             draw_rows(width, own, other, first, last, &scratch[0], key, alpha, nu, draw_noise, relax, few, most, sums)
-    return sums[0], sums[1]
+    return sums[0], sums[1], sums[2]
 
 
 # ------------------------------------------------------------------------------------------------ all rows of a side
@@ -765,16 +767,19 @@ def best_rank(double[:, ::1] a, double[:, ::1] b, float[:, ::1] x, double[:, ::1
     """From the Gram matrices a of A and b of B (overwritten): A by_a (B by_b)' is the best rank-`rank` A B'.
 
     With a = L L', b = M M' the singular values of A B' are those of L'M = U S V'; B by_b = B L U / sqrt(S) has its
-    right singular vectors times sqrt(S), A by_a = A M V / sqrt(S) = A M M' by_b / S the left ones. The ridge on the
-    diagonals keeps A B' where nothing is cut. One-sided Jacobi rotations (Hestenes 1958) on the rows of (L'M)'; no
+    right singular vectors times sqrt(S), A by_a = A M V / sqrt(S) the left ones. V = M'L U / S, less what earlier columns
+    have of it: errors in U count (S_1 / S)^2 times there, and singular values below 1e-4 of the largest are dropped.
+    The ridge on the diagonals keeps A B' where nothing is cut. One-sided Jacobi rotations (Hestenes 1958) on the rows of (L'M)'; no
     BLAS, whose own threads would stay awake beside ours. Scratch: x (n, n or more) of zeros, 64-byte aligned rows, which
-    holds them, and sums (3, n).
+    holds them, and sums (4, n).
     """
     cdef Py_ssize_t n = a.shape[0], i, j, t, _turn, best, vectors = x.shape[1] / LANES
-    cdef double off = 1, total = 0, most, root, sum_
+    cdef double off = 1, total = 0, floor = 0, most, root, sum_
     cdef double* norm = &sums[0, 0]
     cdef double* y = &sums[1, 0]
     cdef double* z = &sums[2, 0]
+    cdef double* order = &sums[3, 0]  # rows of x that hold columns of V
+    cdef float* v
     with nogil:
         cholesky(n, a)
         cholesky(n, b)
@@ -794,16 +799,19 @@ def best_rank(double[:, ::1] a, double[:, ::1] b, float[:, ::1] x, double[:, ::1
             off = 0
             for i in range(n):
                 for j in range(i + 1, n):
-                    off = max(off, rotated(vectors, &x[i, 0], &x[j, 0], &norm[i], &norm[j], 1e-12 * total))
+                    off = max(off, rotated(vectors, &x[i, 0], &x[j, 0], &norm[i], &norm[j], 1e-11 * total))
+        for i in range(n):
+            floor = max(floor, 1e-8 * norm[i])
         for t in range(rank):
-            best, most = -1, 1e-12 * total
+            best, most = -1, floor
             for i in range(n):
                 if norm[i] > most:
                     best, most = i, norm[i]
             if best < 0:
                 for i in range(n):
-                    by_a[i, t] = by_b[i, t] = 0
-                continue
+                    for j in range(t, rank):
+                        by_a[i, j] = by_b[i, j] = 0
+                break
             norm[best] = 0
             root = most ** -0.75  # of the singular value, to the power of 3 / 2
             for j in range(n):
@@ -816,6 +824,15 @@ def best_rank(double[:, ::1] a, double[:, ::1] b, float[:, ::1] x, double[:, ::1
                 by_b[i, t] = <float>y[i]
                 for j in range(i + 1):
                     z[j] += b[i, j] * y[i]
+            for i in range(t):
+                v, sum_ = &x[<Py_ssize_t>order[i], 0], 0
+                for j in range(n):
+                    sum_ += v[j] * z[j]
+                for j in range(n):
+                    z[j] -= sum_ * v[j]
+            order[t], v, root = best, &x[best, 0], most ** -0.25
+            for j in range(n):
+                v[j] = <float>(z[j] * root)
             root = 1 / sqrt(most)
             for i in range(n):
                 sum_ = 0

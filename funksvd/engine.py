@@ -65,7 +65,7 @@ class Params:
     item_biases: np.ndarray
     user_factors: np.ndarray
     item_factors: np.ndarray
-    # How sure a sampled model is, see `sampled.variance`: noise variance and scale, (2,); rows of both sides, (n + 1, 4).
+    # How sure a sampled model is, see `sampled`: noise variance, scale and kurtosis, (3,); rows of both sides, (n + 1, 4).
     noise: np.ndarray | None = None
     user_posterior: np.ndarray | None = None
     item_posterior: np.ndarray | None = None

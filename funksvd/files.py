@@ -186,7 +186,7 @@ def check_shapes(model, params, tables):
         posterior = getattr(params, f"{name}_posterior")
         if (posterior is None) != (params.noise is None):
             raise ValueError(f"its {name} posterior or its noise is missing")
-        if posterior is not None and (posterior.shape, params.noise.shape) != ((len(table) + 1, 4), (2,)):
+        if posterior is not None and (posterior.shape, params.noise.shape) != ((len(table) + 1, 4), (3,)):
             raise ValueError(f"its {name} posterior has shape {posterior.shape}, expected {len(table) + 1} rows of 4")
 
 

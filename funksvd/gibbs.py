@@ -115,6 +115,7 @@ class GibbsEngine:
         self.burn_in = burn_in(hyper.n_epochs)
         self.constant = self.now = 0.0  # of the kept samples, summed; of this sweep
         self.inverse_alpha, self.prior = 0.0, np.zeros((2, 2))  # of a row without ratings: see `_posterior`
+        self.kurtosis = self.kurtosis_now = 0.0  # of the residuals over their noise; summed, of this sweep
         self.given = None
         n_users, n_items = ratings.n_users, ratings.n_items
         self.totals = [aligned(n, width, np.float32) for n in (n_users, n_items)]
@@ -271,10 +272,11 @@ class GibbsEngine:
                 self._shift(x, 1 - x, rng)
         for number in (1, 0):
             self._draw_hyper(number, rng)
-            weighted, squares = self._draw_rows(number)
+            weighted, squares, fourth = self._draw_rows(number)
         shape, rate = PRIOR
         self.alpha = rng.gamma(shape + self.n / 2) / (rate + weighted / 2)
         self.sweep += 1
+        self.kurtosis_now = self.n * fourth / weighted**2 if weighted else 3.0
         self._keep()
         return float(squares) / self.total_weight * self.sd**2
 
@@ -338,8 +340,7 @@ class GibbsEngine:
         def draw(scratch, *rows):
             return self.kernel.rows(own, other, *rows, scratch, key, self.alpha, NU, noise, relax, self.most)
 
-        sums = np.array(self._over(draw, self.chunks[number]))
-        return sums[:, 0].sum(), sums[:, 1].sum()
+        return np.sum(self._over(draw, self.chunks[number]), axis=0)
 
     # -------------------------------------------------------------------------------------------- what is kept
 
@@ -366,6 +367,7 @@ class GibbsEngine:
         self.kept += 1
         self.constant += self.now
         self.inverse_alpha += 1 / self.alpha
+        self.kurtosis += self.kurtosis_now
         if self.held_out is not None:
             self.held_sum += self.held_now
         kernel.pair_draws(users, items, *self.pairs, self.pair_sums)
@@ -397,7 +399,7 @@ class GibbsEngine:
 
         def best_rank():
             by, rows = [aligned(size, columns, np.float32) for _ in range(2)], aligned(size, -(-size // 16) * 16, np.float32)
-            kernel.best_rank(*grams, rows, np.empty((3, size)), terms * self.k, *by)
+            kernel.best_rank(*grams, rows, np.empty((4, size)), terms * self.k, *by)
             return by
 
         return self.pool.submit(best_rank).result if self.n_jobs > 1 else cache(best_rank)
@@ -480,7 +482,8 @@ class GibbsEngine:
             row[known, 1:3] *= ratio
             row[:, 1] *= self.sd**2
             row[:, 2:] *= self.sd
-        return np.array([self.sd**2 * self.inverse_alpha / n, ratio]), *(row.astype(np.float32) for row in rows)
+        noise = np.array([self.sd**2 * self.inverse_alpha / n, ratio, self.kurtosis / n])
+        return noise, *(row.astype(np.float32) for row in rows)
 
     def load(self, params):
         self.given = params
@@ -488,7 +491,7 @@ class GibbsEngine:
     # -------------------------------------------------------------------------------------------- its state
 
     ARRAYS = ("factors", "scalars", "means", "mean_biases", "mean", "precision")
-    NUMBERS = ("alpha", "sweep", "kept", "constant", "now", "inverse_alpha", "terms", "waiting")
+    NUMBERS = ("alpha", "sweep", "kept", "constant", "now", "inverse_alpha", "kurtosis", "terms", "waiting")
 
     def _arrays(self):
         out = {f"{name}_{number}": np.asarray(getattr(side, name))

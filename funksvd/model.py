@@ -286,7 +286,8 @@ class FunkSVD:
         """(low, high) between which a share `coverage` of such ratings lies (solver="gibbs"), cut to `rating_scale`."""
         unclipped = copy.copy(self)
         unclipped.rating_scale = None
-        return sampled.interval(unclipped.predict(X, unknown, return_std=True), coverage, self.rating_scale)
+        predicted = unclipped.predict(X, unknown, return_std=True)
+        return sampled.interval(self._params, predicted, coverage, self.rating_scale)
 
     def _codes(self, X):
         """int32 codes (users, items) of pairs, -1 where an id is unknown."""

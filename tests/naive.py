@@ -145,6 +145,8 @@ def netflix_prize(text):
 def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8, relax=-0.9):
     """One sweep of `gibbs.py`'s sampler on a (users, items) matrix y, NaN where there is no rating.
 
+    Returns the kurtosis of the residuals in units of their noise.
+
     s : namespace of alpha and of the lists over sides (users, items) x, b, a, m, l, mb, lb; changed in place
     draws : hyper(count) and normals(side, row, count) give standard normals, gamma(shape) and
         row_gamma(side, row, shape) draws with rate 1
@@ -167,7 +169,7 @@ def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8, relax=-0
                             ((s.b[side] - s.mb[side]) ** 2).sum() + s.mb[side] ** 2)  # fmt: skip
         lam = draws.gamma(np.full(k + 1, prior[0] + (n + 1) / 2)) / (prior[1] + squares / 2)
         s.l[side], s.lb[side] = lam[:k], lam[k]
-        rest = 0.0
+        rest, scaled = 0.0, np.empty(0)
         for row in range(n):
             j = np.flatnonzero(known[row] if side == 0 else known[:, row])
             r, own_weight = (y[row, j], weights[row, j]) if side == 0 else (y[j, row], weights[j, row])
@@ -193,7 +195,9 @@ def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8, relax=-0
             squares = (w / s.a[side][row] * (e - b - G @ x) ** 2).sum()
             s.a[side][row] = draws.row_gamma(side, row, (nu + len(j)) / 2) * 2 / (nu + squares)
             rest += squares * s.a[side][row] / s.alpha
+            scaled = np.append(scaled, np.sqrt(s.a[side][row] * s.a[o][j] * own_weight) * (e - b - G @ x))
     s.alpha = draws.gamma(prior[0] + known.sum() / 2) / (prior[1] + rest / 2)
+    return (scaled**4).mean() / (scaled**2).mean() ** 2
 
 
 def gibbs_row(g, y, prior, noise, more, nu=20.0):
