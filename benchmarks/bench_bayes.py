@@ -115,6 +115,7 @@ def myfm(rank, n_iter):
 
 SETS = {"ml-100k": folds, "goodbooks": goodbooks, "generated": generated}
 RUNS = {
+    "gibbs, k=16, 12 sweeps": ours(n_factors=16, n_epochs=12, solver="gibbs"),
     "gibbs, k=16, 60 sweeps": ours(n_factors=16, n_epochs=60, solver="gibbs"),
     "  its running mean": running_mean(16, 60),
     "  means of the factors": ours(n_factors=16, n_epochs=60, solver="gibbs", average="factors"),
@@ -123,6 +124,7 @@ RUNS = {
     **{f"{solver}, defaults": ours(solver=solver) for solver in ("sgd", "adagrad_row", "adagrad", "adam", "adamax")},
     "Surprise SVD, defaults": surprise,
     "myFM, rank 16, 60 sweeps": myfm(16, 60),
+    "myFM, rank 32, 200 sweeps": myfm(32, 200),
 }
 
 
