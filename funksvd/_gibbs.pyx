@@ -770,8 +770,8 @@ def best_rank(double[:, ::1] a, double[:, ::1] b, float[:, ::1] x, double[:, ::1
     right singular vectors times sqrt(S), A by_a = A M V / sqrt(S) the left ones. V = M'L U / S, less what earlier columns
     have of it: errors in U count (S_1 / S)^2 times there, and singular values below 1e-4 of the largest are dropped.
     The ridge on the diagonals keeps A B' where nothing is cut. One-sided Jacobi rotations (Hestenes 1958) on the rows of
-    (L'M)'; no BLAS, whose own threads would stay awake beside ours. Scratch: x (n, n or more) of zeros, 64-byte aligned rows, which
-    holds them, and sums (4, n).
+    (L'M)'; no BLAS, whose own threads would stay awake beside ours. Scratch: x (n, n or more) of zeros, 64-byte aligned
+    rows, which holds them and then V, and sums (4, n).
     """
     cdef Py_ssize_t n = a.shape[0], i, j, t, _turn, best, vectors = x.shape[1] / LANES
     cdef double off = 1, total = 0, floor = 0, most, root, sum_
