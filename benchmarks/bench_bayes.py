@@ -154,7 +154,7 @@ def speed():
 def plot(path, results, folder):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     asked = np.linspace(0.05, 0.99, 20)
     for name in ("ml-100k", "goodbooks"):
@@ -165,11 +165,10 @@ def plot(path, results, folder):
     left.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
     left.set(xlabel="coverage asked for", ylabel="share of held-out ratings inside", title="Intervals")
     left.legend()
-    for (name, run), (error, seconds, _) in results.items():
-        if name == "ml-100k" and not run.startswith(" "):
-            right.plot(seconds[0], error[0], "o")
-            right.annotate(run, (seconds[0], error[0]), xytext=(5, 5), textcoords="offset points", fontsize=8)
-    right.margins(x=0.35, y=0.1)  # for the names
+    shown = [(run, found) for (name, run), found in results.items() if name == "ml-100k" and not run.startswith(" ")]
+    for number, (run, (error, seconds, _)) in enumerate(shown):
+        right.plot(seconds[0], error[0], "os^"[number // 10], label=run)
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
     right.set(xscale="log", xlabel="seconds of fit, mean over u1-u5", ylabel="test RMSE", title="ml-100k")
     figure.savefig(path, dpi=150)
     print("wrote", path)
