@@ -120,12 +120,13 @@ def rule(hyper, side, learning_rate, penalties=True):
     return [out[name] for name in kernels(hyper.dtype).RULE]
 
 
-def first_state(solver, rows, width, dtype, hyper):
-    """(state, extra) of a solver before the first step, as the kernels' `block` takes them."""
+def first_state(solver, rows, width, dtype, hyper, padded=False):
+    """(state, extra) of a solver before the first step, as the kernels' `block` takes them; `padded`: 4 extra for all."""
     n = kernels(dtype).n_states(solver)
     if n is None:
         return np.empty((rows, 0), dtype), np.empty((rows, 0), dtype)
-    state, extra = aligned(rows, n * width, dtype), np.zeros((rows, 4), dtype)
+    own = 1 if solver == "adagrad_row" and not padded else 4
+    state, extra = aligned(rows, n * width, dtype), np.zeros((rows, own), dtype)
     if solver.startswith("adagrad"):
         state[:] = extra[:] = hyper.initial_accumulator_value
     elif solver != "momentum":
@@ -192,6 +193,7 @@ class CpuEngine:
     """
 
     WARPS = False  # whether the grid's blocks are for the warps of a GPU
+    PADDED = False  # whether rows have four extra numbers with every solver
 
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
@@ -209,8 +211,9 @@ class CpuEngine:
         self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
         self.factors = aligned(len(grid.codes) + grid.n_bands, width, self.dtype)
         self.biases = np.zeros(len(self.factors), self.dtype)
-        self.run_state, self.run_extra = first_state(self.solver, len(self.run_factors), width, self.dtype, hyper)
-        self.state, self.extra = first_state(self.solver, len(self.factors), width, self.dtype, hyper)
+        of_rows = width, self.dtype, hyper, self.PADDED
+        self.run_state, self.run_extra = first_state(self.solver, len(self.run_factors), *of_rows)
+        self.state, self.extra = first_state(self.solver, len(self.factors), *of_rows)
         # Row of each position on the gathered side: every band ends with a spare row of zeros.
         self.rows = np.arange(len(grid.codes)) + np.repeat(np.arange(grid.n_bands), np.diff(grid.bands))
         self.places = [np.empty(len(c), np.int64) for c in (grid.run_codes, grid.codes)]  # row of each code

@@ -125,7 +125,7 @@ class CudaEngine(CpuEngine):
         Before any work: see `open_device`; or where the model does not fit the card.
     """
 
-    WARPS = True
+    WARPS = PADDED = True
 
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         self.cupy, card = open_device(hyper.device)
