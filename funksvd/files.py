@@ -187,7 +187,10 @@ def check_shapes(model, params, tables):
         if (posterior is None) != (params.noise is None):
             raise ValueError(f"its {name} posterior or its noise is missing")
         if posterior is not None and (posterior.shape, params.noise.shape) != ((len(table) + 1, 4), (3,)):
-            raise ValueError(f"its {name} posterior has shape {posterior.shape}, expected {len(table) + 1} rows of 4")
+            raise ValueError(
+                f"its {name} posterior and its noise have shapes {posterior.shape} and {params.noise.shape}, expected"
+                f" {(len(table) + 1, 4)} and (3,)"
+            )
 
 
 def checked_history(history):

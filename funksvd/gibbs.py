@@ -43,7 +43,6 @@ LOAD = 1 << 14  # ratings of a chunk of rows, at least; a row costs as much as R
 ROW_COST, MOST_CHUNKS = 20, 48
 ROWS, DENSE_ROWS = 1 << 14, 1 << 10  # rows of a chunk where all rows cost the same, and of matrix products, at least
 FEW = 50_000  # ratings that one thread works on
-LARGE = 1 << 21  # bytes whose copy is worth a thread
 
 
 def kernels(level=engines.LEVEL):
@@ -61,7 +60,7 @@ def terms_of(samples, n_factors, n_rows):
 
     Each sample has rank n_factors, and their mean never stops to gain from the ranks that a cut drops: on goodbooks (a
     part of the training ratings held out) 3, 5 and 7 n_factors lose 0.0014, 0.0008 and 0.0006 RMSE of 50 samples; 6, 8
-    and 12 lose 0.0017, 0.0013 and 0.0009 of 110 samples with 32 factors. No more than 384 columns (a cut costs their
+    and 12 lose 0.0015, 0.0011 and 0.0008 of 110 samples with 32 factors. No more than 384 columns (a cut costs their
     cube), nor than `n_rows`, those of the smaller side; but always 2.
     """
     return min(MOST_TERMS, 2 + samples // SAMPLES, max(2, min(MOST_COLUMNS // n_factors, -(-n_rows // n_factors))))
@@ -518,7 +517,7 @@ class GibbsEngine:
             out[name][:] = old
 
         copied = [name for name in out if not name.startswith("low_rank")]
-        large = [name for name in copied if out[name].nbytes > LARGE]
+        large = [name for name in copied if out[name].nbytes >= engines.HUGE_PAGE]  # these are worth a thread
         out |= {name: out[name].copy() for name in copied if name not in large}
         self._over(copy, [(name,) for name in large])
         out |= {name: np.array(getattr(self, name)) for name in self.NUMBERS}

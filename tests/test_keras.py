@@ -69,28 +69,34 @@ def stepper(data, dtype, **params):
     return keras_reference.stepper(keras)
 
 
-def compare(run, data, dtype, **params):
-    """Fifty steps of an engine beside those of Keras, from the same start."""
+def engine_of(data, dtype, **params):
+    """(engine, its parameters, the models that it will list after every step)."""
     model = FunkSVD(5, batch_size=BATCH, shuffle=False, reg_scale="row", init_std=0.3, dtype=dtype, **params)
     parameters.check(model)
     hyper = parameters.resolved(model.get_params())
     weights = None if (data[3] == 1).all() else data[3]
-    engine = MiniBatchEngine(Ratings.from_arrays(*data[:3], weights), None, hyper)
+    engine, steps = MiniBatchEngine(Ratings.from_arrays(*data[:3], weights), None, hyper), []
     engine.mean = float(np.float32(engine.mean))  # as Keras' Rescaling keeps it
-    start = engine.params()
-    # At exactly 0, where they start, JAX takes 1 for the gradient of |x|; funksvd 0, as TensorFlow and PyTorch
-    if hyper.biased:
-        rng = np.random.default_rng(1)
-        start.user_biases, start.item_biases = (rng.normal(0, 0.1, n).astype(dtype) for n in (USERS, ITEMS))
-        engine.load(start)
-    batches, steps = batches_of(data), []
-    errors, want = run(start, vars(hyper), batches * EPOCHS)
 
     def step(*batch):
         original(*batch)
         steps.append(engine.params())
 
     original, engine._step = engine._step, step
+    return engine, hyper, steps
+
+
+def compare(run, data, dtype, **params):
+    """Fifty steps of an engine beside those of Keras, from the same start."""
+    engine, hyper, steps = engine_of(data, dtype, **params)
+    start = engine.params()
+    # At exactly 0, where they start, JAX takes 1 for the gradient of |x|; funksvd 0, as TensorFlow and PyTorch
+    if hyper.biased:
+        rng = np.random.default_rng(1)
+        start.user_biases, start.item_biases = (rng.normal(0, 0.1, n).astype(dtype) for n in (USERS, ITEMS))
+        engine.load(start)
+    batches = batches_of(data)
+    errors, want = run(start, vars(hyper), batches * EPOCHS)
     sizes = [weights.sum() for *_, weights in batches]
     for epoch in range(EPOCHS):
         loss = np.average(errors[epoch * len(batches) : (epoch + 1) * len(batches)], weights=sizes)
@@ -123,15 +129,10 @@ def test_keras_beside_itself(data, solver):
     Of 0.03 to 0.5 % that is seen, of ours of 0.04 to 0.9 %.
     """
     data = (*data[:3], np.ones(N))
-    params = {"l2": 2**-9, "l1": 2**-10, "l2_bias": 0.0, "biased": False, **SOLVERS[solver]}
-    model = FunkSVD(5, batch_size=BATCH, shuffle=False, reg_scale="row", init_std=0.3, dtype="float32", **params)
-    hyper = parameters.resolved(model.get_params())
-    engine = MiniBatchEngine(Ratings.from_arrays(*data[:3]), None, hyper)
-    engine.mean = float(np.float32(engine.mean))
-    run, batches, steps = stepper(data, "float32", biased=False, **SOLVERS[solver]), batches_of(data) * EPOCHS, []
+    run, batches = stepper(data, "float32", biased=False, **SOLVERS[solver]), batches_of(data) * EPOCHS
     reverse = [([ids[::-1] for ids in pair], values[::-1], weights[::-1]) for pair, values, weights in batches]
-    start, original = engine.params(), engine._step
-    engine._step = lambda *batch: (original(*batch), steps.append(engine.params()))
+    engine, hyper, steps = engine_of(data, "float32", l2=2**-9, l1=2**-10, l2_bias=0.0, biased=False, **SOLVERS[solver])
+    start = engine.params()
     for epoch in range(EPOCHS):
         engine.epoch(epoch, hyper.learning_rate)
     want, reordered = (run(start, vars(hyper), order)[1]["user_factors"] for order in (batches, reverse))
