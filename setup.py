@@ -24,9 +24,11 @@ PLAIN = ("_grid", "_texts", "_featurewise")  # built once
 KERNELS = ("_sgd", "_minibatch", "_serve", "_gibbs")
 ONLY = {"_gibbs": ("float32",)}  # kernels that are not there for each dtype
 DTYPES = {"float32": [("REAL", "float"), ("REAL_BYTES", "4")], "float64": [("REAL", "double"), ("REAL_BYTES", "8")]}
+OWN = {"_sgd": ["-fno-associative-math"]}  # its vectors are explicit; sums in another order load each row of a step twice
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 if sys.platform != "linux" or platform.machine() != "x86_64":
-    LEVELS = {"": []}
+    OWN = {"_sgd": ["-fno-associative-math"]}  # its vectors are explicit; sums in another order load each row of a step twice
+LEVELS = {"": []}
 
 
 # The kernel's small functions must become one loop: gcc's own judgement of their size costs 4 %.
@@ -80,7 +82,7 @@ def extensions():
             f"funksvd.{name}",
             source.sources,
             define_macros=[*macros, *INLINE, (f"PyInit_{kernel}", f"PyInit_{name}")],
-            extra_compile_args=flags,
+            extra_compile_args=[*flags, *OWN.get(kernel, ())],
             depends=["funksvd/_prefetch.h", "funksvd/_vec.h"],
             optional=bool(level),
         )

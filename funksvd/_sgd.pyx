@@ -22,8 +22,7 @@ from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
 include "_solvers.pxi"
 
 cdef extern from "_vec.h":
-    void lane_sums4(vec, vec, vec, vec, real*) nogil
-    void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, real*) nogil
+    void lane_sums(const vec*, int, real*) nogil
     real lane_sum(loose_vec) nogil
     void gather(const real*, const uint16_t*, int, vec*) nogil
     void PREFETCH(const void*) nogil
@@ -156,20 +155,13 @@ cdef inline vec micro_batch(
     int size, bint rich, Py_ssize_t n, vec* p, real* p_bias, vec* p_state, real* p_extra, const Rows* rows,
     const uint16_t* index, const real* rating, const real* weight, int m, real mean, const Solver* hp, const Solver* hq,
 ) noexcept nogil:
-    """The first m <= size of `size` (4 or 8) ratings of one run; returns their weighted squared errors in lanes.
+    """The first m <= size of `size` <= 8 ratings of one run; returns their weighted squared errors in lanes.
 
     `n` counts the vec in a row. index[m:size] names the band's spare row, whose error is set to zero. `rich`: there may
     be weights, an L1 penalty or a lower bound.
     """
-    cdef vec* q0 = rows.factors + index[0] * n
-    cdef vec* q1 = rows.factors + index[1] * n
-    cdef vec* q2 = rows.factors + index[2] * n
-    cdef vec* q3 = rows.factors + index[3] * n
-    cdef vec* q4
-    cdef vec* q5
-    cdef vec* q6
-    cdef vec* q7
-    cdef vec s0, s1, s2, s3, s4, s5, s6, s7  # dot products, not yet summed over the lanes
+    cdef vec* q[8]
+    cdef vec s[8]  # dot products, not yet summed over the lanes
     cdef vec x0, x1, old, p_rate, p_shrink, p_square, push_square, threshold
     cdef vec eq[8]
     cdef vec bq[8]
@@ -189,11 +181,8 @@ cdef inline vec micro_batch(
     cdef real* extra
     cdef Py_ssize_t f
     cdef int i, j, width = 8 // LANES
-    if size == 8:
-        q4 = rows.factors + index[4] * n
-        q5 = rows.factors + index[5] * n
-        q6 = rows.factors + index[6] * n
-        q7 = rows.factors + index[7] * n
+    for j in range(size):
+        q[j] = rows.factors + index[j] * n
     if Solver is not Sgd and Solver is not Frozen:
         for j in range(size):
             z[j] = rows.state + index[j] * n * states(hq)
@@ -205,32 +194,27 @@ cdef inline vec micro_batch(
     # Dot products.
     old = p[0]
     p_square = old * old
-    s0 = old * q0[0]; s1 = old * q1[0]; s2 = old * q2[0]; s3 = old * q3[0]
-    if size == 8:
-        s4 = old * q4[0]; s5 = old * q5[0]; s6 = old * q6[0]; s7 = old * q7[0]
+    for j in range(size):
+        s[j] = old * q[j][0]
     for f in range(1, n):
         old = p[f]
         if Solver is AdagradRow:
             p_square += old * old
-        s0 += old * q0[f]; s1 += old * q1[f]; s2 += old * q2[f]; s3 += old * q3[f]
-        if size == 8:
-            s4 += old * q4[f]; s5 += old * q5[f]; s6 += old * q6[f]; s7 += old * q7[f]
-    if size == 8:
-        lane_sums8(s0, s1, s2, s3, s4, s5, s6, s7, e)
-    else:
-        lane_sums4(s0, s1, s2, s3, e)
+        for j in range(size):
+            s[j] += old * q[j][f]
+    lane_sums(s, size, e)
 
     # Errors, side by side in the lanes.
     if Solver is Sgd or Solver is Frozen:
         gather(rows.biases, index, size, bq)
     else:  # slower so, by up to a tenth of an epoch: measured with adamax
-        if size < LANES:  # what is left of the stack might be NaN, which no mask takes away
-            bq[0] = vec_splat(0)
+        for i in range((size + LANES - 1) // LANES):  # what is left of the stack might be NaN, which no mask takes away
+            bq[i] = vec_splat(0)
         for j in range(size):
             b[j] = rows.biases[index[j]]
     for i in range((size + LANES - 1) // LANES):
         error = (<const loose_vec*>(rating + i * LANES))[0] - predicted(mean, bias, bq[i], eq[i])
-        if m < size or size < LANES:
+        if m < size or size % LANES:
             error *= (<const loose_vec*>(KEEP[m] + i * LANES))[0]
         if rich and weight != NULL:
             x0 = error * (<const loose_vec*>(weight + i * LANES))[0]
@@ -336,6 +320,27 @@ cdef inline void fetch(const Solver* s, const Rows* rows, Py_ssize_t row, Py_ssi
             PREFETCH(rows.state + row * n * states(s) + f)
 
 
+cdef inline vec short_batch(
+    int m, Py_ssize_t n, vec* p, real* p_bias, vec* p_state, real* p_extra, const Rows* rows, const uint16_t* index,
+    const real* rating, real mean, const Solver* hp, const Solver* hq,
+) noexcept nogil:
+    """`micro_batch` for less than 8 ratings: every length is compiled, so that no row is for nothing."""
+    if m == 1:
+        return micro_batch(1, False, n, p, p_bias, p_state, p_extra, rows, index, rating, NULL, 1, mean, hp, hq)
+    elif m == 2:
+        return micro_batch(2, False, n, p, p_bias, p_state, p_extra, rows, index, rating, NULL, 2, mean, hp, hq)
+    elif m == 3:
+        return micro_batch(3, False, n, p, p_bias, p_state, p_extra, rows, index, rating, NULL, 3, mean, hp, hq)
+    elif m == 4:
+        return micro_batch(4, False, n, p, p_bias, p_state, p_extra, rows, index, rating, NULL, 4, mean, hp, hq)
+    elif m == 5:
+        return micro_batch(5, False, n, p, p_bias, p_state, p_extra, rows, index, rating, NULL, 5, mean, hp, hq)
+    elif m == 6:
+        return micro_batch(6, False, n, p, p_bias, p_state, p_extra, rows, index, rating, NULL, 6, mean, hp, hq)
+    else:
+        return micro_batch(7, False, n, p, p_bias, p_state, p_extra, rows, index, rating, NULL, 7, mean, hp, hq)
+
+
 cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* hp, const Solver* hq) noexcept nogil:
     """Every run of one block in its order; returns the sum of squared errors, each seen before its own step."""
     # Copies: a step may write anywhere for all the compiler knows, so that what the block says would be read again.
@@ -353,6 +358,7 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
     cdef bint far = (of.spare + 1) * n * (1 + states(hq)) * LANES * <Py_ssize_t>sizeof(real) > NEAR
     if not states(hq) and n * LANES * sizeof(real) > LONG:
         far = False
+    squared = vec_splat(0)
     for r in range(of.count):
         p = of.runs.factors + of.run_row[r] * n
         p_bias = of.runs.biases + of.run_row[r]
@@ -364,7 +370,6 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
             PREFETCH(of.runs.biases + ahead)
             PREFETCH(of.runs.extra + ahead * extras(hp))
             fetch(hp, &of.runs, ahead, n)
-        squared = vec_splat(0)
         while t < end:
             m = <int>min(end - t, 8)
             if far:
@@ -378,6 +383,9 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
             if m == 8:
                 squared += micro_batch(8, rich, n, p, p_bias, p_state, p_extra, &of.rows, of.index + t, of.rating + t,
                                        weight, 8, of.mean, hp, hq)
+            elif not rich:
+                squared += short_batch(m, n, p, p_bias, p_state, p_extra, &of.rows, of.index + t, of.rating + t, of.mean,
+                                       hp, hq)
             else:
                 # Reads past the run but never past the array, which has 8 more entries.
                 for j in range(8):
@@ -391,8 +399,10 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
             t += m
             if rich and weight != NULL:
                 weight += m
-        squares += lane_sum(squared)
-    return squares
+        if r % 32 == 31:  # so few in single precision, the rest in double
+            squares += lane_sum(squared)
+            squared = vec_splat(0)
+    return squares + lane_sum(squared)
 
 
 # A pass of each solver, twice: for the usual case, with the usual row lengths as constants of the compiler so that loops

@@ -132,15 +132,12 @@ static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
 static inline REAL lane_sum(vec s) { return s; }
 #endif
 
-/* Into the lanes of out, from[index[j]] for j < size (4 or 8), zeros after them. Without memory between: a load
+/* Into the lanes of out, from[index[j]] for j < size <= 8, zeros after them. Without memory between: a load
    of a vector just stored in parts waits until all its parts are in the cache. */
 static inline void gather(const REAL *from, const unsigned short *index, int size, vec *out) {
-#define AT(j) from[index[j]]
+#define AT(j) ((j) < size ? from[index[j]] : 0)
 #if VECTOR_BYTES == 8 * REAL_BYTES
-    if (size == 8)
-        out[0] = (vec){AT(0), AT(1), AT(2), AT(3), AT(4), AT(5), AT(6), AT(7)};
-    else
-        out[0] = (vec){AT(0), AT(1), AT(2), AT(3), 0, 0, 0, 0};
+    out[0] = (vec){AT(0), AT(1), AT(2), AT(3), AT(4), AT(5), AT(6), AT(7)};
 #elif VECTOR_BYTES == 4 * REAL_BYTES
     for (int j = 0; j < size; j += 4) out[j / 4] = (vec){AT(j), AT(j + 1), AT(j + 2), AT(j + 3)};
 #elif VECTOR_BYTES == 2 * REAL_BYTES
@@ -157,5 +154,15 @@ static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, ve
     lane_sums4(s4, s5, s6, s7, out + 4);
 }
 #endif
+
+/* out[j] = the sum of the lanes of s[j] for j < size <= 8; what else out gets, up to 4 or 8, means nothing. */
+static inline void lane_sums(const vec *s, int size, REAL *out) {
+#define AT(j) s[(j) < size ? (j) : 0]
+    if (size > 4)
+        lane_sums8(AT(0), AT(1), AT(2), AT(3), AT(4), AT(5), AT(6), AT(7), out);
+    else
+        lane_sums4(AT(0), AT(1), AT(2), AT(3), out);
+#undef AT
+}
 
 #endif
