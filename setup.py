@@ -27,8 +27,7 @@ DTYPES = {"float32": [("REAL", "float"), ("REAL_BYTES", "4")], "float64": [("REA
 OWN = {"_sgd": ["-fno-associative-math"]}  # its vectors are explicit; sums in another order load each row of a step twice
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 if sys.platform != "linux" or platform.machine() != "x86_64":
-    OWN = {"_sgd": ["-fno-associative-math"]}  # its vectors are explicit; sums in another order load each row of a step twice
-LEVELS = {"": []}
+    LEVELS = {"": []}
 
 
 # The kernel's small functions must become one loop: gcc's own judgement of their size costs 4 %.
