@@ -347,7 +347,7 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
     cdef Block of = b[0]
     cdef double squares = 0
     cdef vec squared  # of a run
-    cdef Py_ssize_t r, t = 0, end, ahead
+    cdef Py_ssize_t r, t = 0, end, ahead, last = of.run_end[of.count - 1]
     cdef uint16_t batch[8]
     cdef int m, j
     cdef vec* p
@@ -377,8 +377,9 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
                     # So many rows on their way hold up even what is read in order.
                     PREFETCH(of.rating + t + 32)
                     PREFETCH(of.index + t + 32)
+                ahead = t + m if states(hq) else min(t + m + 8, last)
                 for j in range(8):
-                    fetch(hq, &of.rows, of.index[t + m + j], n)
+                    fetch(hq, &of.rows, of.index[ahead + j], n)
             # A whole one is compiled apart: its length is a constant and nothing is masked.
             if m == 8:
                 squared += micro_batch(8, rich, n, p, p_bias, p_state, p_extra, &of.rows, of.index + t, of.rating + t,
