@@ -30,6 +30,8 @@ HEADER = [
     "model", "s/epoch", "ratio", "s before first epoch", "best val. RMSE", "s to LIBMF's best", "ratio",
     "peak MB beyond arrays",
 ]  # fmt: skip
+FEW, MANY = 2, 22  # epochs of the two fits whose difference is the time of an epoch, the same for every model
+REPEATS = {"ml-1m": 15, "ml-20m": 5, "netflix": 3}
 LIBMF_EPOCHS = (5, 10, 15, 20, 30)
 FUNKSVD_EPOCHS = 60  # at most, on the way to LIBMF's error
 INSTALL_LIBMF = """LIBMF is not installed. A fair build, with SIMD and threads:
@@ -161,38 +163,46 @@ def run_libmf(table, factors, threads, l2):
 # ------------------------------------------------------------------------------------------------------ the table
 
 
-def bench_libmf(data, train, validation, floor, options):
-    """LIBMF's row: epoch seconds, start-up, best validation RMSE and the seconds of that fit."""
-    settings = options.factors, options.threads, options.l2
-    table = triples(*train)
-    trace = []
+def epochs_in_turn(fits, repeats):
+    """{model: (median seconds an epoch, before the first)} and {model: median ratio of an epoch to the first model's}.
+
+    `fits` maps a model to a function of the number of epochs that returns the seconds of a fit. The models take turns, so
+    that a slow minute of the machine hits all of them.
+    """
+    seconds = {model: [] for model in fits}
+    for _ in range(repeats):
+        for model, fit in fits.items():
+            few, many = fit(FEW), fit(MANY)
+            epoch = (many - few) / (MANY - FEW)
+            seconds[model].append((epoch, max(0.0, few - FEW * epoch)))
+    seconds = {model: np.array(rows) for model, rows in seconds.items()}
+    first = next(iter(seconds.values()))[:, 0]
+    ratios = {model: float(np.median(rows[:, 0] / first)) for model, rows in seconds.items()}
+    return {model: np.median(rows, axis=0) for model, rows in seconds.items()}, ratios
+
+
+def check_libmf(train, validation, floor, options):
+    """LIBMF's best validation RMSE and the seconds of that fit."""
+    table, trace = triples(*train), []
     for epochs in LIBMF_EPOCHS:
-        model, seconds = fit_libmf(table, epochs, *settings)
+        model, seconds = fit_libmf(table, epochs, options.factors, options.threads, options.l2)
         trace.append((rmse(predict_libmf(model, *validation[:2]), validation[2]), seconds, epochs))
-    del table
     best, to_best, epochs = min(trace)
     check(best < floor, f"LIBMF's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases")
     print(f"LIBMF's best of {LIBMF_EPOCHS} epochs: {best:.4f} after {epochs}")
-    table = triples(*data)
-    few, many = (min(fit_libmf(table, epochs, *settings)[1] for _ in range(options.repeats)) for epochs in (2, 12))
-    epoch = (many - few) / 10
-    return epoch, max(0.0, few - 2 * epoch), best, to_best
+    return best, to_best
 
 
-def bench_funksvd(data, train, validation, floor, target, options):
-    """FunkSVD's row; the target is the peer's best RMSE, or None."""
-    settings = options.factors, options.threads, options.l2
+def check_funksvd(train, validation, floor, target, options):
+    """FunkSVD's best validation RMSE and the seconds until it is at most `target`, the peer's best, or None."""
     watch = reach_target(target)
-    fit_funksvd(train, FUNKSVD_EPOCHS, *settings, validation, watch)
+    fit_funksvd(train, FUNKSVD_EPOCHS, options.factors, options.threads, options.l2, validation, watch)
     best = watch.best
     check(best < floor, f"FunkSVD's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases")
     print(f"FunkSVD's best: {best:.4f} after {watch.best_epoch + 1} epochs")
     if target is not None and np.isnan(watch.seconds):
         print(f"FunkSVD did not reach {target:.4f} ")
-    models = [fit_funksvd(data, 6, *settings) for _ in range(options.repeats)]
-    epoch = np.median([model.history_["seconds"][1:] for model in models])
-    setup = min(model.setup_seconds_ for model in models)
-    return epoch, setup, best, watch.seconds
+    return best, watch.seconds
 
 
 def bench_surprise(train, validation, options):
@@ -204,7 +214,7 @@ def bench_surprise(train, validation, options):
     trainset = dataset.construct_trainset(rows)
     setup = time.perf_counter() - start
     seconds = []
-    for _ in range(options.repeats):
+    for _ in range(2):
         model = surprise.SVD(n_factors=options.factors, n_epochs=1, reg_all=options.l2, random_state=0)
         start = time.perf_counter()
         model.fit(trainset)
@@ -233,36 +243,33 @@ def bench_shape(name, cache, options):
             return np.nan
         return peak_memory("bench_peers", prepare, run, name, cache, *settings)
 
-    rows, target, peer_best = [], None, np.nan
+    def own(epochs):
+        start = time.perf_counter()
+        fit_funksvd(data, epochs, *settings)
+        return time.perf_counter() - start
+
     libmf, surprise = import_libmf() is not None, import_surprise() is not None and name == "ml-1m"
+    fits, errors, memory, target = {"FunkSVD": own}, {}, {}, None
     if libmf:
-        epoch, setup, target, peer_best = bench_libmf(data, train, validation, floor, options)
-        memory = measure("load_triples", "run_libmf")
-        rows.append(["LIBMF", epoch, setup, target, peer_best, memory])
-    own_epoch, setup, best, to_best = bench_funksvd(data, train, validation, floor, target, options)
-    memory = measure("load_arrays", "run_funksvd")
-    rows.insert(0, ["FunkSVD", own_epoch, setup, best, to_best, memory])
+        errors["LIBMF"] = target, _ = check_libmf(train, validation, floor, options)
+        memory["LIBMF"] = measure("load_triples", "run_libmf")
+        table = triples(*data)
+        fits["LIBMF"] = lambda epochs: fit_libmf(table, epochs, *settings)[1]
+    errors["FunkSVD"] = check_funksvd(train, validation, floor, target, options)
+    memory["FunkSVD"] = measure("load_arrays", "run_funksvd")
+    seconds, ratios = epochs_in_turn(fits, options.repeats or REPEATS[name])
+    rows = [(model, *seconds[model], ratios[model], *errors[model], memory[model]) for model in fits]
     if surprise:
         epoch, setup = bench_surprise(train, validation, options)
         epoch *= len(data[0]) / len(train[0])
-        rows.append(["Surprise, one thread", epoch, setup, np.nan, np.nan, np.nan])
+        rows.append(("Surprise, one thread", epoch, setup, epoch / rows[0][1], np.nan, np.nan, np.nan))
+    to_best = rows[0][5]
     print()
-    print_table(
-        HEADER,
-        [
-            [
-                model,
-                epoch,
-                epoch / own_epoch,
-                setup,
-                "-" if np.isnan(best) else f"{best:.4f}",
-                to_target,
-                to_target / to_best,
-                memory / 1e6,
-            ]
-            for model, epoch, setup, best, to_target, memory in rows
-        ],
-    )
+    cells = [
+        [model, epoch, ratio, setup, "-" if np.isnan(best) else f"{best:.4f}", to_target, to_target / to_best, peak / 1e6]
+        for model, epoch, setup, ratio, best, to_target, peak in rows
+    ]
+    print_table(HEADER, cells)
 
 
 def main():
@@ -272,14 +279,14 @@ def main():
     parser.add_argument("--factors", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--l2", type=float, default=0.05, help="the same for all models (default 0.05)")
-    parser.add_argument("--repeats", type=int, default=2, help="fits of each kind (default 2)")
+    parser.add_argument("--repeats", type=int, help=f"turns in which every model is timed (default {REPEATS})")
     parser.add_argument("--cache", metavar="DIR", help="keep the generated ratings in this folder")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
     options = parser.parse_args()
     print_header(
         "libmf",
         "scikit-surprise",
-        measured=f"FunkSVD: median of epochs 2-6 of {options.repeats} fits; LIBMF: (12 epochs - 2 epochs) / 10",
+        measured=f"FunkSVD and LIBMF in turn: (fit of {MANY} epochs - fit of {FEW}) / {MANY - FEW}, medians over the turns",
     )
     print(NOTE_LIBMF if import_libmf() else INSTALL_LIBMF)
     if "ml-1m" in options.shapes and not import_surprise():

@@ -50,9 +50,10 @@ for _m in range(9):
         KEEP[_m][_j], SPARE[_m][_j] = _j < _m, 0 if _j < _m else 0xffff
 
 
-cdef inline vec predicted(real mean, real bias, vec other_bias, vec dot) noexcept nogil:
-    """The prediction. The biases are added first, so that users and items can be swapped without changing a bit."""
-    return mean + (bias + other_bias) + dot
+cdef inline vec biases_alone(real mean, real bias, vec other_bias) noexcept nogil:
+    """The prediction without p . q. The biases are added first, so that users and items can be swapped without changing a
+    bit."""
+    return mean + (bias + other_bias)
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -107,6 +108,16 @@ cdef inline vec lane_step(const Solver* s, const real* rate, const real* shrink,
         return step(s, vec_splat(shrink[j]), vec_splat(rate[j]), x, push, state, n)
 
 
+cdef inline vec first_push(const Solver* s, vec shrink, vec x) noexcept nogil:
+    """What the pushes of p add to. For plain SGD it is what L2 leaves of p, and their sum then is the step (`pushed`): the
+    next micro-batch, which waits for p, waits for one operation less."""
+    return x * shrink if Solver is Sgd else vec_splat(0)
+
+
+cdef inline vec pushed(const Solver* s, vec shrink, vec rate, vec x, vec push, vec* state, Py_ssize_t n) noexcept nogil:
+    return push if Solver is Sgd else step(s, shrink, rate, x, push, state, n)
+
+
 cdef inline void factor_steps(
     int count, int size, Py_ssize_t n, Py_ssize_t first, vec* p, vec* p_state, const Rows* rows, const uint16_t* index,
     const real* e, const real* push_q, const real* rate, const real* shrink, real p_gain, vec p_shrink, vec p_rate,
@@ -118,10 +129,10 @@ cdef inline void factor_steps(
     cdef vec* z
     cdef int j
     old0 = p[first]
-    push0 = vec_splat(0)
+    push0 = first_push(hp, p_shrink, old0)
     if count == 4:
         old1, old2, old3 = p[first + 1], p[first + 2], p[first + 3]
-        push1, push2, push3 = push0, push0, push0
+        push1, push2, push3 = first_push(hp, p_shrink, old1), first_push(hp, p_shrink, old2), first_push(hp, p_shrink, old3)
     for j in range(size):
         q = rows.factors + index[j] * n + first
         z = rows.state + index[j] * n * states(hq) + first
@@ -144,11 +155,11 @@ cdef inline void factor_steps(
         if count == 4:
             push_square[0] += push1 * push1 + push2 * push2 + push3 * push3
             push1 *= p_gain; push2 *= p_gain; push3 *= p_gain
-    p[first] = step(hp, p_shrink, p_rate, old0, push0, p_state + first, n)
+    p[first] = pushed(hp, p_shrink, p_rate, old0, push0, p_state + first, n)
     if count == 4:
-        p[first + 1] = step(hp, p_shrink, p_rate, old1, push1, p_state + first + 1, n)
-        p[first + 2] = step(hp, p_shrink, p_rate, old2, push2, p_state + first + 2, n)
-        p[first + 3] = step(hp, p_shrink, p_rate, old3, push3, p_state + first + 3, n)
+        p[first + 1] = pushed(hp, p_shrink, p_rate, old1, push1, p_state + first + 1, n)
+        p[first + 2] = pushed(hp, p_shrink, p_rate, old2, push2, p_state + first + 2, n)
+        p[first + 3] = pushed(hp, p_shrink, p_rate, old3, push3, p_state + first + 3, n)
 
 
 cdef inline vec micro_batch(
@@ -213,7 +224,8 @@ cdef inline vec micro_batch(
         for j in range(size):
             b[j] = rows.biases[index[j]]
     for i in range((size + LANES - 1) // LANES):
-        error = (<const loose_vec*>(rating + i * LANES))[0] - predicted(mean, bias, bq[i], eq[i])
+        # What is known before the dot products is done before them.
+        error = (<const loose_vec*>(rating + i * LANES))[0] - biases_alone(mean, bias, bq[i]) - eq[i]
         if m < size or size % LANES:
             error *= (<const loose_vec*>(KEEP[m] + i * LANES))[0]
         if rich and weight != NULL:
@@ -586,7 +598,7 @@ def predict(
             bu = user_biases[u] if u >= 0 else 0
             bi = item_biases[i] if i >= 0 else 0
             s = dot(k, P + u * k, Q + i * k) if u >= 0 and i >= 0 else 0
-            out[t] = vec_first(predicted(<real>mean, bu, vec_splat(bi), vec_splat(s)))
+            out[t] = vec_first(biases_alone(<real>mean, bu, vec_splat(bi)) + vec_splat(s))
 
 
 def lanes():
