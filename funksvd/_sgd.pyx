@@ -24,6 +24,7 @@ include "_solvers.pxi"
 cdef extern from "_vec.h":
     void lane_sums(const vec*, int, real*) nogil
     real lane_sum(loose_vec) nogil
+    bint KNOWN(Py_ssize_t) nogil
     void gather(const real*, const uint16_t*, int, vec*) nogil
     void PREFETCH(const void*) nogil
 
@@ -123,42 +124,58 @@ cdef inline void factor_steps(
     const real* e, const real* push_q, const real* rate, const real* shrink, real p_gain, vec p_shrink, vec p_rate,
     vec* push_square, const Solver* hp, const Solver* hq,
 ) noexcept nogil:
-    """`count` vec of all rows of a micro-batch from `first` on. Both old values are read before either is written."""
+    """`count` (1 to 4) vec of all rows of a micro-batch from `first` on. Both old values are read before either is written."""
     cdef vec old0, old1, old2, old3, push0, push1, push2, push3, x
     cdef vec* q
     cdef vec* z
     cdef int j
     old0 = p[first]
     push0 = first_push(hp, p_shrink, old0)
-    if count == 4:
-        old1, old2, old3 = p[first + 1], p[first + 2], p[first + 3]
-        push1, push2, push3 = first_push(hp, p_shrink, old1), first_push(hp, p_shrink, old2), first_push(hp, p_shrink, old3)
+    if count > 1:
+        old1 = p[first + 1]
+        push1 = first_push(hp, p_shrink, old1)
+    if count > 2:
+        old2 = p[first + 2]
+        push2 = first_push(hp, p_shrink, old2)
+    if count > 3:
+        old3 = p[first + 3]
+        push3 = first_push(hp, p_shrink, old3)
     for j in range(size):
         q = rows.factors + index[j] * n + first
         z = rows.state + index[j] * n * states(hq) + first
         x = q[0]
         push0 += e[j] * x
         q[0] = lane_step(hq, rate, shrink, j, x, push_q[j] * old0, z, n)
-        if count == 4:
+        if count > 1:
             x = q[1]
             push1 += e[j] * x
             q[1] = lane_step(hq, rate, shrink, j, x, push_q[j] * old1, z + 1, n)
+        if count > 2:
             x = q[2]
             push2 += e[j] * x
             q[2] = lane_step(hq, rate, shrink, j, x, push_q[j] * old2, z + 2, n)
+        if count > 3:
             x = q[3]
             push3 += e[j] * x
             q[3] = lane_step(hq, rate, shrink, j, x, push_q[j] * old3, z + 3, n)
     if Solver is AdagradRow:
         push_square[0] += push0 * push0
         push0 *= p_gain
-        if count == 4:
-            push_square[0] += push1 * push1 + push2 * push2 + push3 * push3
-            push1 *= p_gain; push2 *= p_gain; push3 *= p_gain
+        if count > 1:
+            push_square[0] += push1 * push1
+            push1 *= p_gain
+        if count > 2:
+            push_square[0] += push2 * push2
+            push2 *= p_gain
+        if count > 3:
+            push_square[0] += push3 * push3
+            push3 *= p_gain
     p[first] = pushed(hp, p_shrink, p_rate, old0, push0, p_state + first, n)
-    if count == 4:
+    if count > 1:
         p[first + 1] = pushed(hp, p_shrink, p_rate, old1, push1, p_state + first + 1, n)
+    if count > 2:
         p[first + 2] = pushed(hp, p_shrink, p_rate, old2, push2, p_state + first + 2, n)
+    if count > 3:
         p[first + 3] = pushed(hp, p_shrink, p_rate, old3, push3, p_state + first + 3, n)
 
 
@@ -290,6 +307,14 @@ cdef inline vec micro_batch(
         factor_steps(4, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
                      hp, hq)
         f += 4
+    if KNOWN(n) and n - f == 3:
+        factor_steps(3, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+                     hp, hq)
+        f += 3
+    if KNOWN(n) and n - f == 2:
+        factor_steps(2, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+                     hp, hq)
+        f += 2
     while f < n:
         factor_steps(1, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
                      hp, hq)

@@ -14,6 +14,13 @@
 #define REAL_SQRT sqrt
 #endif
 
+/* Whether the compiler knows the value: code for such values alone is left out elsewhere. */
+#if defined(__GNUC__)
+#define KNOWN(value) __builtin_constant_p(value)
+#else
+#define KNOWN(value) 0
+#endif
+
 /* LANES neighbouring factors as one value: a vector register of the target, so that the compiler need not guess.
    Where it has no vector types a value is one factor, and the Cython below is the scalar kernel. may_alias: the
    arrays are allocated as REAL. lane_sums4(s0 .. s3, out): out[j] = the sum of the lanes of s_j, a transpose
