@@ -71,6 +71,9 @@ JSON take the output. Exit status: 0 done, 1 the reader of a pipe left, 2 an err
 
 def main(argv=None):
     """Run one command and return its exit status."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before the start
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     args = _parser().parse_args(argv)
     try:
         with _plain_warnings():
@@ -110,6 +113,7 @@ def _in_one_line(error):
     text = re.sub(r"\b(user|item|rating)=(?=['\"\d])", r"--\1-column ", text)
     text = re.sub(r"\b(user|item|rating)=(?!\w)", r"--\1-column", text)
     text = re.sub(r"\bon_bad_lines='(\w+)'", r"--on-bad-lines \1", text)
+    text = re.sub(r"\bunknown='(\w+)'", r"--unknown \1", text)
     text = re.sub(r"\bsep=(?!\w)", "--sep", text)
     return " ".join(text.split()) or type(error).__name__
 

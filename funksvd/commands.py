@@ -14,7 +14,7 @@ import numpy as np
 import funksvd
 from funksvd import EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, datasets, load, show_config
 from funksvd.callbacks import EpochLines
-from funksvd.files import replacing
+from funksvd.files import check_writable, replacing
 from funksvd.ids import Encoded
 from funksvd.reading import read_columns
 
@@ -25,7 +25,7 @@ WRITTEN = 100_000  # lines written between two steps of a progress bar
 def train(args):
     checkpoint = args.checkpoint or args.resume
     for path in (args.output, *([checkpoint] if checkpoint else [])):
-        check_output(path)
+        check_output(path, args.file)
     model = FunkSVD(**model_parameters(args))
     stopping = EarlyStopping("val_loss", patience=args.patience)
     model._check_params()  # before a large file is read
@@ -68,7 +68,7 @@ def evaluate(args):
 
 def predict(args):
     if args.output is not None:
-        check_output(args.output)
+        check_output(args.output, args.model, args.file)
     model = load(args.model)
     pairs = datasets.read_pairs(args.file, user=args.user_column, item=args.item_column, sep=args.sep, header=args.header,
                                 on_bad_lines=args.on_bad_lines)  # fmt: skip
@@ -87,7 +87,7 @@ def recommend(args):
     if args.n < 1:
         raise ValueError(f"-n must be 1 or more, got {args.n}")
     if args.output is not None:
-        check_output(args.output)
+        check_output(args.output, args.model, args.exclude, args.titles)
     model = load(args.model)
     users = None if args.all else [known_id(model, "user", text) for text in args.user]
     titles = datasets.read_titles(args.titles) if args.titles else {}
@@ -129,7 +129,7 @@ def similar(args):
 
 
 def fold_in(args):
-    check_output(args.output)
+    check_output(args.output, args.file)
     model = load(args.model)
     ratings = read_typed(args, model, args.file)
     before = len(model.user_ids_), len(model.item_ids_)
@@ -148,7 +148,7 @@ def tune(args):
     from funksvd import tuning
 
     if args.output is not None:
-        check_output(args.output)
+        check_output(args.output, args.file)
     grid = dict(grid_of(text) for text in args.grid) if args.grid else tuning.default_grid(model_parameters(args))
     parameters = {name: value for name, value in model_parameters(args).items() if name not in grid}
     FunkSVD().set_params(**parameters, **{name: values[0] for name, values in grid.items()})._check_params()
@@ -183,7 +183,7 @@ def plot(args):
         if getattr(args, name) is None:
             raise ValueError(f"funksvd plot {args.kind} needs --{name} FILE")
     output = args.output or f"{args.kind}.png"
-    check_output(output)
+    check_output(output, args.model, args.ratings, args.train, args.titles)
     model = load(args.model)
     ratings, trained = (read_typed(args, model, getattr(args, name)) if getattr(args, name) else None
                         for name in ("ratings", "train"))  # fmt: skip
@@ -201,7 +201,7 @@ def plot(args):
 
 
 def convert(args):
-    check_output(args.output)
+    check_output(args.output, args.file)
     with open(args.file, "rb") as file:
         is_model = file.read(2) == b"PK" or args.file.endswith(".safetensors")
     kinds = (".npz", ".safetensors") if is_model else (".csv", ".parquet")
@@ -308,17 +308,12 @@ def grid_of(text):
     return name, [number(value.strip()) for value in values.split(",")]
 
 
-def check_output(path):
-    """Fail now, not after minutes of training, where nothing could be saved."""
-    directory = os.path.dirname(os.path.realpath(path))
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"cannot write {path}: it is a directory; add a file name")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise ValueError(f"cannot write {path}: it is no regular file, and it would be replaced")
-    if not os.path.isdir(directory):
-        raise FileNotFoundError(f"cannot write {path}: the directory {directory} does not exist")
-    if not os.access(directory, os.W_OK | os.X_OK):
-        raise PermissionError(f"cannot write {path}: the directory {directory} is not writable")
+def check_output(path, *inputs):
+    """Fail now, not after minutes of training, where nothing could be saved or an input would be lost."""
+    check_writable(path)
+    for name in filter(None, inputs):
+        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
+            raise ValueError(f"{path} is read here, and would be replaced; give the output another name")
 
 
 def save(args, model):
@@ -361,8 +356,11 @@ def known_id(model, side, text):
     if known_ids.dtype.kind in "iu":
         try:
             found = int(text)
+            if str(found) != text:  # 007, 1_0: files do not take them for 7 and 10 either
+                raise ValueError(text)
         except ValueError as error:
-            raise ValueError(f"--{side} {text!r} is not a whole number, which all {side} ids of the model are") from error
+            said = f"--{side} {text!r} is not a plain whole number, which all {side} ids of the model are"
+            raise ValueError(said) from error
     ids = known_ids.tolist()
     if found in set(ids):
         return found

@@ -27,6 +27,10 @@ def run(args):
     model = FunkSVD(**common)
     stopping = EarlyStopping("val_loss", patience=3)
     model.fit(train, validation_split=0.1, callbacks=[stopping], verbose=2)
+    if model.interrupted_:
+        say(args, f"Stopped by Ctrl-C after {count(model.n_epochs_, 'epoch')}; saving what was learned.")
+        save(args, model)
+        return 130
     # Factors that start at zero stay zero, so this one learns biases only.
     biases = FunkSVD(n_factors=1, init_std=0.0, **common)
     biases.fit(train, validation_split=0.1, callbacks=[EarlyStopping("val_loss", patience=3)], verbose=0)
@@ -45,6 +49,7 @@ def run(args):
     save(args, model)
     draw(args, model, os.path.splitext(args.output)[0] + ".png", floor)
     say(args, f"Everything took {time.perf_counter() - start:.1f} s. Next: funksvd info {args.output}")
+    return 0
 
 
 def draw(args, model, path, floor):

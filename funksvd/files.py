@@ -15,6 +15,7 @@ import mmap
 import os
 import re
 import struct
+import threading
 import uuid
 import zipfile
 import zlib
@@ -106,14 +107,54 @@ def stored_ids(table, name):
 @contextlib.contextmanager
 def replacing(path, mode="wb", **options):
     """A file that takes the place of `path` when all of it is written; after an error the old one is still there."""
-    target = os.path.realpath(path)
-    temporary = f"{target}.{os.getpid()}.tmp"
+    target = os.path.realpath(os.fspath(path))
+    temporary = temporary_beside(target)
     try:
         with open(temporary, mode, **options) as file:
             yield file
+        with contextlib.suppress(FileNotFoundError):  # who may read the old one may read the new one
+            os.chmod(temporary, os.stat(target).st_mode & 0o7777)
         os.replace(temporary, target)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, temporary):
+            raise
+        raise OSError(error.errno, error.strerror, path) from error  # the name that the caller knows
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
+def temporary_beside(target):
+    """A name for the unfinished file, of this thread alone, in the folder of `target`."""
+    return os.path.join(os.path.dirname(target), f".funksvd-{os.getpid()}-{threading.get_ident()}.tmp")
+
+
+def check_writable(path):
+    """OSError or ValueError, before any work, where `replacing` could not write: it tries the temporary file."""
+    if not path:
+        raise ValueError("the name of a file to write is empty")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"cannot write {path}: it is a directory; add a file name")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"cannot write {path}: it is no regular file, and it would be replaced")
+    target = os.path.realpath(path)
+    directory = os.path.dirname(target)
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(f"cannot write {path}: the directory {directory!r} does not exist; create it first")
+    temporary = temporary_beside(target)
+    try:
+        os.stat(target)
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # a name that is too long
+        raise OSError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        with open(temporary, "wb"):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: the directory {directory!r} is not writable ({error.strerror})") from error
+    finally:
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
 
 
@@ -131,6 +172,8 @@ def opened(path, make, map_arrays=False):
         text, arrays = read(path, map_arrays)
         meta = json.loads(text)
         version = meta["format"]
+        if type(version) is not int or version < 1:
+            raise ValueError(f"its format is {version!r}")
         if version > FORMAT:
             raise ValueError(f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd")
         model = make(**meta["params"])
@@ -148,7 +191,12 @@ def opened(path, make, map_arrays=False):
         for number, name in ((n_epochs, "epochs"), (n_ratings, "ratings")):
             if not isinstance(number, int) or number < 0:
                 raise ValueError(f"its number of {name} is {number!r}")
+        if not math.isfinite(params.global_mean):
+            raise ValueError(f"its mean is {params.global_mean}")
         if not map_arrays:
+            for name in ("user_biases", "item_biases", "user_factors", "item_factors"):
+                if not np.isfinite(getattr(params, name)).all():
+                    raise ValueError(f"its {name} hold NaN or infinity")
             for name in ("user_factors", "item_factors"):
                 read_only = getattr(params, name)
                 factors = engines.aligned(*read_only.shape, model.dtype)
@@ -211,6 +259,8 @@ def table_of(ids, kind, name):
         values = [come_back(x) for x in ids.tolist()]
         ids = np.empty(len(values), object)
         ids[:] = values
+    if ids.dtype == np.uint64:
+        raise ValueError(f"its {name} ids are uint64; they must be int64")
     if kind == "int":  # sorted, as the search for sparse ids needs
         distinct = bool((ids[1:] > ids[:-1]).all())
     else:

@@ -119,6 +119,10 @@ def _numbers(series, name):
 def _ids(series, what):
     _refuse_nulls(series, what)
     nw = narwhals()
+    if isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone:  # NumPy has no zones
+        times = np.empty(len(series), object)
+        times[:] = [x.to_pydatetime() if hasattr(x, "to_pydatetime") else x for x in series.to_list()]
+        return times
     if series.dtype not in (nw.Categorical, nw.Enum, nw.String, nw.Binary):
         return series.to_numpy()
     try:

@@ -71,9 +71,9 @@ class IdTable:
         if len(raw) == 0:
             return np.empty(0, np.int32)
         kind = kind_of(raw)
-        if kind != self.kind:
+        if kind != self.kind and self.kind != "mixed":
             raise TypeError(f"{name} ids are {kind} here but were {self.kind} in fit; pass ids of the same type")
-        if kind != "int":
+        if self.kind != "int":
             get = self.positions.get
             return np.fromiter((get(x, -1) for x in raw.tolist()), np.int32, len(raw))
         out = np.empty(len(raw), np.int32)
@@ -108,6 +108,7 @@ def as_ids(raw, name):
     """A 1-d array of ids: int32 or int64 where they are whole numbers, else str, bytes or objects; or `Encoded`."""
     if isinstance(raw, Encoded):
         return raw
+    refuse_mask(raw, f"{name} ids")
     if type(raw).__module__.partition(".")[0] in ("pandas", "polars", "pyarrow"):
         from funksvd.frames import column_ids
 
@@ -123,6 +124,8 @@ def as_ids(raw, name):
         ids = np.fromiter(raw, object, len(raw))
     if ids.ndim != 1:
         raise ValueError(f"{name} ids must be one-dimensional, got shape {ids.shape}")
+    if ids.dtype == "M8[D]":
+        ids = ids.astype(object)  # dates, as in a list of them
     if ids.dtype.kind == "M":  # NumPy gives nanoseconds back as bare integers
         micro = ids.astype("M8[us]")
         if (micro.astype(ids.dtype) != ids)[~np.isnat(ids)].any():
@@ -130,7 +133,10 @@ def as_ids(raw, name):
         ids = micro.astype(object)
     if ids.dtype.kind == "f":
         if not np.isfinite(ids).all() or (ids != np.floor(ids)).any():
-            raise ValueError(f"{name} ids are floats that are not whole numbers; pass int or str ids")
+            raise ValueError(f"{name} ids are floats that are not whole numbers, or missing; pass int or str ids")
+        if len(ids) and np.abs(ids).max() >= 2**53:  # also what NumPy makes of ints that fit no type together
+            raise ValueError(f"{name} ids are floats of 2**53 or more, or ints that do not fit 64 bits with a sign: as "
+                             "floats different ones would be equal; pass smaller ones, or str")  # fmt: skip
         ids = ids.astype(np.int64)
     try:
         if ids.dtype.kind == "O" and len(ids) and all(type(x) is int for x in ids.tolist()):
@@ -144,6 +150,13 @@ def as_ids(raw, name):
     if ids.dtype.kind in "iub" and ids.dtype not in (np.int32, np.int64):
         ids = ids.astype(np.int64)
     return ids
+
+
+def refuse_mask(values, what):
+    """ValueError for an array of numpy.ma in which something is masked: the mask would be lost."""
+    mask = getattr(values, "mask", None)
+    if isinstance(values, np.ma.MaskedArray) and np.any(mask):
+        raise ValueError(f"{np.count_nonzero(mask)} {what} are masked; pass the others alone, such as array[~array.mask]")
 
 
 def table_and_keys(raw, name):

@@ -158,7 +158,7 @@ class FunkSVD:
         return int(self.random_state)
 
     def _threads(self):
-        return free_cores() if self.n_jobs == -1 else self.n_jobs
+        return free_cores() if self.n_jobs == -1 else int(self.n_jobs)
 
     def fit(
         self,
@@ -196,8 +196,8 @@ class FunkSVD:
         """
         started = time.perf_counter()
         self._check_params()
-        if not 0 <= validation_split < 1:
-            raise ValueError(f"validation_split must be in [0, 1), got {validation_split}")
+        if not parameters.number(validation_split) or not 0 <= validation_split < 1:
+            raise ValueError(f"validation_split must be in [0, 1), got {validation_split!r}")
         if validation_split and validation_data is not None:
             raise ValueError("give validation_split or validation_data, not both")
         if verbose not in (None, 0, 1, 2):

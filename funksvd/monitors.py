@@ -375,13 +375,12 @@ class ModelCheckpoint(Monitor):
         template = os.path.dirname(self.path)
         if any(field is not None for _, field, _, _ in string.Formatter().parse(template)):
             raise ValueError(f"{name} has a field in its directory; only the file name may have fields")
-        directory = os.path.dirname(example) or os.curdir
-        if not os.path.isdir(directory):
-            raise FileNotFoundError(f"{name}: the directory {directory!r} does not exist; create it first")
-        if not os.access(directory, os.W_OK | os.X_OK):
-            raise PermissionError(f"{name}: the directory {directory!r} is not writable")
-        if os.path.isdir(example):
-            raise IsADirectoryError(f"{name} is a directory; add a file name")
+        from funksvd.files import check_writable  # neither is this
+
+        try:
+            check_writable(example)
+        except (OSError, ValueError) as error:
+            raise type(error)(f"{name}: {error}") from error
 
 
 def _check_count(name, value, least=0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from types import SimpleNamespace
 
@@ -30,7 +31,10 @@ def whole(value):
 
 
 def number(value):
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    try:
+        return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+    except (OverflowError, TypeError):  # an int that no float is near to; a complex number
+        return False
 
 
 def pair(value):
@@ -164,7 +168,8 @@ def sizes(params):
 
 def resolved(params, **more):
     """A namespace of checked parameters, in which sizes and the learning rate are numbers."""
-    hyper = SimpleNamespace(**params, **more)
+    params = {name: value.item() if isinstance(value, np.generic) else value for name, value in params.items()}
+    hyper = SimpleNamespace(**params, **more)  # NumPy's small integers would overflow
     hyper.n_factors, hyper.n_epochs = sizes(params)
     if hyper.learning_rate is None and not callable(hyper.learning_rate_schedule):
         featurewise, batches = hyper.training == "featurewise", hyper.batch_size > 1

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd import _grid  # type: ignore[attr-defined]  # compiled
-from funksvd.ids import CHUNK, count_keys, table_and_keys
+from funksvd.ids import CHUNK, count_keys, refuse_mask, table_and_keys
 from funksvd.threads import cpu_count, parallel
 
 BAND_BYTES = 512 * 1024  # a gathered band's factors, about an L2: its popular rows stay in there
@@ -117,7 +117,10 @@ class Ratings:
 
         `weights`, at least 0, say how much each rating counts in training and in errors; None: all alike.
         """
+        refuse_mask(ratings, "ratings")
         values = np.asarray(ratings)
+        if values.dtype.kind in "cmM":  # which NumPy would make numbers of
+            raise TypeError(f"ratings must be numbers, got dtype {values.dtype}")
         if values.dtype not in (np.float32, np.float64):
             try:
                 values = values.astype(np.float64)
@@ -143,6 +146,8 @@ class Ratings:
     @classmethod
     def from_sparse(cls, matrix: Any, weights: npt.ArrayLike | None = None) -> Ratings:
         """Ratings from a SciPy sparse matrix: row numbers are user ids, columns item ids, stored values ratings."""
+        if not hasattr(matrix, "tocoo"):
+            raise TypeError(f"from_sparse takes a SciPy sparse matrix, got {type(matrix).__name__}")
         coo = matrix.tocoo()
         return cls.from_arrays(coo.row, coo.col, coo.data, weights)
 

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+import stat
 import warnings
 from array import array
 from contextlib import contextmanager
@@ -45,8 +46,8 @@ def read_ratings(
 
     The file's first bytes tell Parquet, gzip and text apart, not its name. Text is UTF-8, with or without a
     byte order mark, and has any kind of line end. Blank lines are ignored, fields are stripped of surrounding
-    white space, and further columns and fields are allowed. Single-character separators follow RFC 4180: a
-    field in double quotes may hold separators, line ends and doubled quotes.
+    white space, and further columns are allowed. Single-character separators follow RFC 4180: a field in double
+    quotes may hold separators, line ends and doubled quotes.
 
     Large text files are parsed by pyarrow where it is installed, unless their quotes or white space are such that two
     readers might differ. The result is the same.
@@ -64,8 +65,9 @@ def read_ratings(
         Whether the first line holds column names. By default it does if a column was named, or if its rating
         (position 2 where `rating` is not given) is not a number.
     on_bad_lines : {"raise", "skip"}
-        What to do about a line with too few fields, broken quotes, an empty id, or a rating that is not a
-        finite number; in Parquet, about a row with a null or NaN. "skip" leaves them out and warns once.
+        What to do about a line with too few fields or more than the first line has (a separator in a title shifts
+        what follows it), broken quotes, an id that is empty or holds NUL, or a rating that is not a finite number; in
+        Parquet, about a row with a null or NaN. "skip" leaves them out and warns once.
     progress : bool
         Show a progress bar where reading takes more than a second.
 
@@ -99,8 +101,7 @@ def read_columns(path, *, user=None, item=None, rating=None, sep=None, header=No
     if sep is not None and (not isinstance(sep, str) or not sep or set(sep) & set('"\r\n')):
         raise ValueError(f"sep must be None or a string without quotes and line ends, got {sep!r}")
 
-    with open(path, "rb") as file:
-        parquet = file.read(4) == b"PAR1"
+    parquet = _is_parquet(path)
     if parquet and (sep is not None or header is not None):
         raise ValueError(f"{path} is a Parquet file; sep and header are for text, leave them out")
     if parquet:
@@ -115,7 +116,7 @@ def read_columns(path, *, user=None, item=None, rating=None, sep=None, header=No
 
     good = np.isfinite(ratings)
     for ids in (users, items):
-        filled = np.array([bool(text.strip()) for text in ids.ids], dtype=bool)
+        filled = np.array([bool(text.strip()) and "\0" not in text for text in ids.ids], dtype=bool)
         if not filled.all():
             good &= filled[ids.codes]
     if not good.all():
@@ -123,6 +124,7 @@ def read_columns(path, *, user=None, item=None, rating=None, sep=None, header=No
         problem = (
             f"{path}: {n_bad} of {good.size} ratings cannot be used, the first in {place}; "
             f"each needs a user, an item and a finite number as rating"
+            f"{'' if parquet else ', and no more fields than the first line'}"
         )
         if on_bad_lines == "raise":
             raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
@@ -151,13 +153,18 @@ def read_pairs(path, *, user=None, item=None, sep=None, header=None, on_bad_line
             header = any(isinstance(column, str) for column in columns.values()) or all(
                 any(_squash(field) in _KNOWN_NAMES[role] for field in fields) for role in columns
             )
-        positions = resolve(fields if header else len(fields), columns, path)
+        width = len(fields)
+        positions = resolve(fields if header else width, columns, path)
         pairs, bad = [], []
         for line, fields in records if header else chain([first], records):
             pair = [fields[k].strip() if k < len(fields) else "" for k in positions]
-            (pairs if all(pair) else bad).append(pair if all(pair) else line)
+            good = all(pair) and not _too_long(fields, width)
+            (pairs if good else bad).append(pair if good else line)
     if bad:
-        problem = f"{path}: {len(bad)} of {len(bad) + len(pairs)} pairs lack a user or an item, the first in line {bad[0]}"
+        problem = (
+            f"{path}: {len(bad)} of {len(bad) + len(pairs)} pairs lack a user or an item, or have more fields than the first"
+            f" line, the first in {_shown(path, bad[0])}"
+        )
         if on_bad_lines == "raise":
             raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
         warnings.warn(f"{problem}. They are left out", stacklevel=2)
@@ -182,12 +189,19 @@ def read_titles(path):
         return {f[ids[0]].strip(): f[titles[0]].strip() for _, f in records if len(f) > width}
 
 
+def _is_parquet(path):
+    """By the first bytes. A file is read several times, which a pipe does not allow."""
+    if stat.S_ISFIFO(os.stat(path).st_mode) or os.path.realpath(path).startswith("/dev/"):
+        raise ValueError(f"{path} is not a file but a pipe or a device; save what comes from it in a file first")
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 @contextmanager
 def _open_records(path, sep=None):
     """Yield the records of a text table of two columns or more."""
-    with open(path, "rb") as file:
-        if file.read(4) == b"PAR1":
-            raise ValueError(f"{path} is a Parquet file; here only delimited text is read")
+    if _is_parquet(path):
+        raise ValueError(f"{path} is a Parquet file; here only delimited text is read")
     sep = sep or _detect_separator(path, 2)
     with _open_text(path) as file:
         yield _records(file, sep)
@@ -316,7 +330,7 @@ def _read_text(path, columns, sep, header, progress):
     table = _parse_with_arrow(path, sep, n_header, len(fields), positions, progress)
     if table is None:
         with _open_text(path, progress) as file:
-            table = _parse(islice(_records(file, sep), int(header), None), positions)
+            table = _parse(islice(_records(file, sep), int(header), None), positions, len(fields))
     return *table, partial(_locate, path, sep, int(header))
 
 
@@ -428,9 +442,14 @@ def _looks_like_header(fields, columns):
 
 def _number(text, otherwise=math.nan):
     try:
-        return float(text)
+        return otherwise if "_" in text else float(text)  # Python's 1_000 is no number elsewhere
     except ValueError:
         return otherwise
+
+
+def _too_long(fields, width):
+    """Whether more than `width` fields say something: empty ones at the end of a line do no harm."""
+    return len(fields) > width and any(field.strip() for field in fields[width:])
 
 
 class Codes(dict):
@@ -441,14 +460,15 @@ class Codes(dict):
         return code
 
 
-def _parse(records, positions):
-    """Return users, items and ratings of `records`; what is missing becomes an empty id or a NaN."""
+def _parse(records, positions, most):
+    """Users, items and ratings of `records`; what is missing, or in a line of over `most` fields, is an empty id or NaN."""
     user_codes, item_codes = Codes(), Codes()
     users, items, ratings = array("i"), array("i"), array("d")
     width = max(positions) + 1
     while rows := [fields for _, fields in islice(records, _CHUNK)]:
-        if min(map(len, rows)) < width:
-            rows = [fields if len(fields) >= width else [""] * width for fields in rows]
+        lengths = list(map(len, rows))
+        if min(lengths) < width or max(lengths) > most:
+            rows = [fields if len(fields) >= width and not _too_long(fields, most) else [""] * width for fields in rows]
         columns = list(zip(*rows, strict=False))
         user_texts, item_texts, rating_texts = (columns[position] for position in positions)
         users.extend(map(user_codes.__getitem__, user_texts))
@@ -476,6 +496,10 @@ def _parse_with_arrow(path, sep, skip_rows, n_columns, positions, progress):
 def _locate(path, sep, n_header, k):
     with _open_text(path) as file:
         number, _ = next(islice(_records(file, sep), n_header + k, None))
+    return _shown(path, number)
+
+
+def _shown(path, number):
     with _open_text(path) as file:
         line = next(islice(file, number - 1, None))
     return f"line {number}: {shorten(line)}"

@@ -4,9 +4,11 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,6 +135,51 @@ def test_output_is_checked_before_the_file_is_read(tmp_path, capsys):
     assert "is a directory" in fails(capsys, "train", "no-such-file.csv", "-o", tmp_path)
     assert "regular file" in fails(capsys, "train", "no-such-file.csv", "-o", os.devnull)
     assert "no-such-file.csv" in fails(capsys, "train", "no-such-file.csv", "-o", tmp_path / "m.npz")
+
+
+def test_a_name_that_cannot_be_written_is_found_before_the_file_is_read(tmp_path, capsys):
+    assert "is empty" in fails(capsys, "train", "no-such-file.csv", "-o", "")
+    assert "too long" in fails(capsys, "train", "no-such-file.csv", "-o", tmp_path / ("m" * 300))
+    if os.path.isdir("/proc/self"):
+        assert "not writable" in fails(capsys, "train", "no-such-file.csv", "-o", "/proc/m.npz")
+
+
+def test_no_command_writes_over_what_it_reads(folder, tmp_path, capsys):
+    ratings, model = str(tmp_path / "ratings.csv"), str(tmp_path / "model.npz")
+    for source, path in (("ratings.csv", ratings), ("model.npz", model)):
+        shutil.copy(folder / source, path)
+    before = [Path(path).read_bytes() for path in (ratings, model)]
+    for argv in (
+        ["train", ratings, "-o", ratings],
+        ["train", ratings, "-o", tmp_path / "new.npz", "--checkpoint", ratings],
+        ["predict", model, ratings, "-o", model],
+        ["predict", model, ratings, "-o", ratings],
+        ["recommend", model, "--all", "--exclude", ratings, "-o", ratings],
+        ["recommend", model, "--user", "1", "-o", model],
+        ["fold-in", model, ratings, "-o", ratings],
+        ["tune", ratings, "-o", ratings],
+        ["convert", model, model],
+        ["plot", "map", model, "-o", model],
+    ):
+        assert "would be replaced" in fails(capsys, *argv)
+    assert [Path(path).read_bytes() for path in (ratings, model)] == before
+    assert cli.main(["fold-in", model, ratings, "-o", model]) == 0  # an update in place
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_in_words(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a file but a pipe" in fails(capsys, "train", tmp_path / "pipe", "-o", tmp_path / "m.npz")
+
+
+def test_standard_output_may_be_closed(folder):
+    code = "import sys; sys.stdout = None; from funksvd import cli; sys.exit(cli.main(['info', sys.argv[1]]))"
+    assert subprocess.run([sys.executable, "-c", code, folder / "model.npz"]).returncode == 0
+
+
+@pytest.mark.parametrize("user", ["01", "1_0", " 1"])
+def test_a_user_is_written_as_in_files(folder, capsys, user):
+    assert "not a plain whole number" in fails(capsys, "recommend", folder / "model.npz", "--user", user)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
@@ -314,7 +361,7 @@ def test_recommend_with_titles(folder, tmp_path, capsys, name):
 def test_recommend_errors(folder, tmp_path, capsys):
     number, words = folder / "model.npz", folder / "words.npz"
     assert "nearest id is 59" in fails(capsys, "recommend", number, "--user", "77")
-    assert "not a whole number" in fails(capsys, "recommend", number, "--user", "u5")
+    assert "not a plain whole number" in fails(capsys, "recommend", number, "--user", "u5")
     assert "nearest id is u5" in fails(capsys, "recommend", words, "--user", "uu5")
     assert "-n must be 1 or more" in fails(capsys, "recommend", number, "--user", "5", "-n", "0")
     titles = write_table(tmp_path / "titles.csv", [("item_id", "words"), (1, "x")])

@@ -2,6 +2,7 @@
 
 import sys
 import uuid
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -88,6 +89,31 @@ def test_every_kind_of_table_gives_the_same_model(kind, reference):
     assert model.evaluate(frame) == reference.evaluate(Ratings.from_frame(frame))
     pairs = np.array(COLUMNS["user"]), np.array(COLUMNS["item"])
     assert np.array_equal(model.predict(frame), reference.predict(pairs))
+
+
+def moments(zone):
+    return [datetime(2020, 1, 1 + n, tzinfo=zone) for n in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("ids", "column"),
+    [
+        pytest.param([x.date() for x in moments(None)], pl.Series, id="dates, polars"),
+        pytest.param([x.date() for x in moments(None)], pa.array, id="dates, pyarrow"),
+        pytest.param(moments(None), pl.Series, id="times, polars"),
+        pytest.param(moments(UTC), pd.Series, id="times of a zone, pandas"),
+        pytest.param(moments(UTC), pl.Series, id="times of a zone, polars"),
+        pytest.param(moments(UTC), pa.array, id="times of a zone, pyarrow"),
+    ],
+)
+def test_dates_and_times_are_equal_ids_in_tables_and_lists(ids, column):
+    model = small().fit((ids, [1, 2, 3, 4, 5]), [1, 2, 3, 4, 5])
+    assert model.user_ids_.tolist() == ids
+    from_table = small().fit((column(ids), [1, 2, 3, 4, 5]), [1, 2, 3, 4, 5])
+    assert from_table.user_ids_.tolist() == ids
+    known = model.predict((ids, [1, 2, 3, 4, 5]), unknown="raise")
+    assert np.array_equal(known, model.predict((column(ids), [1, 2, 3, 4, 5]), unknown="raise"))
+    assert np.array_equal(known, from_table.predict((ids, [1, 2, 3, 4, 5]), unknown="raise"))
 
 
 def listed(native):

@@ -200,6 +200,27 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["m.npz"]
 
 
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
+    def full(file, text, arrays):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "write_npz", full)
+    users, items, values = some()
+    with pytest.raises(OSError, match="No space left") as error:
+        FunkSVD(2, 1).fit((users, items), values).save(tmp_path / "m.npz")
+    assert error.value.filename == tmp_path / "m.npz"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_new_file_may_be_read_by_those_who_could_read_the_old(tmp_path):
+    users, items, values = some()
+    path, model = tmp_path / "m.npz", FunkSVD(2, 1).fit((users, items), values)
+    model.save(path)
+    path.chmod(0o600)
+    model.save(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_part_without_weight_is_refused():
     users, items, values = some()
     weights = np.zeros(len(values))
@@ -296,16 +317,49 @@ def test_malformed_input_is_named():
         ((users, items), np.where(values > 4, np.inf, values), r"\d+ of 2000 ratings are NaN or infinite, the first at"),
         ((users + 0.5, items), values, "user ids are floats that are not whole numbers"),
         (([None, "a"], [1, 2]), [1, 2], "user ids hold missing values"),
+        (([2**63, -1], [1, 2]), [1, 2], "user ids are .* ints that do not fit 64 bits"),
+        (([1e19, 5.0], [1, 2]), [1, 2], "user ids are floats of 2.*53 or more"),
+        (([2**53 + 1, 2**53, 0.0], [1, 2, 3]), [1, 2, 3], "user ids are floats of 2.*53 or more"),
+        ((users, np.ma.array(items, mask=items == 3)), values, r"\d+ item ids are masked"),
+        ((users, items), np.ma.array(values, mask=values > 4), r"\d+ ratings are masked"),
         ((users, items), None, "y is missing"),
     ]:
         with pytest.raises(ValueError, match=said):
             FunkSVD().fit(X, y)
-    with pytest.raises(TypeError, match="ratings must be numbers"):
-        FunkSVD().fit((users[:2], items[:2]), ["good", "bad"])
+    for ratings in (["good", "bad"], [1j, 2], np.array([1, 2], "M8[s]")):
+        with pytest.raises(TypeError, match="ratings must be numbers"):
+            FunkSVD().fit((users[:2], items[:2]), ratings)
+    with pytest.raises(TypeError, match="from_sparse takes a SciPy sparse matrix, got ndarray"):
+        Ratings.from_sparse(np.eye(3))
+    with pytest.raises(ValueError, match=r"validation_split must be in \[0, 1\), got '0.1'"):
+        FunkSVD().fit((users, items), values, validation_split="0.1")
+    for name in ("l2", "learning_rate", "init_std", "momentum"):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            FunkSVD(**{name: 10**400}).fit((users, items), values)
     with pytest.raises(TypeError, match="unexpected keyword argument 'lrate'"):
         FunkSVD(lrate=1)
     with pytest.raises(ValueError, match="not both"):
         FunkSVD().fit((users, items), values, validation_split=0.1, validation_data=((users, items), values))
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint64])
+@pytest.mark.parametrize("others", [{}, {"batch_size": np.uint8(3), "solver": "adamax"}, {"solver": "gibbs"}])
+def test_whole_numbers_of_numpy_are_those_of_python(kind, others):
+    users, items, values = some()
+    ours, theirs = (
+        FunkSVD(n(4), n(3), n_jobs=n(2), random_state=n(5), verbose=n(0), **others).fit((users, items), values)
+        for n in (int, kind)
+    )
+    assert same(ours, theirs)
+
+
+def test_a_model_of_mixed_ids_answers_for_each_of_them():
+    ids = [1, "1", b"1", (1, 1)]
+    model = FunkSVD(2, 2, random_state=0).fit((ids, ["a", "b", "c", "d"]), [1, 2, 3, 4])
+    together = model.predict((ids, ["a"] * 4))
+    assert len(set(together.tolist())) == 4
+    assert [model.predict(([x], ["a"]))[0] for x in ids] == together.tolist()
+    assert len(model.recommend("1")[0]) == 4
 
 
 def test_any_damage_to_a_file_is_one_error(tmp_path):
