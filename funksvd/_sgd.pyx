@@ -383,7 +383,7 @@ cdef inline double walk(bint rich, Py_ssize_t n, const Block* b, const Solver* h
     # Copies: a step may write anywhere for all the compiler knows, so that what the block says would be read again.
     cdef Block of = b[0]
     cdef double squares = 0
-    cdef vec squared  # of a run
+    cdef vec squared  # of up to 32 runs
     cdef Py_ssize_t r, t = 0, end, ahead, last = of.run_end[of.count - 1]
     cdef uint16_t batch[8]
     cdef int m, j
