@@ -120,7 +120,7 @@ cdef inline vec pushed(const Solver* s, vec shrink, vec rate, vec x, vec push, v
 
 
 cdef inline void factor_steps(
-    int count, int size, Py_ssize_t n, Py_ssize_t first, vec* p, vec* p_state, const Rows* rows, const uint16_t* index,
+    int count, int size, Py_ssize_t n, Py_ssize_t first, vec* p, vec* p_state, vec** rows, vec** row_states,
     const real* e, const real* push_q, const real* rate, const real* shrink, real p_gain, vec p_shrink, vec p_rate,
     vec* push_square, const Solver* hp, const Solver* hq,
 ) noexcept nogil:
@@ -141,8 +141,8 @@ cdef inline void factor_steps(
         old3 = p[first + 3]
         push3 = first_push(hp, p_shrink, old3)
     for j in range(size):
-        q = rows.factors + index[j] * n + first
-        z = rows.state + index[j] * n * states(hq) + first
+        q = rows[j] + first
+        z = row_states[j] + first
         x = q[0]
         push0 += e[j] * x
         q[0] = lane_step(hq, rate, shrink, j, x, push_q[j] * old0, z, n)
@@ -197,8 +197,8 @@ cdef inline vec micro_batch(
     cdef real* e = <real*>eq
     cdef real* b = <real*>bq
     cdef real bias = p_bias[0], total = 0, p_gain = 1
-    # For solvers with state: the states of the rows, and one number a row, a row a lane.
-    cdef vec* z[8]
+    cdef vec* z[8]  # states of the rows
+    # For solvers with state: one number a row, a row a lane.
     cdef vec lanes[48]  # row i from i * 8 / LANES on: two clocks, two states of the biases, rates, shrinkages
     cdef vec bias_state[2]
     cdef real* lane = <real*>lanes
@@ -211,9 +211,9 @@ cdef inline vec micro_batch(
     cdef int i, j, width = 8 // LANES
     for j in range(size):
         q[j] = rows.factors + index[j] * n
+        z[j] = rows.state + index[j] * n * states(hq)
     if Solver is not Sgd and Solver is not Frozen:
         for j in range(size):
-            z[j] = rows.state + index[j] * n * states(hq)
             extra = rows.extra + index[j] * extras(hq)
             for i in range(EXTRA):
                 if uses(hq, i):
@@ -304,19 +304,19 @@ cdef inline vec micro_batch(
             eq[i] = eq[i] * hq.h.rate
     f = 0
     while f + 4 <= n:
-        factor_steps(4, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+        factor_steps(4, size, n, f, p, p_state, q, z, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
                      hp, hq)
         f += 4
     if KNOWN(n) and n - f == 3:
-        factor_steps(3, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+        factor_steps(3, size, n, f, p, p_state, q, z, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
                      hp, hq)
         f += 3
     if KNOWN(n) and n - f == 2:
-        factor_steps(2, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+        factor_steps(2, size, n, f, p, p_state, q, z, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
                      hp, hq)
         f += 2
     while f < n:
-        factor_steps(1, size, n, f, p, p_state, rows, index, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
+        factor_steps(1, size, n, f, p, p_state, q, z, e, push_q, rate, shrink, p_gain, p_shrink, p_rate, &push_square,
                      hp, hq)
         f += 1
 
