@@ -124,7 +124,7 @@ cdef inline void factor_steps(
     const real* e, const real* push_q, const real* rate, const real* shrink, real p_gain, vec p_shrink, vec p_rate,
     vec* push_square, const Solver* hp, const Solver* hq,
 ) noexcept nogil:
-    """`count` (1 to 4) vec of all rows of a micro-batch from `first` on. Both old values are read before either is written."""
+    """`count` (1 to 4) vec of all rows of a micro-batch from `first` on. Both old values are read before one is written."""
     cdef vec old0, old1, old2, old3, push0, push1, push2, push3, x
     cdef vec* q
     cdef vec* z
