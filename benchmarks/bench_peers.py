@@ -31,7 +31,7 @@ HEADER = [
     "peak MB beyond arrays",
 ]  # fmt: skip
 FEW, MANY = 2, 22  # epochs of the two fits whose difference is the time of an epoch, the same for every model
-REPEATS = {"ml-1m": 15, "ml-20m": 5, "netflix": 3}
+REPEATS = {"ml-1m": 31, "ml-20m": 11, "netflix": 3}
 LIBMF_EPOCHS = (5, 10, 15, 20, 30)
 FUNKSVD_EPOCHS = 60  # at most, on the way to LIBMF's error
 INSTALL_LIBMF = """LIBMF is not installed. A fair build, with SIMD and threads:
