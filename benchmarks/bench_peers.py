@@ -177,7 +177,10 @@ def epochs_in_turn(fits, repeats):
             seconds[model].append((epoch, max(0.0, few - FEW * epoch)))
     seconds = {model: np.array(rows) for model, rows in seconds.items()}
     first = next(iter(seconds.values()))[:, 0]
-    ratios = {model: float(np.median(rows[:, 0] / first)) for model, rows in seconds.items()}
+    ratios = {model: rows[:, 0] / first for model, rows in seconds.items()}
+    for model, found in list(ratios.items())[1:]:
+        print(f"{model}'s ratio of an epoch lay between {found.min():.1f} and {found.max():.1f} in {repeats} turns")
+    ratios = {model: float(np.median(found)) for model, found in ratios.items()}
     return {model: np.median(rows, axis=0) for model, rows in seconds.items()}, ratios
 
 
