@@ -166,6 +166,25 @@ def test_no_command_writes_over_what_it_reads(folder, tmp_path, capsys):
     assert cli.main(["fold-in", model, ratings, "-o", model]) == 0  # an update in place
 
 
+def test_pairs_in_a_line_of_too_many_fields_are_bad(folder, tmp_path, capsys):
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("user,item\n1,2\n1,2,3\n")
+    error = fails(capsys, "predict", folder / "model.npz", pairs)
+    assert "1 of 2 pairs" in error
+    assert "the first in line 3: '1,2,3'" in error
+
+
+def test_an_interrupted_demo_says_so(tmp_path, capsys, monkeypatch):
+    def interrupt(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(funksvd.EarlyStopping, "on_epoch_begin", interrupt)
+    assert cli.main(["demo", "-o", str(tmp_path / "demo.npz")]) == 130
+    assert "Stopped by Ctrl-C after 1 epoch" in capsys.readouterr().out
+    assert funksvd.load(tmp_path / "demo.npz").n_epochs_ == 1
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_in_words(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")

@@ -290,6 +290,10 @@ HOSTILE = {
     "no JSON": lambda c: rewritten(c, meta=np.frombuffer(b"{", np.uint8)),
     "deep JSON": lambda c: rewritten(c, meta=np.frombuffer(b"[" * 100_000, np.uint8)),
     "JSON of another kind": lambda c: rewritten(c, meta=np.frombuffer(b"[1]", np.uint8)),
+    "a format before the first": lambda c: with_meta(c, format=0),
+    "a format that is no number": lambda c: with_meta(c, format=True),
+    "a mean that is none": lambda c: rewritten(c, global_mean=np.array(np.nan)),
+    "ids beyond int64": lambda c: rewritten(c, user_ids=np.arange(2**63, 2**63 + 12, dtype=np.uint64)),
     "unknown parameter": lambda c: with_meta(c, params={"evil": 1}),
     "parameter of another type": lambda c: with_meta(c, params={"n_factors": "5"}),
     "parameter that is no number": lambda c: with_meta(c, params={"l2": float("nan")}),
@@ -360,6 +364,18 @@ def test_hostile_files_are_refused(contents, tmp_path, kind, change, map_arrays)
     with pytest.raises(ValueError, match=rf"m\.{kind} is not a whole funksvd model: .") as error:
         load(path, mmap=map_arrays)
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["user_factors", "item_biases"])
+def test_arrays_that_are_not_finite_are_refused(contents, tmp_path, name):
+    path = tmp_path / "m.npz"
+    path.write_bytes(contents["npz"])
+    with np.load(path) as file:
+        array = file[name]
+    array.flat[-1] = np.nan
+    path.write_bytes(rewritten(contents["npz"], **{name: array}))
+    with pytest.raises(ValueError, match=f"its {name} hold NaN or infinity"):
+        load(path)
 
 
 # Surprise
