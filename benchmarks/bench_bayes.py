@@ -18,8 +18,8 @@ import common
 import numpy as np
 
 from funksvd import FunkSVD, Ratings, load
-from funksvd.gibbs import GibbsEngine
-from funksvd.threads import cpu_count
+from funksvd.engines.gibbs import GibbsEngine
+from funksvd.machine.threads import cpu_count
 
 LEVELS = (0.5, 0.8, 0.95)
 

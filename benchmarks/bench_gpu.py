@@ -11,8 +11,9 @@ import numpy as np
 from common import SHAPES, check, held_out, print_header, print_table, shaped
 
 from funksvd import FunkSVD, Ratings
-from funksvd.engine import CpuEngine
-from funksvd.gpu import CudaEngine, open_device
+from funksvd.engines.cuda import CudaEngine
+from funksvd.engines.device import open_device
+from funksvd.engines.sgd import CpuEngine
 
 
 def copy_bandwidth(cupy, n_bytes=1 << 30, repeats=10):

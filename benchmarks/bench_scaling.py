@@ -54,9 +54,11 @@ def padded(array, extra=8):
 
 def kernel_rate(factors, users=2000, items=200, run=36):
     """Ratings/s of one training pass of the kernel over one block that stays in cache."""
-    from funksvd import FunkSVD, engine
+    from funksvd import FunkSVD
+    from funksvd.engines.start import rule
+    from funksvd.machine.kernels import kernels
 
-    kernel = engine.kernels(np.float32)
+    kernel = kernels("engines._sgd", np.float32)
     rng = np.random.default_rng(0)
     width = -(-factors // 8) * 8
     mean, rate, l2 = 3.5, 0.005, 0.02
@@ -79,7 +81,7 @@ def kernel_rate(factors, users=2000, items=200, run=36):
     counts = [np.array([0, n]) for n in (users, users * run, items + 1)]
     blocks = kernel.Blocks(*counts, run_row, run_end, index, rating, np.empty(0, np.float32))
     hyper = SimpleNamespace(**FunkSVD(factors, l2=l2, l2_bias=l2).get_params())
-    rules = np.array([engine.rule(hyper, side, rate) for side in ("users", "items")])
+    rules = np.array([rule(hyper, side, rate) for side in ("users", "items")])
 
     def epoch(solver="sgd"):
         return kernel.block(*sides, blocks, 0, 0, mean, solver, rules)

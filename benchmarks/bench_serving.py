@@ -16,8 +16,9 @@ import numpy as np
 from common import SHAPES, check, median_seconds, peak_memory, planted, print_header, print_table
 
 from funksvd import FunkSVD, Ratings
-from funksvd.engine import Params, aligned, predict
-from funksvd.ids import IdTable
+from funksvd.machine.memory import aligned
+from funksvd.ratings.ids import IdTable
+from funksvd.weights import Params, predict
 
 K, N = 64, 10
 PARTS = ("recommend", "fold-in", "partial-fit", "search")

@@ -63,7 +63,7 @@ def bench_speed(name, cache, factors):
     """Print what an epoch of each solver costs; the solvers take turns."""
 
     from funksvd import FunkSVD, Ratings
-    from funksvd.engine import engine_for
+    from funksvd.engines.choose import engine_for
     from funksvd.parameters import resolved
 
     users, items, values = shaped(name, cache)

@@ -11,14 +11,16 @@ from funksvd.callbacks import (
     ModelCheckpoint,
     ReduceLROnPlateau,
 )
-from funksvd.engine import show_config
+from funksvd.engines.device import DeviceError
+from funksvd.machine.kernels import show_config
 from funksvd.model import FunkSVD, from_surprise, load
 from funksvd.ratings import Ratings
+from funksvd.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "CSVLogger",
     "Callback",
+    "DeviceError",
     "EarlyStopping",
     "FunkSVD",
     "LambdaCallback",
@@ -26,6 +28,7 @@ __all__ = [
     "ModelCheckpoint",
     "Ratings",
     "ReduceLROnPlateau",
+    "__version__",
     "from_surprise",
     "load",
     "show_config",

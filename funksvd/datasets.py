@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from funksvd.ratings import Ratings
-from funksvd.reading import read_columns, read_pairs, read_ratings, read_titles, resolve_columns
-from funksvd.threads import cpu_count, parallel
+from funksvd.machine.threads import cpu_count, parallel
+from funksvd.ratings.columns import resolve_columns
+from funksvd.ratings.reading import read_columns, read_pairs, read_ratings, read_titles
+from funksvd.ratings.triples import Ratings
 
 __all__ = [
     "Dataset",
@@ -139,8 +140,6 @@ def _draw_pairs(rng, n_users, n_items, n):
 
 
 # Public ratings
-
-
 class Dataset(NamedTuple):
     """Public ratings.
 

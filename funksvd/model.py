@@ -14,13 +14,24 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from funksvd import engine as engines
-from funksvd import fold_in, metrics, parameters, sampled, serving
-from funksvd.callbacks import Callback
-from funksvd.ratings import Ratings, is_table
+from funksvd.callbacks.callback import Callback
+from funksvd.checks import checked_n, chosen, number
+from funksvd.engines.choose import engine_for
+from funksvd.machine.threads import free_cores
+from funksvd.metrics import mae, rmse
+from funksvd.parameters import check, resolved
+from funksvd.posterior import checked, interval, noise_weights, variance
+from funksvd.ratings.inputs import as_ratings, pairs_of
+from funksvd.ratings.tables import as_ids, long_table
+from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.threads import free_cores
-from funksvd.training import Training
+from funksvd.serving.asked import asked, ids_of, known_codes
+from funksvd.serving.dense import item_vectors, predict_all, query_vectors
+from funksvd.serving.explain import Explanation, explain
+from funksvd.serving.top import recommend, similar
+from funksvd.training import fold_in
+from funksvd.training.loop import Training, update
+from funksvd.weights import predict
 
 
 class FunkSVD:
@@ -150,7 +161,7 @@ class FunkSVD:
         return model_html(self)
 
     def _check_params(self):
-        parameters.check(self)
+        check(self)
 
     def _seed(self):
         if self.random_state is None:
@@ -196,19 +207,19 @@ class FunkSVD:
         """
         started = time.perf_counter()
         self._check_params()
-        if not parameters.number(validation_split) or not 0 <= validation_split < 1:
+        if not number(validation_split) or not 0 <= validation_split < 1:
             raise ValueError(f"validation_split must be in [0, 1), got {validation_split!r}")
         if validation_split and validation_data is not None:
             raise ValueError("give validation_split or validation_data, not both")
         if verbose not in (None, 0, 1, 2):
             raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
-        serving.chosen(validation_split_order, "validation_split_order", ("random", "tail"))
+        chosen(validation_split_order, "validation_split_order", ("random", "tail"))
         ratings = as_ratings(X, y, sample_weight)
         if len(ratings) < 2:
             raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
         checkpoint = None
         if resume is not None:
-            from funksvd import checkpoints  # not before, as `files` in `save`
+            from funksvd.training import checkpoints
 
             checkpoint = checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
@@ -222,7 +233,7 @@ class FunkSVD:
         for part, name in ((ratings, "training"), (held_out, "validation")):
             if part is not None and part.weights is not None and not part.weights.any():
                 raise ValueError(f"all {name} ratings weigh 0; hold out others, or give some of them a weight")
-        hyper = parameters.resolved(self.get_params())
+        hyper = resolved(self.get_params())
         training = Training(self, ratings, held_out, hyper, seed, self._threads(), callbacks,
                             self.verbose if verbose is None else verbose, checkpoint)  # fmt: skip
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
@@ -260,7 +271,7 @@ class FunkSVD:
         for name in ("user_noise_weights_", "item_noise_weights_"):
             self.__dict__.pop(name, None)  # of another model
         if params.noise is not None:
-            self.user_noise_weights_, self.item_noise_weights_ = sampled.noise_weights(params)
+            self.user_noise_weights_, self.item_noise_weights_ = noise_weights(params)
 
     def predict(self, X: Any, unknown: str = "mean", return_std: bool = False) -> Any:
         """Ratings for (users, items), an (n, 2) array or a `Ratings`.
@@ -269,8 +280,8 @@ class FunkSVD:
         `return_std` (solver="gibbs"): also the standard deviations of the ratings, the noise of the user and the item
         and what the model does not know together; an unknown id has those of one without ratings.
         """
-        serving.chosen(unknown, "unknown", ("mean", "nan", "raise"))
-        sure = sampled.checked(self._weights()) if return_std else None
+        chosen(unknown, "unknown", ("mean", "nan", "raise"))
+        sure = checked(self._weights()) if return_std else None
         out, strange = self._predict(X)
         if strange.any():
             said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
@@ -280,25 +291,25 @@ class FunkSVD:
                 out[strange] = np.nan
             else:
                 warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=2)
-        return out if sure is None else (out, np.sqrt(sampled.variance(sure, *self._codes(X))))
+        return out if sure is None else (out, np.sqrt(variance(sure, *self._codes(X))))
 
     def predict_interval(self, X: Any, coverage: float = 0.8, unknown: str = "mean") -> tuple[npt.NDArray[Any], ...]:
         """(low, high) between which a share `coverage` of such ratings lies (solver="gibbs"), cut to `rating_scale`."""
         unclipped = copy.copy(self)
         unclipped.rating_scale = None
         predicted = unclipped.predict(X, unknown, return_std=True)
-        return sampled.interval(self._params, predicted, coverage, self.rating_scale)
+        return interval(self._params, predicted, coverage, self.rating_scale)
 
     def _codes(self, X):
         """int32 codes (users, items) of pairs, -1 where an id is unknown."""
         if isinstance(X, Ratings):
             return X.codes_in(self._tables)
         sides = zip(self._tables, pairs_of(X), ("user", "item"), strict=True)
-        return tuple(table.encode(raw, name, self._threads()) for table, raw, name in sides)
+        return tuple(table.encode(as_ids(raw, name), name, self._threads()) for table, raw, name in sides)
 
     def predict_table(self, table: Any, name: str = "prediction", unknown: str = "mean") -> Any:
         """The table (pandas, polars, pyarrow, a DuckDB relation) with the predictions for its rows as a column more."""
-        from funksvd.frames import add_column
+        from funksvd.ratings.tables import add_column
 
         return add_column(table, name, self.predict(table, unknown=unknown))
 
@@ -308,7 +319,7 @@ class FunkSVD:
         users, items = self._codes(X)
         if len(users) != len(items):
             raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
-        out = engines.predict(params, users, items, self._threads())
+        out = predict(params, users, items, self._threads())
         strange = np.zeros(len(out), bool)
         if min(users.min(initial=0), items.min(initial=0)) < 0:  # the minima alone cost a tenth of the mask
             np.less(np.minimum(users, items), 0, out=strange)
@@ -330,7 +341,7 @@ class FunkSVD:
         ratings = as_ratings(X, y, sample_weight)
         predicted, strange = self._predict(ratings)
         errors = {name: error(ratings.values, predicted, ratings.weights)
-                  for name, error in (("rmse", metrics.rmse), ("mae", metrics.mae))}  # fmt: skip
+                  for name, error in (("rmse", rmse), ("mae", mae))}  # fmt: skip
         return errors | {"n": len(predicted), "unknown": float(strange.mean())}
 
     def score(self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None) -> float:
@@ -368,15 +379,15 @@ class FunkSVD:
             several users' a row ends with None and NaN.
         """
         params = self._weights()
-        raw, one = serving.asked(users, self._tables[0], "users")
-        codes, scores = serving.recommend(params, self._tables, raw, n, exclude, candidates, unknown, self._threads(), risk)
+        raw, one = asked(users, self._tables[0], "users")
+        codes, scores = recommend(params, self._tables, raw, n, exclude, candidates, unknown, self._threads(), risk)
         return self._listed(raw, one, codes, scores, table)
 
     def recommend_batches(
         self, n: int = 10, exclude: Any = None, *, batch_size: int = 10_000, **options: Any
     ) -> Iterator[Any]:
         """(user ids, item ids, scores) of all users, `batch_size` users at a time; options as those of `recommend`."""
-        for start in range(0, len(self._weights().user_biases), serving.checked_n(batch_size)):
+        for start in range(0, len(self._weights().user_biases), checked_n(batch_size)):
             users = self._tables[0].ids[start : start + batch_size]
             yield users, *self.recommend(users, n, exclude, **options)
 
@@ -384,9 +395,9 @@ class FunkSVD:
         """Codes and scores as ids and scores, or as a table."""
         filled = (codes >= 0).sum(1).max(initial=0)
         codes, scores = codes[:, :filled], self._clipped(scores[:, :filled])
-        ids = serving.ids_of(self._tables[side], codes)
+        ids = ids_of(self._tables[side], codes)
         if table is not None:
-            return serving.long_table(raw, ids, scores, table)
+            return long_table(raw, ids, scores, table)
         return (ids[0], scores[0]) if one else (ids, scores)
 
     def similar_items(self, items: Any = None, n: int = 10, measure: str = "cosine") -> Any:
@@ -402,11 +413,11 @@ class FunkSVD:
 
     def _similar(self, ids, n, measure, side):
         params, name = self._weights(), ("user", "item")[side]
-        raw, one = serving.asked(ids, self._tables[side], f"{name}s")
-        codes = serving.known_codes(raw, self._tables[side], name)
+        raw, one = asked(ids, self._tables[side], f"{name}s")
+        codes = known_codes(raw, self._tables[side], name)
         biases, factors = getattr(params, f"{name}_biases"), getattr(params, f"{name}_factors")
-        best, scores = serving.similar(biases, factors, codes, serving.checked_n(n), measure, self._threads())
-        best = serving.ids_of(self._tables[side], best)
+        best, scores = similar(biases, factors, codes, checked_n(n), measure, self._threads())
+        best = ids_of(self._tables[side], best)
         return (best[0], scores[0]) if one else (best, scores)
 
     def predict_all(self, users: Any = None, unknown: str = "raise") -> npt.NDArray[Any]:
@@ -414,21 +425,21 @@ class FunkSVD:
 
         A user unknown to the model raises, or with unknown="mean" gets the mean and the items' biases.
         """
-        serving.chosen(unknown, "unknown", ("raise", "mean"))
+        chosen(unknown, "unknown", ("raise", "mean"))
         params = self._weights()
-        raw, one = serving.asked(users, self._tables[0], "users")
-        codes = serving.known_codes(raw, self._tables[0], "user", unknown)
-        rows = self._clipped(serving.predict_all(params, codes, self._threads()))
+        raw, one = asked(users, self._tables[0], "users")
+        codes = known_codes(raw, self._tables[0], "user", unknown)
+        rows = self._clipped(predict_all(params, codes, self._threads()))
         return rows[0] if one else rows
 
-    def explain(self, user: Any, item: Any, X: Any, y: npt.ArrayLike | None = None) -> serving.Explanation:
+    def explain(self, user: Any, item: Any, X: Any, y: npt.ArrayLike | None = None) -> Explanation:
         """Which of a user's ratings pull the prediction for an item up or down, and how far.
 
         `X`, `y` are ratings, the user's among them, in any form that `fit` takes: the model holds none. Fields of the
         answer: prediction, baseline, items, ratings, contributions, rest; prediction (before any clipping to
         rating_scale) = baseline + contributions.sum() + rest.
         """
-        return serving.explain(self._weights(), self._tables, user, item, as_ratings(X, y),
+        return explain(self._weights(), self._tables, user, item, as_ratings(X, y),
                                lambda counts: fold_in.penalties(self, counts))  # fmt: skip
 
     def item_vectors(self) -> npt.NDArray[Any]:
@@ -437,13 +448,13 @@ class FunkSVD:
         item_vectors() @ query_vectors(user)[0] are the predictions for the user: biases and mean are dimensions of
         their own.
         """
-        return serving.item_vectors(self._weights())
+        return item_vectors(self._weights())
 
     def query_vectors(self, users: Any = None) -> npt.NDArray[Any]:
         """(m, n_factors + 2) vectors of users (None: all), for an index of `item_vectors`."""
         params = self._weights()
-        raw, _ = serving.asked(users, self._tables[0], "users")
-        return serving.query_vectors(params, serving.known_codes(raw, self._tables[0], "user"))
+        raw, _ = asked(users, self._tables[0], "users")
+        return query_vectors(params, known_codes(raw, self._tables[0], "user"))
 
     def fold_in(
         self, X: Any, y: npt.ArrayLike | None = None, *, sample_weight: npt.ArrayLike | None = None, side: str = "users",
@@ -466,7 +477,7 @@ class FunkSVD:
             predicts. Takes less than a millisecond for one user.
         """
         params = self._weights()
-        serving.chosen(side, "side", ("users", "items"))
+        chosen(side, "side", ("users", "items"))
         ratings, which = as_ratings(X, y, sample_weight), ("users", "items").index(side)
         codes, *rows, left_out = fold_in.solve(params, self._tables, ratings, which, self, self._threads())
         if left_out:
@@ -504,14 +515,14 @@ class FunkSVD:
         self._check_params()
         if self.solver == "gibbs" or self._params.noise is not None:
             raise ValueError("partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or fit again")
-        ratings, n_epochs = as_ratings(X, y, sample_weight), serving.checked_n(n_epochs, "n_epochs")
+        ratings, n_epochs = as_ratings(X, y, sample_weight), checked_n(n_epochs, "n_epochs")
         seed = self._seed()
-        hyper = parameters.resolved(self.get_params(), history_=self.history_, n_ratings_=self.n_ratings_)
+        hyper = resolved(self.get_params(), history_=self.history_, n_ratings_=self.n_ratings_)
         hyper.training = "joint"  # new ratings move all features, however these were trained
         if learning_rate is None:
             learning_rate = self.history_["learning_rate"][-1] if self.history_ else planned_rate(hyper, 0)
-        params, tables = fold_in.update(
-            self._params, self._tables, ratings, hyper, engines.engine_for(hyper), first_epoch=self.n_epochs_,
+        params, tables = update(
+            self._params, self._tables, ratings, hyper, engine_for(hyper), first_epoch=self.n_epochs_,
             n_epochs=n_epochs, learning_rate=learning_rate, seed=seed, n_jobs=self._threads(),
         )  # fmt: skip
         self._tables = tables
@@ -524,15 +535,15 @@ class FunkSVD:
         An error leaves the old file whole. Ids may be int, str, bytes, UUID, datetime or date. A learning-rate schedule
         that is a function is not kept.
         """
-        from funksvd import files  # not before: zipfile is a tenth of the time of `import funksvd`
+        from funksvd.files import model_file
 
-        files.save(self, path)
+        model_file.save(self, path)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """In a callback: `save`, and with the model all that ``fit(resume=path)`` needs; what `ModelCheckpoint` does."""
         if getattr(self, "_training", None) is None:
             raise ValueError("there is a checkpoint during fit only; save writes the model")
-        from funksvd import checkpoints
+        from funksvd.training import checkpoints
 
         checkpoints.save(path, self, self._training)
 
@@ -550,45 +561,13 @@ def load(path: str | os.PathLike[str], mmap: bool = False) -> FunkSVD:
     Nothing in a file is executed. With `mmap` the arrays are mapped into memory instead of read: loading takes no time,
     processes share them, and they are read-only; damage is then not noticed.
     """
-    from funksvd import files
+    from funksvd.files import model_file
 
-    return files.load(path, FunkSVD, mmap)
+    return model_file.load(path, FunkSVD, mmap)
 
 
 def from_surprise(algo: Any) -> FunkSVD:
     """The model of a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, with its raw ids; it predicts the same."""
-    from funksvd import files
+    from funksvd.surprise import from_surprise as of_surprise
 
-    return files.from_surprise(algo, FunkSVD)
-
-
-def pairs_of(X):
-    """(users, items) of a pair of arrays, a table or an (n, 2) array."""
-    if isinstance(X, tuple) and len(X) == 2:
-        return X
-    if is_table(X):
-        from funksvd.frames import columns_of
-
-        return columns_of(X, user=None, item=None)
-    X = np.asarray(X)
-    if X.ndim != 2 or X.shape[1] != 2:
-        raise ValueError(f"X must be (n, 2) or a tuple (users, items), got shape {X.shape}")
-    return X[:, 0], X[:, 1]
-
-
-def as_ratings(X, y=None, weights=None):
-    """Ratings of whatever `fit` takes."""
-    if isinstance(X, Ratings):
-        if weights is not None:
-            raise ValueError("these Ratings have their own weights; give them to Ratings.from_arrays(..., weights)")
-        return X
-    if hasattr(X, "tocoo"):
-        if y is not None:
-            raise ValueError("a sparse matrix holds the ratings itself: y must be None, or X an array of ids")
-        return Ratings.from_sparse(X, weights)
-    if y is None:
-        if is_table(X):
-            return Ratings.from_frame(X, weights=weights)
-        raise ValueError("y is missing: this requires y to be passed, but the target y is None; "
-                         "or else a table, sparse matrix or Ratings that holds them")  # fmt: skip
-    return Ratings.from_arrays(*pairs_of(X), y, weights)
+    return of_surprise(algo, FunkSVD)

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from funksvd import _grid  # type: ignore[attr-defined]  # compiled
-from funksvd.ids import table_and_keys
-from funksvd.model import pairs_of
-from funksvd.ratings import Ratings
-from funksvd.serving import checked_n
+from funksvd.checks import checked_n
+from funksvd.ratings import _keys
+from funksvd.ratings.ids import table_and_keys
+from funksvd.ratings.inputs import pairs_of
+from funksvd.ratings.tables import as_ids
+from funksvd.ratings.triples import Ratings
 
 Parts = Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
 
@@ -51,7 +52,7 @@ class UserHoldout:
         for number in range(checked_n(self.n_splits, "n_splits")):
             hashes = np.empty(len(users), np.uint64)
             seed = np.uint64((self.random_state * 1_000_003 + number) % 2**64)
-            _grid.hash_ratings(users, items, np.zeros(len(users)), seed, hashes)
+            _keys.hash_ratings(users, items, np.zeros(len(users)), seed, hashes)
             yield from_mask(place_in_user(users, np.lexsort((hashes, users)), counts) < held[users])
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
@@ -144,7 +145,8 @@ def codes_of(X, side):
     if isinstance(X, Ratings):
         return (X.users, X.items)[side]
     name, raw = ("user", "item")[side], pairs_of(X)[side]
-    return table_and_keys(raw, name)[0].encode(raw, name)
+    ids = as_ids(raw, name)
+    return table_and_keys(ids, name)[0].encode(ids, name)
 
 
 def ranks(times, n):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from types import SimpleNamespace
 
 import numpy as np
 
+from funksvd.checks import number, pair, text, whole
 from funksvd.schedules import SCHEDULES
 
 __all__ = ["check", "resolved", "sizes"]
@@ -19,32 +19,9 @@ __all__ = ["check", "resolved", "sizes"]
 RATES = {"sgd": 0.02, "adagrad_row": 0.05, "adagrad": 0.03, "adam": 0.003, "adamax": 0.01, "gibbs": 1.0}
 BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
 FEATURE_RATES = {"sgd": 0.015}
-
-
 # What n_factors=None and n_epochs=None stand for.
 SIZES = {"gibbs": (32, 120)}
 USUAL = (100, 40)
-
-
-def whole(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def number(value):
-    try:
-        return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
-    except (OverflowError, TypeError):  # an int that no float is near to; a complex number
-        return False
-
-
-def pair(value):
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(number, value))
-
-
-def text(*allowed):
-    return lambda x: isinstance(x, str) and x in allowed, " or ".join(map(repr, allowed))
-
-
 # A test of each parameter, and what it allows in words.
 COUNT = lambda x: whole(x) and x >= 1, "an int >= 1"
 SIZE = lambda x: number(x) and x >= 0, "a finite number >= 0"
@@ -89,15 +66,12 @@ ALLOWED = {
     "random_state": (lambda x: x is None or (whole(x) and x >= 0), "None or an int >= 0"),
     "verbose": (lambda x: whole(x) and x in (0, 1, 2), "0, 1 or 2"),
 }  # fmt: skip
-
 # On a GPU: more factors do not fit a warp's registers.
 ON_CUDA = {
     "n_factors": (lambda x: x is None or (COUNT[0](x) and x <= 512), "None or an int from 1 to 512 on a GPU"),
     "dtype": (lambda x: x in ("float32", "float16", np.float32, np.float16), "'float32' or 'float16' on a GPU"),
 }
-
 BATCHES_ON_CUDA = {"dtype": (lambda x: x in ("float32", np.float32), "'float32' for mini-batches on a GPU")}
-
 # What has to hold for a parameter to mean anything: another one, a test of it, and the same in words.
 BY_ITSELF = ("learning_rate_schedule", lambda x: not callable(x), "learning_rate_schedule is a name")
 DECAYS = ("learning_rate_schedule", lambda x: x in ("exponential", "inverse_time"),
@@ -125,7 +99,6 @@ NEEDS = {
     "max_device_bytes": [CUDA],
     "min_improvement": [("training", lambda x: x == "featurewise", "training is 'featurewise'")],
 }
-
 # What solver="gibbs" does not use, beside those that need another solver or training="featurewise" anyway.
 STEPS = ("solver", lambda x: x != "gibbs", "solver is other than 'gibbs'")
 UNUSED = ("batch_size", "learning_rate", "learning_rate_schedule", "learning_rate_decay", "l2", "l1", "l2_bias", "l1_bias",
@@ -153,7 +126,7 @@ def check(model):
             if params[name] != default and not test(params[other]):
                 raise ValueError(f"{name} must be {default!r} unless {words}, got {params[name]!r}")
     if params["device"] != "cpu":
-        from funksvd.gpu import open_device
+        from funksvd.engines.device import open_device
 
         open_device(params["device"])
 
@@ -175,3 +148,21 @@ def resolved(params, **more):
         featurewise, batches = hyper.training == "featurewise", hyper.batch_size > 1
         hyper.learning_rate = (FEATURE_RATES if featurewise else BATCH_RATES if batches else RATES)[hyper.solver]
     return hyper
+
+
+def of_side(value, side):
+    """A penalty of one side: a number for both sides, or a pair (users, items)."""
+    return float(value if np.ndim(value) == 0 else value[("users", "items").index(side)])
+
+
+def solver_of(hyper):
+    """The kernels' name of the solver: "sgd" with momentum keeps state, without it keeps none."""
+    return "momentum" if hyper.solver == "sgd" and hyper.momentum else hyper.solver
+
+
+BURN_IN = 10
+
+
+def burn_in(n_epochs):
+    """Sweeps that are not kept: 10, of short runs a quarter."""
+    return min(BURN_IN, n_epochs // 4)

@@ -4,6 +4,8 @@ Every function returns the matplotlib figure and, where `path` is given, writes 
 which format (``.png``, ``.svg``, ``.pdf``).
 """
 
+from __future__ import annotations
+
 from html import escape
 
 import numpy as np

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+
+from funksvd.checks import checked_rate
 
 __all__ = ["SCHEDULES", "checked_rate", "planned_rate"]
 
@@ -22,13 +23,3 @@ def planned_rate(hyper, epoch):
     if callable(schedule):
         return checked_rate(schedule(epoch), f"learning_rate_schedule({epoch})")
     return hyper.learning_rate * SCHEDULES[schedule](epoch, hyper.n_epochs, hyper.learning_rate_decay)
-
-
-def checked_rate(rate, call):
-    """What a user's function returned, as a float; TypeError or ValueError where it is no learning rate."""
-    message = f"{call} returned {rate!r}; it must return a finite number above 0"
-    if not isinstance(rate, Real):
-        raise TypeError(message)
-    if not 0 < float(rate) < math.inf:
-        raise ValueError(message)
-    return float(rate)

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.callbacks import EarlyStopping
+from funksvd.callbacks.stopping import EarlyStopping
 from funksvd.model import FunkSVD
-from funksvd.ratings import Ratings
+from funksvd.ratings.triples import Ratings
 
 __all__ = ["GRID", "Setting", "tune"]
 

@@ -376,7 +376,7 @@ def test_checkpoint_refuses_a_directory_it_cannot_write_before_the_first_epoch(t
     def denied(*_, **__):  # root may write anywhere
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("funksvd.files.open", denied, raising=False)
+    monkeypatch.setattr("funksvd.machine.replacing.open", denied, raising=False)
     assert f"{str(tmp_path)!r} is not writable" in refused(tmp_path / "m.npz", PermissionError)
 
 

@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import block
 
-import funksvd.ratings as ratings_module
-from funksvd import Callback, FunkSVD, Ratings, _grid, load
-from funksvd import engine as engines
-from funksvd.engine import LEVEL, CpuEngine, kernels, levels
+import funksvd.ratings.triples as ratings_module
+from funksvd import Callback, FunkSVD, Ratings, load
+from funksvd.engines.sgd import CpuEngine
+from funksvd.engines.start import rule
+from funksvd.machine.kernels import LEVEL, kernels, levels
+from funksvd.ratings import _grid
 
 
 def some(n=3000, n_users=80, n_items=50, seed=0):
@@ -65,12 +67,12 @@ def engine_of(ratings, k, dtype="float64", **params):
 
 def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
     """Every block of one epoch, on an engine that has some behind it."""
-    grid, kernel = engine.grid, kernels(dtype, level)
+    grid, kernel = engine.grid, kernels("engines._sgd", dtype, level)
     sides = [
         (engine.run_factors, engine.run_biases, engine.run_state, engine.run_extra),
         (engine.factors, engine.biases, engine.state, engine.extra),
     ]
-    rules = [engines.rule(engine.hyper, side, 0.02) for side in ("users", "items")]
+    rules = [rule(engine.hyper, side, 0.02) for side in ("users", "items")]
     weight = np.empty(0, dtype) if grid.weight is None else grid.weight
     starts = grid.bands + np.arange(grid.n_bands + 1)
     blocks = kernel.Blocks(grid.block_runs, grid.block_start, starts, grid.run_row, grid.run_end, grid.index, grid.rating,

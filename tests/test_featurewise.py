@@ -7,8 +7,9 @@ import naive
 import numpy as np
 import pytest
 
-from funksvd import Callback, FunkSVD, LambdaCallback, Ratings, _featurewise
-from funksvd.featurewise import FeatureEngine
+from funksvd import Callback, FunkSVD, LambdaCallback, Ratings
+from funksvd.engines import _featurewise
+from funksvd.engines.featurewise import FeatureEngine
 from funksvd.parameters import resolved
 from funksvd.schedules import planned_rate
 

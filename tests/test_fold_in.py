@@ -8,7 +8,8 @@ import naive
 import numpy as np
 import pytest
 
-from funksvd import FunkSVD, Ratings, fold_in
+from funksvd import FunkSVD, Ratings
+from funksvd.training import fold_in
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")

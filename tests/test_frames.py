@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from funksvd import FunkSVD, Ratings
-from funksvd.frames import add_column, make_table
-from funksvd.ids import Encoded, table_and_keys
+from funksvd.ratings.ids import Encoded, table_and_keys
+from funksvd.ratings.tables import add_column, make_table
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -222,7 +222,7 @@ def test_single_columns_are_ids_too(kind, reference):
 def test_categories_are_not_looked_at_rating_by_rating(monkeypatch):
     """From a categorical the ids in use are sorted once; no array of one str a rating is made."""
     seen = []
-    from funksvd import ids as module
+    from funksvd.ratings import ids as module
 
     original = module.kind_of
     monkeypatch.setattr(module, "kind_of", lambda ids: seen.append(len(ids)) or original(ids))

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, gibbs, load, sampled
-from funksvd.engine import kernels, levels
+from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, load, posterior
+from funksvd.engines import gibbs
+from funksvd.machine.kernels import kernels, levels
 
 
 def some(n=3000, n_users=80, n_items=50, seed=0):
@@ -102,7 +103,7 @@ def test_sweep_equals_naive(k, level, monkeypatch):
 
 
 def load_level(level):
-    return kernels(np.float32, level, "_gibbs")
+    return kernels("engines._gibbs", np.float32, level)
 
 
 @pytest.mark.parametrize("level", levels())
@@ -289,9 +290,9 @@ def test_cut_keeps_the_largest_singular_values(k, level, monkeypatch):
 
 
 def test_rank_grows_with_the_samples(tmp_path):
-    assert [gibbs.terms_of(n, 16, 10**6) for n in (1, 9, 10, 50, 99, 100, 10**6)] == [2, 2, 3, 7, 11, 12, 12]
-    assert [gibbs.terms_of(110, k, 10**6) for k in (32, 64, 100, 200, 1000)] == [12, 6, 3, 2, 2]
-    assert [gibbs.terms_of(110, 16, n) for n in (5, 32, 33, 100)] == [2, 2, 3, 7]
+    assert [posterior.terms_of(n, 16, 10**6) for n in (1, 9, 10, 50, 99, 100, 10**6)] == [2, 2, 3, 7, 11, 12, 12]
+    assert [posterior.terms_of(110, k, 10**6) for k in (32, 64, 100, 200, 1000)] == [12, 6, 3, 2, 2]
+    assert [posterior.terms_of(110, 16, n) for n in (5, 32, 33, 100)] == [2, 2, 3, 7]
     users, items, values = some()
 
     def trained(n_epochs, resume=None):
@@ -413,7 +414,7 @@ def test_new_row_equals_naive(n):
     g, y, noise, more = rng.normal(size=(n, 5)), rng.normal(size=n), rng.uniform(0.5, 2, n), rng.uniform(0, 1, n)
     root = rng.normal(size=(5, 5))
     prior = root @ root.T
-    got = sampled.row_posterior(g, y, prior, np.linalg.inv(prior), noise, more)
+    got = posterior.row_posterior(g, y, prior, np.linalg.inv(prior), noise, more)
     for ours, theirs in zip(got, naive.gibbs_row(g, y, prior, noise, more), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)
 

@@ -10,16 +10,20 @@ import numpy as np
 import pytest
 from cuda_host import compiler, host_cupy
 
-from funksvd import FunkSVD, ModelCheckpoint, Ratings, cli, gpu, load
-from funksvd.engine import CpuEngine, strata
-from funksvd.gpu import CudaEngine, DeviceError
+from funksvd import FunkSVD, ModelCheckpoint, Ratings, cli, load
+from funksvd.engines.cuda import CudaEngine, hogwild_warps
+from funksvd.engines.cuda_grid import Streamed
+from funksvd.engines.cuda_source import RULE, options
+from funksvd.engines.device import DeviceError, open_device
+from funksvd.engines.sgd import CpuEngine
+from funksvd.engines.strata import strata
 
 SOLVERS = ("sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
 
 
 def has_gpu():
     try:
-        gpu.open_device("cuda")
+        open_device("cuda")
     except DeviceError:
         return False
     return True
@@ -62,7 +66,7 @@ class Naive(Twin):
             setattr(self, name, getattr(self, name).astype(np.float64))
 
     def _pass(self, grid, epoch, solver=None, rules=None):
-        rules = [dict(zip(gpu.RULE, rule, strict=True)) for rule in rules]
+        rules = [dict(zip(RULE, rule, strict=True)) for rule in rules]
         arrays, squares, n = [getattr(self, name) for name in self.STATE], 0.0, grid.n_bands
         weight = np.ones(len(grid.rating)) if grid.weight is None else grid.weight
         for stratum in strata(self.seed, epoch, n).tolist():
@@ -181,7 +185,7 @@ def test_streaming_gives_the_bytes_of_a_resident_run(cupy, params, weights):
     ratings, held_out = some(weights=weights), some(600, 90, 55, seed=1)
     resident = CudaEngine(ratings, held_out, hyper(**params), seed=1)
     model = sum(a.nbytes for a in resident.arrays.values())
-    least = model + sum(gpu.Streamed.bytes_of(g) for g in (resident.grid, resident.check))
+    least = model + sum(Streamed.bytes_of(g) for g in (resident.grid, resident.check))
     streamed = CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least), seed=1)
     assert {type(w).__name__ for e in (resident, streamed) for w in e.walks.values()} == {"Resident", "Streamed"}
     assert train(resident) == train(streamed)
@@ -224,7 +228,7 @@ def test_hogwild_converges_like_strata_although_rows_collide(shim):
         shim.RawModule.seed += 1
         engine = CudaEngine(ratings, None, hyper(8, schedule=schedule, init_std=0.1), seed=1)
         losses.append(train(engine, epochs, 0.05))
-    assert gpu.hogwild_warps(engine.grid) > 8
+    assert hogwild_warps(engine.grid) > 8
     assert losses[0][-1] < 0.6 * losses[0][0]
     assert losses[1][-1] == pytest.approx(losses[0][-1], rel=0.1)
     assert len({first for first, *_ in losses}) == 3  # another order, and races did happen
@@ -336,7 +340,7 @@ def test_what_a_gpu_does_not_know_is_refused(name, value):
 
 
 def test_import_leaves_cupy_alone():
-    code = "import sys; sys.modules['cupy'] = None; import funksvd; assert 'funksvd.gpu' not in sys.modules"
+    code = "import sys; sys.modules['cupy'] = None; import funksvd; assert 'funksvd.engines.cuda' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -366,4 +370,4 @@ def test_no_spills_and_16_byte_loads(architecture, half):
     if not compiler.available():
         pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
     for k, solver in ((20, "sgd"), (64, "adagrad"), (128, "adamax"), (512, "adagrad_row")):
-        compiler.check(architecture, gpu.options(k, half, solver))
+        compiler.check(architecture, options(k, half, solver))

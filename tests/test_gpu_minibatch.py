@@ -8,10 +8,11 @@ from cuda_host import compiler
 from test_gpu import assert_close, assert_same_bytes, cupy, shim  # noqa: F401
 from test_minibatch import PENALTIES, SOLVERS, compare_with_naive, engine_of, some
 
-from funksvd import FunkSVD, Ratings, gpu
-from funksvd.gpu import DeviceError
-from funksvd.gpu_minibatch import CudaMiniBatchEngine
-from funksvd.minibatch import MiniBatchEngine
+from funksvd import FunkSVD, Ratings
+from funksvd.engines.cuda_minibatch import CudaMiniBatchEngine
+from funksvd.engines.cuda_source import options
+from funksvd.engines.device import DeviceError
+from funksvd.engines.minibatch import MiniBatchEngine
 
 
 def pair_of(*args, **params):
@@ -115,4 +116,4 @@ def test_no_spills_and_16_byte_loads(architecture):
     if not compiler.available():
         pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
     for k, solver in ((20, "adagrad"), (512, "adam")):
-        compiler.check(architecture, gpu.options(k + 2, False, solver), "_minibatch.cu")
+        compiler.check(architecture, options(k + 2, False, solver), "_minibatch.cu")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from funksvd import EarlyStopping, FunkSVD, LambdaCallback, ModelCheckpoint, Ratings, load, parameters
-from funksvd.minibatch import MiniBatchEngine
+from funksvd.engines.minibatch import MiniBatchEngine
 
 keras_reference = pytest.importorskip("keras_reference", reason="needs Keras and JAX: pip install 'funksvd[keras]'")
 

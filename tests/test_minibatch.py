@@ -7,8 +7,8 @@ import pytest
 from naive import mini_batch
 
 from funksvd import FunkSVD, Ratings, parameters
-from funksvd.engine import kernels, levels
-from funksvd.minibatch import MiniBatchEngine
+from funksvd.engines.minibatch import MiniBatchEngine
+from funksvd.machine.kernels import kernels, levels
 
 SOLVERS = {
     "sgd": {"learning_rate": 0.2},
@@ -90,7 +90,7 @@ def test_any_row_length_and_build(k, dtype, level):
     """Rows of every width that the kernels know as a constant, and others; a last batch of one rating."""
     data = some(401)
     engine = engine_of(data, solver="adamax", n_factors=k, dtype=dtype, shuffle=False, l2=0.01, reg_scale="row")
-    engine.kernel = kernels(dtype, level, source="_minibatch")
+    engine.kernel = kernels("engines._minibatch", dtype, level)
     compare_with_naive(engine, data, dtype)
 
 
@@ -108,8 +108,8 @@ def state_of(engine):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_same_bytes_for_any_threads(shuffle, weighted, monkeypatch):
-    monkeypatch.setattr("funksvd.minibatch.BUSY", 0)
-    monkeypatch.setattr("funksvd.minibatch.DEAL", 300)
+    monkeypatch.setattr("funksvd.engines.minibatch.BUSY", 0)
+    monkeypatch.setattr("funksvd.engines.minibatch.DEAL", 300)
     data, got = some(5000, 300, 200, weighted=weighted), []
     for n_jobs in (1, 2, 3, 8):
         engine = engine_of(data, Ratings.from_arrays(*some(100)), n_jobs=n_jobs, solver="adamax", shuffle=shuffle)
@@ -138,7 +138,7 @@ def test_transposed_input_gives_the_transposed_model(shuffle):
 
 
 def test_a_shuffled_epoch_deals_every_rating_once_into_full_batches(monkeypatch):
-    monkeypatch.setattr("funksvd.minibatch.DEAL", 100)
+    monkeypatch.setattr("funksvd.engines.minibatch.DEAL", 100)
     data = some(1050, 40, 30, weighted=True)
     engine = engine_of(data)
     want, seen = sorted(zip(*(x.astype(np.float32) for x in data), strict=True)), []
@@ -154,8 +154,8 @@ def test_a_shuffled_epoch_deals_every_rating_once_into_full_batches(monkeypatch)
 
 def test_batches_are_uniformly_random(monkeypatch):
     """Ratings that meet in a batch of two: every pair equally often, within five standard errors."""
-    monkeypatch.setattr("funksvd.minibatch.DEAL", 2)
-    monkeypatch.setattr("funksvd.minibatch.MiniBatchEngine._step", lambda *a: None)
+    monkeypatch.setattr("funksvd.engines.minibatch.DEAL", 2)
+    monkeypatch.setattr("funksvd.engines.minibatch.MiniBatchEngine._step", lambda *a: None)
     engine = engine_of((np.arange(6), np.zeros(6, int), np.arange(6.0)), batch_size=2)
     together = np.zeros((6, 6))
     for epoch in range(3000):
@@ -225,6 +225,6 @@ def test_l1_and_the_lower_bound():
 
 
 def test_too_many_ratings_are_refused(monkeypatch):
-    monkeypatch.setattr("funksvd.minibatch.MOST", 900)
+    monkeypatch.setattr("funksvd.engines.minibatch.MOST", 900)
     with pytest.raises(ValueError, match="batch_size must be 1 for 900 ratings or more, got 200"):
         engine_of(some())

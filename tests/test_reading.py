@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funksvd import _texts, reading
 from funksvd.datasets import make_ratings, read_ratings, resolve_columns
+from funksvd.ratings import _texts, reading
+from funksvd.ratings import text as text_module
 
 
 @pytest.fixture
@@ -464,7 +465,7 @@ def test_parquet_text_is_the_same_from_any_row_groups(tmp_path, kind, rows):
 @pytest.mark.parametrize("kind", ["string", "large_string"])
 def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(tmp_path, monkeypatch, kind):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    arrow = importlib.import_module("funksvd.arrow")
+    arrow = importlib.import_module("funksvd.ratings.arrow")
     rng = np.random.default_rng(0)
     path = tmp_path / "ratings.parquet"
     ids = [[None if k == 5 else f"é{k}" for k in rng.integers(0, distinct, 50_000)] for distinct in (20_000, 50)]
@@ -567,7 +568,7 @@ def test_parquet_without_pyarrow_says_what_to_install(write, monkeypatch):
 
 def outcome(path, fast, **arguments):
     """Return whether pyarrow parsed the file, and all there is to see: result or error, and warnings."""
-    parsed, parse_with_arrow = [], reading._parse_with_arrow
+    parsed, parse_with_arrow = [], text_module._parse_with_arrow
 
     def spy(*args):
         table = parse_with_arrow(*args)
@@ -664,7 +665,7 @@ def test_fast_path_agrees_on_random_files(sep, eol, lines, plain_start, on_bad_l
 @given(st.text('a,"\n\r:é', max_size=30), st.sampled_from([",", "::", ":a:"]))
 @settings(deadline=None)
 def test_blocks_on_the_way_to_arrow_may_end_anywhere(text, sep):
-    arrow = pytest.importorskip("funksvd.arrow")
+    arrow = pytest.importorskip("funksvd.ratings.arrow")
 
     def passed_on(size):
         checked = arrow._Checked(io.BytesIO(text.encode()), sep.encode())
@@ -698,7 +699,7 @@ def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
     planted = make_ratings(2000, 500, 60_000)
     table = zip(planted.users.tolist(), planted.items.tolist(), planted.ratings.tolist(), strict=True)
     path = write("user,item,rating,time\n" + "".join(f"u{u},{i},{r!r},978300760\n" for u, i, r in table))
-    assert path.stat().st_size > reading._ARROW_MIN_BYTES  # and so several blocks to pyarrow
+    assert path.stat().st_size > text_module._ARROW_MIN_BYTES  # and so several blocks to pyarrow
     monkeypatch.setattr(reading, "_parse", None)
     found = read_ratings(path)
     assert_ratings(found, [f"u{u}" for u in planted.users], planted.items.tolist(), planted.ratings.tolist())

@@ -334,7 +334,7 @@ def test_another_version_is_refused_and_other_kernels_are_told(checkpoint, tmp_p
     X, y = some()
     data = {"X": X, "y": y, "validation_split": 0.2, "resume": checkpoint}
     model = FunkSVD(5, 4, random_state=0, l2=0.1, l1=(0, 0))
-    monkeypatch.setattr(funksvd.engine, "LEVEL", "v9")
+    monkeypatch.setattr("funksvd.training.checkpoints.LEVEL", "v9")
     with pytest.warns(UserWarning, match=r"written by the kernels '\w+', these are 'v9': the last bits may differ"):
         model.fit(**data, callbacks=ModelCheckpoint(tmp_path / "n.npz"))
     monkeypatch.setattr(funksvd, "__version__", "9.9")
@@ -366,7 +366,8 @@ def test_a_file_that_is_no_checkpoint(checkpoint, tmp_path):
 TRAIN = """
 import os, signal, sys
 import numpy as np
-from funksvd import EarlyStopping, FunkSVD, ModelCheckpoint, files
+from funksvd import EarlyStopping, FunkSVD, ModelCheckpoint
+from funksvd.files import model_file as files
 sys.path.insert(0, os.path.dirname({test!r}))
 from test_resume import some
 path, resume = {path!r}, {resume!r}

@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funksvd import FunkSVD, Ratings, engine, serving
-from funksvd.engine import Params
-from funksvd.ratings import by_user
+from funksvd import FunkSVD, Ratings
+from funksvd.machine.kernels import kernels, levels
+from funksvd.ratings.sorting import by_user
+from funksvd.serving import top as top_module
+from funksvd.serving.dense import predict_all
+from funksvd.weights import Params, predict
 
 
 def some_params(n_users, n_items, k, dtype="float32", seed=0, levels=0):
@@ -36,13 +39,13 @@ def seen_by(ratings):
     return out
 
 
-@pytest.mark.parametrize("level", engine.levels())
+@pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("n_users", "n_items", "k", "n"), [(50, 700, 8, 10), (37, 333, 5, 7), (9, 2000, 64, 50), (800, 60, 1, 3)]
 )
 def test_top_equals_sorting_all_predictions(n_users, n_items, k, n, dtype, level, monkeypatch):
-    monkeypatch.setattr(serving, "kernels", lambda dtype, source: engine.kernels(dtype, level, source))
+    monkeypatch.setattr(top_module, "kernels", lambda source, dtype: kernels(source, dtype, level))
     check_top(some_params(n_users, n_items, k, dtype), n, seed=1)
 
 
@@ -61,15 +64,15 @@ def check_top(params, n, seed):
     users = rng.integers(-1, n_users, 2 * n_users).astype(np.int32)
     pairs = rng.integers(-1, n_users, 3 * n_items).astype(np.int32), rng.integers(-1, n_items, 3 * n_items).astype(np.int32)
     items = np.flatnonzero(rng.random(n_items) < 0.7).astype(np.int32)
-    seen = serving.Seen.of_codes(*pairs, n_users, n_items)
-    codes, scores = serving.top(params, users, n, seen, items, n_jobs=2)
+    seen = top_module.Seen.of_codes(*pairs, n_users, n_items)
+    codes, scores = top_module.top(params, users, n, seen, items, n_jobs=2)
     for few in (1, len(users)):  # by the kernel and without
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(serving, "FEW", few)
-            others = serving.top(params, users, n, seen, items, n_jobs=2)
+            patch.setattr(top_module, "FEW", few)
+            others = top_module.top(params, users, n, seen, items, n_jobs=2)
         np.testing.assert_array_equal(others[0], codes)
         np.testing.assert_array_equal(others[1], scores)
-    rows = [engine.predict(params, np.full(len(items), u, np.int32), items) for u in users]
+    rows = [predict(params, np.full(len(items), u, np.int32), items) for u in users]
     seen = [set(pairs[1][pairs[0] == u].tolist()) if u >= 0 else set() for u in users]
     for t, want in enumerate(naive.recommend(rows, items.tolist(), n, seen)):
         assert codes[t, : len(want)].tolist() == want
@@ -80,7 +83,7 @@ def check_top(params, n, seed):
 
 def test_predictions_of_engine_are_the_formula():
     params = some_params(20, 30, 7, "float64")
-    rows = serving.predict_all(params, np.array([3, -1, 19], np.int32), 2)
+    rows = predict_all(params, np.array([3, -1, 19], np.int32), 2)
     want = [[naive.predict(params, u, i) for i in range(30)] for u in (3, -1, 19)]
     np.testing.assert_allclose(rows, want, rtol=1e-12)
 

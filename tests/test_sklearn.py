@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from funksvd import Callback, FunkSVD, Ratings
+from funksvd.machine.threads import cpu_count, free_cores
 from funksvd.model_selection import ColdUserSplit, LeaveLastOut, TimeSplit, UserHoldout
-from funksvd.threads import cpu_count, free_cores
 
 pytest.importorskip("sklearn", "1.6")
 from sklearn.base import clone

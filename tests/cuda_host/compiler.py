@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from funksvd import gpu
+from funksvd.engines import cuda_source
 
 KERNELS = {"_sgd.cu": ("train", "measure", "shrink"), "_minibatch.cu": ("forward", "measure", "backward")}
 
@@ -37,7 +37,7 @@ def available():
 def compiled(architecture, options, file):
     """(PTX, what the assembler reports) for an architecture such as "sm_80"."""
     library, program = nvrtc(), ctypes.c_void_p()
-    call(library.nvrtcCreateProgram(ctypes.byref(program), gpu.source(file).encode(), file.encode(), 0, None, None))
+    call(library.nvrtcCreateProgram(ctypes.byref(program), cuda_source.source(file).encode(), file.encode(), 0, None, None))
     arguments = [o.encode() for o in (*options, "-ftz=true", "-Xptxas=-v", f"--gpu-architecture={architecture}")]
     result = library.nvrtcCompileProgram(program, len(arguments), (ctypes.c_char_p * len(arguments))(*arguments))
     log = fetched(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program)
@@ -82,12 +82,12 @@ def main():
         for file, half in (("_sgd.cu", False), ("_sgd.cu", True), ("_minibatch.cu", False)):
             for k in (8, 20, 32, 64, 100, 128, 512):
                 registers = []
-                for solver in gpu.SOLVERS:
+                for solver in cuda_source.SOLVERS:
                     for extra in (False, True):
                         if file == "_sgd.cu":
-                            options = gpu.options(k, half, solver, True, extra, extra)
+                            options = cuda_source.options(k, half, solver, True, extra, extra)
                         elif solver != "adagrad_row":
-                            options = gpu.options(k + 2 * extra, half, solver)
+                            options = cuda_source.options(k + 2 * extra, half, solver)
                         else:
                             continue
                         registers.append(check(architecture, options, file))

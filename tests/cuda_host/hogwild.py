@@ -7,7 +7,7 @@ import sys
 from types import SimpleNamespace
 
 from funksvd import FunkSVD, Ratings
-from funksvd.gpu import CudaEngine, hogwild_warps
+from funksvd.engines.cuda import CudaEngine, hogwild_warps
 
 from .host_cupy import HostCupy
 

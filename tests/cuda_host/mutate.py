@@ -6,6 +6,7 @@ the number of faults that were missed.
 
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,8 @@ import funksvd
 
 SOURCE = Path(funksvd.__file__).parent
 TESTS = Path(__file__).parents[1]
-CU, SOLVERS, PY, BATCH, BATCH_PY = "_sgd.cu", "_solvers.cu", "gpu.py", "_minibatch.cu", "gpu_minibatch.py"
+CU, SOLVERS, PY = "engines/_sgd.cu", "engines/_solvers.cu", "engines/cuda_grid.py"
+BATCH, BATCH_PY = "engines/_minibatch.cu", "engines/cuda_minibatch.py"
 EQUALS = "test_gpu.py::test_equals_the_cpu_engine_and_naive[shim-{}-20]"
 OPTION = "test_gpu.py::test_every_option_equals_the_cpu_engine_and_naive[shim-{}-sgd]"
 BATCHES = "test_gpu_minibatch.py::test_{}"
@@ -95,9 +97,7 @@ def run(host, tests, plant=None):
     """What pytest says where one of the tests fails, else None. Compiled kernels are kept in the folder `host`."""
     with tempfile.TemporaryDirectory(prefix="funksvd-mutant-") as folder:
         package = Path(folder) / "funksvd"
-        package.mkdir()
-        for path in SOURCE.iterdir():
-            (package / path.name).symlink_to(path)
+        shutil.copytree(SOURCE, package, copy_function=os.symlink)
         if plant:
             file, _, _, old, new = plant
             text = (SOURCE / file).read_text()

@@ -1,0 +1,1 @@
+"""The engines: each turns ratings and hyper-parameters into weights, an epoch at a time."""

@@ -1,0 +1,1 @@
+"""The machine below: builds of the kernels, memory, threads, and files written whole."""

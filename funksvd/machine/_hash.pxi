@@ -1,0 +1,10 @@
+# The hash of SplitMix64 (Steele, Lea, Flood 2014), which names every random number of the kernels.
+
+from libc.stdint cimport uint64_t
+
+
+cdef inline uint64_t mix(uint64_t x) noexcept nogil:
+    """The finaliser of SplitMix64: every bit of the result depends on every bit of `x`."""
+    x = (x ^ (x >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    x = (x ^ (x >> 27)) * <uint64_t>0x94D049BB133111EB
+    return x ^ (x >> 31)

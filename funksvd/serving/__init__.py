@@ -1,0 +1,1 @@
+"""Answers of a trained model: the best items, similar rows, explanations."""

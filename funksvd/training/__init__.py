@@ -1,0 +1,1 @@
+"""Training: the epoch loops, checkpoints and fold-in."""
