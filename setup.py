@@ -17,7 +17,15 @@ DEBUG = os.environ.get("FUNKSVD_DEBUG", "0") not in ("", "0")
 # -ffast-math would blind isfinite and flush subnormals for the whole importing program; these four give the same
 # vectors. Never -march=native: a wheel runs on machines other than the one it was built on. -g0: with the debugging
 # symbols that Python asks for, a wheel is six times as large.
-FLAGS = ["-O3", "-g0", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math", "-Wno-psabi"]
+FLAGS = [
+    "-O3",
+    "-g0",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-fassociative-math",
+    "-Wno-psabi",
+]
 
 # The kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set; machine/kernels.py
 # chooses at import. A compiler that does not know a level leaves the baseline.

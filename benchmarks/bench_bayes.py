@@ -58,7 +58,9 @@ def ours(**parameters):
                 model.save(Path(folder) / "model.npz")
                 model = load(Path(folder) / "model.npz")
             intervals = [model.predict_interval(test, level) for level in LEVELS]
-            coverage = [np.mean((low <= test.values) & (test.values <= high)) for low, high in intervals]
+            coverage = [
+                np.mean((low <= test.values) & (test.values <= high)) for low, high in intervals
+            ]
         return model.evaluate(test)["rmse"], seconds, coverage
 
     return run
@@ -86,7 +88,9 @@ def surprise(train, test):
     model = SVD(random_state=0)
     seconds = spent(model.fit, full)
     users, items = test.codes_in(train._tables)
-    predicted = [model.predict(u, i).est for u, i in zip(users.tolist(), items.tolist(), strict=True)]
+    predicted = [
+        model.predict(u, i).est for u, i in zip(users.tolist(), items.tolist(), strict=True)
+    ]
     return common.rmse(predicted, test.values), seconds, [np.nan] * len(LEVELS)
 
 
@@ -100,13 +104,23 @@ def myfm(rank, n_iter):
 
         def one_hot(users, items):
             known = [np.flatnonzero(codes >= 0) for codes in (users, items)]
-            rows, columns = np.concatenate(known), np.concatenate([users[known[0]], shape[0] + items[known[1]]])
+            rows, columns = (
+                np.concatenate(known),
+                np.concatenate([users[known[0]], shape[0] + items[known[1]]]),
+            )
             return csr_array((np.ones(len(rows)), (rows, columns)), (len(users), sum(shape)))
 
         model = MyFMRegressor(rank=rank, random_seed=0)
         x = one_hot(train.users, train.items)
         group_shapes = [train.n_users, train.n_items]
-        seconds = spent(model.fit, x, train.values, n_iter=n_iter, n_kept_samples=n_iter - 10, group_shapes=group_shapes)
+        seconds = spent(
+            model.fit,
+            x,
+            train.values,
+            n_iter=n_iter,
+            n_kept_samples=n_iter - 10,
+            group_shapes=group_shapes,
+        )
         predicted = np.clip(model.predict(one_hot(users, items)), 1, 5)
         return common.rmse(predicted, test.values), seconds, [np.nan] * len(LEVELS)
 
@@ -121,7 +135,10 @@ RUNS = {
     "  means of the factors": ours(n_factors=16, n_epochs=60, solver="gibbs", average="factors"),
     "gibbs, k=32, 120 sweeps": ours(n_factors=32, n_epochs=120, solver="gibbs"),
     "  its running mean, k=32": running_mean(32, 120),
-    **{f"{solver}, defaults": ours(solver=solver) for solver in ("sgd", "adagrad_row", "adagrad", "adam", "adamax")},
+    **{
+        f"{solver}, defaults": ours(solver=solver)
+        for solver in ("sgd", "adagrad_row", "adagrad", "adam", "adamax")
+    },
     "Surprise SVD, defaults": surprise,
     "myFM, rank 16, 60 sweeps": myfm(16, 60),
     "myFM, rank 32, 200 sweeps": myfm(32, 200),
@@ -146,9 +163,27 @@ def speed():
         for n_jobs in (1, 2):
             model = FunkSVD(16, sweeps, solver="gibbs", random_state=0, n_jobs=n_jobs)
             seconds[n_jobs] = *spent(model.fit, ratings), sum(model.history_["seconds"])
-        rows.append([f"{name}, k=16, {sweeps} sweeps", *seconds[1], *seconds[2], seconds[1][2] / seconds[2][2]])
-    common.print_table(["ratings", "fit, 1 thread", "of CPU", "its sweeps", "fit, 2 threads", "of CPU", "its sweeps",
-                        "ratio of sweeps"], rows)  # fmt: skip
+        rows.append(
+            [
+                f"{name}, k=16, {sweeps} sweeps",
+                *seconds[1],
+                *seconds[2],
+                seconds[1][2] / seconds[2][2],
+            ]
+        )
+    common.print_table(
+        [
+            "ratings",
+            "fit, 1 thread",
+            "of CPU",
+            "its sweeps",
+            "fit, 2 threads",
+            "of CPU",
+            "its sweeps",
+            "ratio of sweeps",
+        ],
+        rows,
+    )
 
 
 def plot(path, results, folder):
@@ -161,26 +196,45 @@ def plot(path, results, folder):
         train, test = next(SETS[name](folder))
         model = FunkSVD(16, 60, solver="gibbs", rating_scale=(1, 5), random_state=0).fit(train)
         ends = [model.predict_interval(test, level) for level in asked]
-        left.plot(asked, [np.mean((low <= test.values) & (test.values <= high)) for low, high in ends], "o-", label=name)
+        left.plot(
+            asked,
+            [np.mean((low <= test.values) & (test.values <= high)) for low, high in ends],
+            "o-",
+            label=name,
+        )
     left.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    left.set(xlabel="coverage asked for", ylabel="share of held-out ratings inside", title="Intervals")
+    left.set(
+        xlabel="coverage asked for", ylabel="share of held-out ratings inside", title="Intervals"
+    )
     left.legend()
-    shown = [(run, found) for (name, run), found in results.items() if name == "ml-100k" and not run.startswith(" ")]
+    shown = [
+        (run, found)
+        for (name, run), found in results.items()
+        if name == "ml-100k" and not run.startswith(" ")
+    ]
     for number, (run, (error, seconds, _)) in enumerate(shown):
         right.plot(seconds[0], error[0], "os^"[number // 10], label=run)
     right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-    right.set(xscale="log", xlabel="seconds of fit, mean over u1-u5", ylabel="test RMSE", title="ml-100k")
+    right.set(
+        xscale="log", xlabel="seconds of fit, mean over u1-u5", ylabel="test RMSE", title="ml-100k"
+    )
     figure.savefig(path, dpi=150)
     print("wrote", path)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder with ml-100k/u.data and goodbooks/ratings.csv.gz")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", required=True, help="folder with ml-100k/u.data and goodbooks/ratings.csv.gz"
+    )
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--speed", action="store_true", help="seconds only")
     parser.add_argument("--plot", help="write the two plots to this file")
-    parser.add_argument("--slow", action="store_true", help="peers on the larger sets too (myFM takes many minutes)")
+    parser.add_argument(
+        "--slow", action="store_true", help="peers on the larger sets too (myFM takes many minutes)"
+    )
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # test ids that a fold's train part does not have
     common.print_header("myfm", "scikit-surprise")
@@ -198,7 +252,9 @@ def main():
                 error, seconds, coverage = found
                 shown = [f"{c:.3f}" if np.isfinite(c) else "-" for c in coverage]
                 rows.append([label, f"{error[0]:.4f}", *map(float, seconds), *shown])
-        common.print_table([name, "RMSE", "seconds", "of CPU", *(f"{level:.0%}" for level in LEVELS)], rows)
+        common.print_table(
+            [name, "RMSE", "seconds", "of CPU", *(f"{level:.0%}" for level in LEVELS)], rows
+        )
     if options.plot:
         plot(options.plot, results, options.data)
 

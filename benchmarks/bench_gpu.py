@@ -41,7 +41,9 @@ def engine(cls, train, validation, k, device, **params):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="netflix")
     parser.add_argument("--cache", help="folder to keep the ratings in")
     parser.add_argument("--factors", type=int, nargs="+", default=[20, 32, 64, 128])
@@ -52,7 +54,9 @@ def main():
     card.use()
     name = cupy.cuda.runtime.getDeviceProperties(card.id)["name"].decode()
     bandwidth = copy_bandwidth(cupy)
-    print_header("cupy", card=name, copy=f"{bandwidth / 1e9:.0f} GB/s read + written", shape=args.shape)
+    print_header(
+        "cupy", card=name, copy=f"{bandwidth / 1e9:.0f} GB/s read + written", shape=args.shape
+    )
     users, items, values = shaped(args.shape, args.cache)
     mask = held_out(len(values))
     validation = Ratings.from_arrays(users[mask], items[mask], values[mask])
@@ -66,18 +70,33 @@ def main():
         del cpu
         for dtype in ("float32", "float16"):
             for schedule in ("strata", "hogwild"):
-                gpu = engine(CudaEngine, train, validation, k, args.device, dtype=dtype, schedule=schedule)
+                gpu = engine(
+                    CudaEngine, train, validation, k, args.device, dtype=dtype, schedule=schedule
+                )
                 seconds = []
                 for epoch in range(args.epochs):
                     start = time.perf_counter()
-                    gpu.epoch(epoch, 0.02)  # ends with the loss on the host: nothing is left running
+                    gpu.epoch(
+                        epoch, 0.02
+                    )  # ends with the loss on the host: nothing is left running
                     seconds.append(time.perf_counter() - start)
                 rmse = gpu.validate() ** 0.5
-                check(abs(rmse - expected) < 0.01 * expected, f"k={k} {dtype} {schedule}: {rmse}, the CPU {expected}")
+                check(
+                    abs(rmse - expected) < 0.01 * expected,
+                    f"k={k} {dtype} {schedule}: {rmse}, the CPU {expected}",
+                )
                 best = min(seconds[1:] or seconds)  # the first one loads the kernels
                 moved = len(train) * bytes_a_rating(k, dtype == "float16") / best
-                rows.append((f"k={k} {dtype} {schedule}", best * 1e3, len(train) / best / 1e6, moved / bandwidth * 100, rmse,
-                             expected))  # fmt: skip
+                rows.append(
+                    (
+                        f"k={k} {dtype} {schedule}",
+                        best * 1e3,
+                        len(train) / best / 1e6,
+                        moved / bandwidth * 100,
+                        rmse,
+                        expected,
+                    )
+                )
                 del gpu
     print_table(["", "ms an epoch", "M updates/s", "% of copy", "RMSE", "CPU's RMSE"], rows)
 

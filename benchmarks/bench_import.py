@@ -1,6 +1,6 @@
 """How much longer `import funksvd` takes than `import numpy`.
 
-    python benchmarks/bench_import.py
+python benchmarks/bench_import.py
 """
 
 import subprocess
@@ -14,7 +14,9 @@ REPEATS = 21
 
 
 def seconds(module):
-    done = subprocess.run([sys.executable, "-c", CODE.format(module)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(module)], capture_output=True, text=True, check=True
+    )
     return float(done.stdout)
 
 
@@ -24,10 +26,18 @@ def main():
     for name in names:
         seconds(name)
     times = np.array([[seconds(name) for name in names] for _ in range(REPEATS)])
-    print_table(["import", "ms", "ms over numpy"], [
-        [name, 1e3 * median, 1e3 * over] for name, median, over
-        in zip(names, np.median(times, axis=0), np.median(times - times[:, :1], axis=0), strict=True)
-    ])  # fmt: skip
+    print_table(
+        ["import", "ms", "ms over numpy"],
+        [
+            [name, 1e3 * median, 1e3 * over]
+            for name, median, over in zip(
+                names,
+                np.median(times, axis=0),
+                np.median(times - times[:, :1], axis=0),
+                strict=True,
+            )
+        ],
+    )
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ RATE = 0.01  # of AdaMax here: ten times the default, which is slow for the few 
 def first_factors(data, factors):
     """Random factors of every id up to the largest, for both models."""
     rng = np.random.default_rng(0)
-    return [rng.normal(0, 0.3, (int(ids.max()) + 1, factors)).astype(np.float32) for ids in data[:2]]
+    return [
+        rng.normal(0, 0.3, (int(ids.max()) + 1, factors)).astype(np.float32) for ids in data[:2]
+    ]
 
 
 def embeddings(start, mean=None, l2=0.0, l2_bias=0.0, rate=RATE):
@@ -40,15 +42,22 @@ def embeddings(start, mean=None, l2=0.0, l2_bias=0.0, rate=RATE):
 
     def rows(table, l2):
         penalty = keras.regularizers.L2(l2) if l2 else None
-        layer = keras.layers.Embedding(*table.shape, embeddings_initializer="zeros", embeddings_regularizer=penalty)
+        layer = keras.layers.Embedding(
+            *table.shape, embeddings_initializer="zeros", embeddings_regularizer=penalty
+        )
         layer.build()
         layer.set_weights([table])
         return layer
 
     ids = [keras.Input((), dtype="int32") for _ in start]
-    out = keras.layers.Dot(1)([rows(table, l2)(side) for table, side in zip(start, ids, strict=True)])
+    out = keras.layers.Dot(1)(
+        [rows(table, l2)(side) for table, side in zip(start, ids, strict=True)]
+    )
     if mean is not None:
-        biases = [rows(np.zeros_like(table[:, :1]), l2_bias)(side) for table, side in zip(start, ids, strict=True)]
+        biases = [
+            rows(np.zeros_like(table[:, :1]), l2_bias)(side)
+            for table, side in zip(start, ids, strict=True)
+        ]
         out = keras.layers.Rescaling(1, mean)(keras.layers.Add()([out, *biases]))
     model = keras.Model(ids, out)
     model.compile(keras.optimizers.Adamax(rate), "mse")
@@ -70,8 +79,16 @@ def fit_keras(data, options, epochs, split=0.0, shuffle=False):
             self.seconds.append(time.perf_counter() - self.begun)
 
     clock, model = Clock(), embeddings(first_factors(data, options.factors))
-    history = model.fit(list(data[:2]), data[2], batch_size=options.batch, epochs=epochs, validation_split=split,
-                        shuffle=shuffle, verbose=0, callbacks=[clock]).history  # fmt: skip
+    history = model.fit(
+        list(data[:2]),
+        data[2],
+        batch_size=options.batch,
+        epochs=epochs,
+        validation_split=split,
+        shuffle=shuffle,
+        verbose=0,
+        callbacks=[clock],
+    ).history
     keras.backend.clear_session()
     return {**history, "seconds": clock.seconds}
 
@@ -88,12 +105,27 @@ def fit_funksvd(data, options, epochs, split=0.0, shuffle=False):
         model.set_weights(params)
 
     model = FunkSVD(
-        options.factors, epochs, solver="adamax", batch_size=options.batch, shuffle=shuffle, learning_rate=RATE,
-        learning_rate_schedule="constant", l2=0, l2_bias=0, biased=False, center=False, n_jobs=options.threads,
+        options.factors,
+        epochs,
+        solver="adamax",
+        batch_size=options.batch,
+        shuffle=shuffle,
+        learning_rate=RATE,
+        learning_rate_schedule="constant",
+        l2=0,
+        l2_bias=0,
+        biased=False,
+        center=False,
+        n_jobs=options.threads,
         random_state=0,
-    )  # fmt: skip
-    model.fit(data[:2], data[2], validation_split=split, validation_split_order="tail",
-              callbacks=[LambdaCallback(on_train_begin=begin)])  # fmt: skip
+    )
+    model.fit(
+        data[:2],
+        data[2],
+        validation_split=split,
+        validation_split_order="tail",
+        callbacks=[LambdaCallback(on_train_begin=begin)],
+    )
     return model.history_
 
 
@@ -122,7 +154,9 @@ def bench_size(name, cache, options):
     """Check and time both on one shape, and print its table; returns the histories with validation."""
     data = shaped(name, cache)
     n, epochs = len(data[0]), options.epochs
-    print(f"## {name}: {n:,} ratings, k = {options.factors}, batches of {options.batch:,}, {options.threads} threads")
+    print(
+        f"## {name}: {n:,} ratings, k = {options.factors}, batches of {options.batch:,}, {options.threads} threads"
+    )
     fits = {"Keras": fit_keras, "FunkSVD": fit_funksvd}
     memory = {}
     curves = {model: fit(data, options, epochs, 0.1) for model, fit in fits.items()}
@@ -131,12 +165,21 @@ def bench_size(name, cache, options):
         float(np.max(np.abs(np.divide(history["FunkSVD"][loss], history["Keras"][loss]) - 1)))
         for history, loss in ((curves, "loss"), (curves, "val_loss"), (timed, "loss"))
     )
-    print(f"losses and validation losses of {epochs} epochs, the largest difference: {apart:.1e} of the loss")
+    print(
+        f"losses and validation losses of {epochs} epochs, the largest difference: {apart:.1e} of the loss"
+    )
     check(apart < 1e-4, f"the losses differ by {apart:.1e}")
     for model, fit in fits.items():
-        timed[f"{model}, shuffled"], memory[f"{model}, shuffled"] = fit(data, options, 3, shuffle=True), np.nan
+        timed[f"{model}, shuffled"], memory[f"{model}, shuffled"] = (
+            fit(data, options, 3, shuffle=True),
+            np.nan,
+        )
     for model, run in (("FunkSVD", "run_funksvd"), ("Keras", "run_keras")):
-        memory[model] = np.nan if options.no_memory else peak_memory("bench_keras", "load_arrays", run, name, cache, options)
+        memory[model] = (
+            np.nan
+            if options.no_memory
+            else peak_memory("bench_keras", "load_arrays", run, name, cache, options)
+        )
     seconds = {model: float(np.median(history["seconds"][1:])) for model, history in timed.items()}
     rows = []
     for model, of_epoch in sorted(seconds.items(), key=lambda one: one[1]):
@@ -144,8 +187,17 @@ def bench_size(name, cache, options):
         best = "-" if history is None else f"{min(history['val_loss']) ** 0.5:.4f}"
         total = np.nan if history is None else sum(history["seconds"])
         ours = seconds["FunkSVD, shuffled" if "shuffled" in model else "FunkSVD"]
-        rows.append([model, of_epoch, of_epoch / ours, n / of_epoch / 1e6, best, total, memory[model] / 1e6])
-    header = ["model", "s/epoch", "ratio", "M ratings/s", "best val. RMSE", f"s for {epochs} epochs"]
+        rows.append(
+            [model, of_epoch, of_epoch / ours, n / of_epoch / 1e6, best, total, memory[model] / 1e6]
+        )
+    header = [
+        "model",
+        "s/epoch",
+        "ratio",
+        "M ratings/s",
+        "best val. RMSE",
+        f"s for {epochs} epochs",
+    ]
     print_table([*header, "peak MB beyond arrays"], rows)
     return curves
 
@@ -157,7 +209,9 @@ def plot(curves, path):
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(len(curves), 2, figsize=(9, 3.2 * len(curves)), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        len(curves), 2, figsize=(9, 3.2 * len(curves)), squeeze=False, layout="constrained"
+    )
     for (by_epoch, by_second), (name, histories) in zip(axes, curves.items(), strict=True):
         for model, history in histories.items():
             error, style = np.sqrt(history["val_loss"]), {"Keras": "o-", "FunkSVD": "x--"}[model]
@@ -175,13 +229,23 @@ def best_keras(train, validation, test, l2, options):
     import keras
 
     ids = [np.concatenate([part[side] for part in (train, validation, test)]) for side in (0, 1)]
-    start = [table / 10 for table in first_factors(ids, options.factors)]  # about as small as Keras' own
+    start = [
+        table / 10 for table in first_factors(ids, options.factors)
+    ]  # about as small as Keras' own
     mean = float(train[2].mean()) if l2 else None
     l2 /= len(start[0])  # a mean over the ratings, spread over the rows
     model = embeddings(start, mean, l2, l2)
-    model.fit(list(train[:2]), train[2], batch_size=options.data_batch, epochs=300, verbose=0,
-              validation_data=(list(validation[:2]), validation[2]),
-              callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)])  # fmt: skip
+    model.fit(
+        list(train[:2]),
+        train[2],
+        batch_size=options.data_batch,
+        epochs=300,
+        verbose=0,
+        validation_data=(list(validation[:2]), validation[2]),
+        callbacks=[
+            keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
+        ],
+    )
     out = rmse(model.predict(list(test[:2]), batch_size=1 << 16, verbose=0).ravel(), test[2])
     keras.backend.clear_session()
     return out
@@ -192,8 +256,12 @@ def best_funksvd(train, validation, test, **params):
     from funksvd import EarlyStopping, FunkSVD, Ratings
 
     model = FunkSVD(n_epochs=300, random_state=0, **params)
-    model.fit(train[:2], train[2], validation_data=(validation[:2], validation[2]),
-              callbacks=EarlyStopping("val_loss", patience=3, restore_best_weights=True))  # fmt: skip
+    model.fit(
+        train[:2],
+        train[2],
+        validation_data=(validation[:2], validation[2]),
+        callbacks=EarlyStopping("val_loss", patience=3, restore_best_weights=True),
+    )
     return model.evaluate(Ratings.from_arrays(*test))["rmse"]
 
 
@@ -202,7 +270,10 @@ def real_ratings(folder):
     from funksvd import Ratings
 
     rng = np.random.default_rng(2)
-    for name, path in (("ml-100k, u1", "ml-100k/u.data"), ("goodbooks", "goodbooks/ratings.csv.gz")):
+    for name, path in (
+        ("ml-100k, u1", "ml-100k/u.data"),
+        ("goodbooks", "goodbooks/ratings.csv.gz"),
+    ):
         if not (Path(folder) / path).exists():
             print(f"{path} is not in {folder}")
             continue
@@ -212,16 +283,32 @@ def real_ratings(folder):
             test = rng.random(len(values)) < 0.1
         else:
             (train, known), (withheld, unknown) = next(movielens_folds(Path(folder) / path))
-            users, items = (np.concatenate(ids).astype(np.int32) for ids in zip(train, withheld, strict=True))
-            values, test = np.concatenate([known, unknown]), np.arange(len(known) + len(unknown)) >= len(known)
+            users, items = (
+                np.concatenate(ids).astype(np.int32) for ids in zip(train, withheld, strict=True)
+            )
+            values, test = (
+                np.concatenate([known, unknown]),
+                np.arange(len(known) + len(unknown)) >= len(known),
+            )
         validation = ~test & (rng.random(len(values)) < 0.1)
-        yield name, tuple((users[part], items[part], values[part]) for part in (~test & ~validation, validation, test))
+        yield (
+            name,
+            tuple(
+                (users[part], items[part], values[part])
+                for part in (~test & ~validation, validation, test)
+            ),
+        )
 
 
 def bench_accuracy(options):
     """Test RMSE at the best validation epoch, on real ratings."""
-    batches = {"n_factors": options.factors, "solver": "adamax", "batch_size": options.data_batch, "learning_rate": RATE,
-               "learning_rate_schedule": "constant"}  # fmt: skip
+    batches = {
+        "n_factors": options.factors,
+        "solver": "adamax",
+        "batch_size": options.data_batch,
+        "learning_rate": RATE,
+        "learning_rate_schedule": "constant",
+    }
     ways = [
         ("Keras, as in the article", lambda parts: best_keras(*parts, 0.0, options)),
         ("Keras, with mean, biases and L2", lambda parts: best_keras(*parts, 0.08, options)),
@@ -230,7 +317,9 @@ def bench_accuracy(options):
         ("FunkSVD, mini-batches of AdaMax", lambda parts: best_funksvd(*parts, **batches)),
     ]
     for name, parts in real_ratings(options.data):
-        print(f"## {name}: {sum(len(part[0]) for part in parts):,} ratings, k = {options.factors}, test RMSE")
+        print(
+            f"## {name}: {sum(len(part[0]) for part in parts):,} ratings, k = {options.factors}, test RMSE"
+        )
         rows = []
         for way, run in ways:
             start = time.perf_counter()
@@ -246,18 +335,28 @@ def main():
     parser.add_argument("--batch", type=int, default=1_000_000)
     parser.add_argument("--epochs", type=int, default=10, help="of the curves (default 10)")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--plot", metavar="FILE", help="draw validation RMSE against epochs and seconds")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw validation RMSE against epochs and seconds"
+    )
     parser.add_argument("--cache", metavar="DIR", help="keep the generated ratings in this folder")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
-    parser.add_argument("--data", metavar="DIR", help="compare accuracy on the real ratings of this folder, too")
-    parser.add_argument("--data-batch", type=int, default=10_000, help="batches there (default 10,000)")
+    parser.add_argument(
+        "--data", metavar="DIR", help="compare accuracy on the real ratings of this folder, too"
+    )
+    parser.add_argument(
+        "--data-batch", type=int, default=10_000, help="batches there (default 10,000)"
+    )
     options = parser.parse_args()
     try:
         import jax  # noqa: F401
         import keras  # noqa: F401
     except ImportError:
         raise SystemExit("Keras or JAX is not installed: pip install 'funksvd[keras]'") from None
-    print_header("keras", "jax", measured="median of the epochs after the first, which compiles, without validation")
+    print_header(
+        "keras",
+        "jax",
+        measured="median of the epochs after the first, which compiles, without validation",
+    )
     print(ARTICLE + "\n", flush=True)
     curves = {}
     with cache_folder(options.cache) as cache:

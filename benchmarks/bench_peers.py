@@ -27,10 +27,19 @@ from common import (
 )
 
 HEADER = [
-    "model", "s/epoch", "ratio", "s before first epoch", "best val. RMSE", "s to LIBMF's best", "ratio",
+    "model",
+    "s/epoch",
+    "ratio",
+    "s before first epoch",
+    "best val. RMSE",
+    "s to LIBMF's best",
+    "ratio",
     "peak MB beyond arrays",
-]  # fmt: skip
-FEW, MANY = 2, 22  # epochs of the two fits whose difference is the time of an epoch, the same for every model
+]
+FEW, MANY = (
+    2,
+    22,
+)  # epochs of the two fits whose difference is the time of an epoch, the same for every model
 REPEATS = {"ml-1m": 31, "ml-20m": 11, "netflix": 3}
 LIBMF_EPOCHS = (5, 10, 15, 20, 30)
 FUNKSVD_EPOCHS = 60  # at most, on the way to LIBMF's error
@@ -79,9 +88,18 @@ def fit_libmf(table, epochs, factors, threads, l2):
     """A trained LIBMF model and the seconds of its fit."""
     # P and Q are penalised as in FunkSVD: l2 with every rating, no l1.
     model = import_libmf().MF(
-        k=factors, nr_threads=threads, nr_bins=26, nr_iters=epochs, quiet=True, eta=0.1, copy_data=False,
-        lambda_p1=0.0, lambda_q1=0.0, lambda_p2=l2, lambda_q2=l2,
-    )  # fmt: skip
+        k=factors,
+        nr_threads=threads,
+        nr_bins=26,
+        nr_iters=epochs,
+        quiet=True,
+        eta=0.1,
+        copy_data=False,
+        lambda_p1=0.0,
+        lambda_q1=0.0,
+        lambda_p2=l2,
+        lambda_q2=l2,
+    )
     start = time.perf_counter()
     model.fit(table)
     return model, time.perf_counter() - start
@@ -97,7 +115,9 @@ def predict_libmf(model, users, items):
     predicted = np.empty(len(users), np.float32)
     for start in range(0, len(users), CHUNK):
         part = slice(start, start + CHUNK)
-        predicted[part] = np.einsum("nk,nk->n", user_factors[users[part]], item_factors[items[part]])
+        predicted[part] = np.einsum(
+            "nk,nk->n", user_factors[users[part]], item_factors[items[part]]
+        )
     return np.where(np.isnan(predicted), model.model.b, predicted)
 
 
@@ -109,7 +129,9 @@ def fit_funksvd(train, epochs, factors, threads, l2, validation=None, callbacks=
     model = FunkSVD(n_factors=factors, n_epochs=epochs, l2=l2, n_jobs=threads, random_state=0)
     if validation is not None:
         validation = (validation[:2], validation[2])
-    return model.fit((users, items), ratings, validation_data=validation, callbacks=callbacks, verbose=0)
+    return model.fit(
+        (users, items), ratings, validation_data=validation, callbacks=callbacks, verbose=0
+    )
 
 
 def reach_target(target):
@@ -179,7 +201,9 @@ def epochs_in_turn(fits, repeats):
     first = next(iter(seconds.values()))[:, 0]
     ratios = {model: rows[:, 0] / first for model, rows in seconds.items()}
     for model, found in list(ratios.items())[1:]:
-        print(f"{model}'s ratio of an epoch lay between {found.min():.1f} and {found.max():.1f} in {repeats} turns")
+        print(
+            f"{model}'s ratio of an epoch lay between {found.min():.1f} and {found.max():.1f} in {repeats} turns"
+        )
     ratios = {model: float(np.median(found)) for model, found in ratios.items()}
     return {model: np.median(rows, axis=0) for model, rows in seconds.items()}, ratios
 
@@ -191,7 +215,9 @@ def check_libmf(train, validation, floor, options):
         model, seconds = fit_libmf(table, epochs, options.factors, options.threads, options.l2)
         trace.append((rmse(predict_libmf(model, *validation[:2]), validation[2]), seconds, epochs))
     best, to_best, epochs = min(trace)
-    check(best < floor, f"LIBMF's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases")
+    check(
+        best < floor, f"LIBMF's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases"
+    )
     print(f"LIBMF's best of {LIBMF_EPOCHS} epochs: {best:.4f} after {epochs}")
     return best, to_best
 
@@ -199,9 +225,14 @@ def check_libmf(train, validation, floor, options):
 def check_funksvd(train, validation, floor, target, options):
     """FunkSVD's best validation RMSE and the seconds until it is at most `target`, the peer's best, or None."""
     watch = reach_target(target)
-    fit_funksvd(train, FUNKSVD_EPOCHS, options.factors, options.threads, options.l2, validation, watch)
+    fit_funksvd(
+        train, FUNKSVD_EPOCHS, options.factors, options.threads, options.l2, validation, watch
+    )
     best = watch.best
-    check(best < floor, f"FunkSVD's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases")
+    check(
+        best < floor,
+        f"FunkSVD's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases",
+    )
     print(f"FunkSVD's best: {best:.4f} after {watch.best_epoch + 1} epochs")
     if target is not None and np.isnan(watch.seconds):
         print(f"FunkSVD did not reach {target:.4f} ")
@@ -211,22 +242,32 @@ def check_funksvd(train, validation, floor, target, options):
 def bench_surprise(train, validation, options):
     """Surprise's row: one epoch, and the building of its trainset from raw ids, which is its start-up."""
     surprise = import_surprise()
-    rows = [(user, item, rating, None) for user, item, rating in zip(*(c.tolist() for c in train), strict=True)]
+    rows = [
+        (user, item, rating, None)
+        for user, item, rating in zip(*(c.tolist() for c in train), strict=True)
+    ]
     start = time.perf_counter()
     dataset = surprise.dataset.Dataset(surprise.Reader(rating_scale=(1, 5)))
     trainset = dataset.construct_trainset(rows)
     setup = time.perf_counter() - start
     seconds = []
     for _ in range(2):
-        model = surprise.SVD(n_factors=options.factors, n_epochs=1, reg_all=options.l2, random_state=0)
+        model = surprise.SVD(
+            n_factors=options.factors, n_epochs=1, reg_all=options.l2, random_state=0
+        )
         start = time.perf_counter()
         model.fit(trainset)
         seconds.append(time.perf_counter() - start)
     some = slice(20_000)  # its predict is a loop in Python
     users, items, ratings = (column[some].tolist() for column in validation)
-    error = rmse([model.predict(user, item).est for user, item in zip(users, items, strict=True)], ratings)
+    error = rmse(
+        [model.predict(user, item).est for user, item in zip(users, items, strict=True)], ratings
+    )
     spread = float(np.std(ratings))  # one epoch need not beat converged biases
-    check(error < spread, f"Surprise's validation RMSE {error:.4f} is not below {spread:.4f}, that of the mean")
+    check(
+        error < spread,
+        f"Surprise's validation RMSE {error:.4f} is not below {spread:.4f}, that of the mean",
+    )
     print(f"Surprise's validation RMSE after its one epoch: {error:.4f}")
     return min(seconds), setup
 
@@ -238,7 +279,9 @@ def bench_shape(name, cache, options):
     train, validation = tuple(c[~withheld] for c in data), tuple(c[withheld] for c in data)
     floor = biases_rmse(train, validation)
     settings = options.factors, options.threads, options.l2
-    print(f"## {name}: {len(data[0]):,} ratings, k = {settings[0]}, {settings[1]} threads, l2 = {settings[2]}")
+    print(
+        f"## {name}: {len(data[0]):,} ratings, k = {settings[0]}, {settings[1]} threads, l2 = {settings[2]}"
+    )
     print(f"validation RMSE of biases alone: {floor:.4f}", flush=True)
 
     def measure(prepare, run):
@@ -261,15 +304,28 @@ def bench_shape(name, cache, options):
     errors["FunkSVD"] = check_funksvd(train, validation, floor, target, options)
     memory["FunkSVD"] = measure("load_arrays", "run_funksvd")
     seconds, ratios = epochs_in_turn(fits, options.repeats or REPEATS[name])
-    rows = [(model, *seconds[model], ratios[model], *errors[model], memory[model]) for model in fits]
+    rows = [
+        (model, *seconds[model], ratios[model], *errors[model], memory[model]) for model in fits
+    ]
     if surprise:
         epoch, setup = bench_surprise(train, validation, options)
         epoch *= len(data[0]) / len(train[0])
-        rows.append(("Surprise, one thread", epoch, setup, epoch / rows[0][1], np.nan, np.nan, np.nan))
+        rows.append(
+            ("Surprise, one thread", epoch, setup, epoch / rows[0][1], np.nan, np.nan, np.nan)
+        )
     to_best = rows[0][5]
     print()
     cells = [
-        [model, epoch, ratio, setup, "-" if np.isnan(best) else f"{best:.4f}", to_target, to_target / to_best, peak / 1e6]
+        [
+            model,
+            epoch,
+            ratio,
+            setup,
+            "-" if np.isnan(best) else f"{best:.4f}",
+            to_target,
+            to_target / to_best,
+            peak / 1e6,
+        ]
         for model, epoch, setup, ratio, best, to_target, peak in rows
     ]
     print_table(HEADER, cells)
@@ -281,8 +337,12 @@ def main():
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["ml-1m", "ml-20m"])
     parser.add_argument("--factors", type=int, default=32)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--l2", type=float, default=0.05, help="the same for all models (default 0.05)")
-    parser.add_argument("--repeats", type=int, help=f"turns in which every model is timed (default {REPEATS})")
+    parser.add_argument(
+        "--l2", type=float, default=0.05, help="the same for all models (default 0.05)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, help=f"turns in which every model is timed (default {REPEATS})"
+    )
     parser.add_argument("--cache", metavar="DIR", help="keep the generated ratings in this folder")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
     options = parser.parse_args()

@@ -12,13 +12,24 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from common import SHAPES, cache_folder, check, median_seconds, peak_memory, print_header, print_table, shaped
+from common import (
+    SHAPES,
+    cache_folder,
+    check,
+    median_seconds,
+    peak_memory,
+    print_header,
+    print_table,
+    shaped,
+)
 from pyarrow import csv, parquet
 
 from funksvd import Ratings
 
-KINDS = {"int": lambda users, items: (users, items),
-         "str": lambda users, items: (texts("user-", users), texts("B000", items))}  # fmt: skip
+KINDS = {
+    "int": lambda users, items: (users, items),
+    "str": lambda users, items: (texts("user-", users), texts("B000", items)),
+}
 
 
 def texts(prefix, codes):
@@ -28,12 +39,21 @@ def texts(prefix, codes):
 def write(folder, name, users, items, values):
     """Make the files that are not there yet."""
     for kind, ids in KINDS.items():
-        csv_path, parquet_path = (Path(folder) / f"{name}-{kind}.{suffix}" for suffix in ("csv", "parquet"))
+        csv_path, parquet_path = (
+            Path(folder) / f"{name}-{kind}.{suffix}" for suffix in ("csv", "parquet")
+        )
         if csv_path.exists() and parquet_path.exists():
             continue
         user_ids, item_ids = ids(users, items)
         times = np.random.default_rng(0).integers(789_652_009, 1_427_784_002, len(users))
-        table = pa.table({"userId": user_ids, "movieId": item_ids, "rating": values.astype(float), "timestamp": times})
+        table = pa.table(
+            {
+                "userId": user_ids,
+                "movieId": item_ids,
+                "rating": values.astype(float),
+                "timestamp": times,
+            }
+        )
         csv.write_csv(table, csv_path, csv.WriteOptions(quoting_style="none"))
         parquet.write_table(table, parquet_path)
 
@@ -50,11 +70,21 @@ def read(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="ml-20m")
-    parser.add_argument("--cache", metavar="DIR", help="folder that keeps the ratings and the files")
+    parser.add_argument(
+        "--cache", metavar="DIR", help="folder that keeps the ratings and the files"
+    )
     args = parser.parse_args()
-    print_header("pyarrow", "narwhals", "pandas", "polars", shape=f"{args.shape}, {SHAPES[args.shape].ratings:,} ratings")
+    print_header(
+        "pyarrow",
+        "narwhals",
+        "pandas",
+        "polars",
+        shape=f"{args.shape}, {SHAPES[args.shape].ratings:,} ratings",
+    )
     with cache_folder(args.cache) as folder:
         users, items, values = shaped(args.shape, folder)
         write(folder, args.shape, users, items, values)
@@ -80,14 +110,28 @@ def main():
                     check(np.array_equal(found.item_ids[found.items], items), "item ids")
                 else:
                     some = slice(0, 1000)
-                    check(found.user_ids[found.users[some]].tolist() == [f"user-{u}" for u in users[some]], "user ids")
+                    check(
+                        found.user_ids[found.users[some]].tolist()
+                        == [f"user-{u}" for u in users[some]],
+                        "user ids",
+                    )
                 seconds = min(seconds, median_seconds(lambda path=path: Ratings.read(path), 2, 0))
                 arrays = sum(part.nbytes for part in (found.users, found.items, found.values))
                 del found
                 peak = peak_memory("bench_reading", "nothing", "read", str(path))
-                rows.append([f"{suffix}, ids {kind}", path.stat().st_size / 1e6, seconds, len(values) / seconds / 1e6,
-                             peak / 1e6, peak / arrays])  # fmt: skip
-        print("Ratings.read: best of three; peak beyond the process before, over the arrays int32, int32, float64")
+                rows.append(
+                    [
+                        f"{suffix}, ids {kind}",
+                        path.stat().st_size / 1e6,
+                        seconds,
+                        len(values) / seconds / 1e6,
+                        peak / 1e6,
+                        peak / arrays,
+                    ]
+                )
+        print(
+            "Ratings.read: best of three; peak beyond the process before, over the arrays int32, int32, float64"
+        )
         print_table(["file", "MB", "s", "M ratings/s", "peak MB", "of the arrays"], rows)
 
         rows = []
@@ -102,13 +146,23 @@ def tables(rows, users, items, values):
     for kind, ids in KINDS.items():
         user_ids, item_ids = ids(users, items)
         arrow = pa.table({"user": user_ids, "item": item_ids, "rating": values})
-        encoded = pa.table({"user": arrow["user"].dictionary_encode(), "item": arrow["item"].dictionary_encode(),
-                            "rating": values})  # fmt: skip
-        made = {"pandas": lambda arrow=arrow: arrow.to_pandas(), "polars": lambda arrow=arrow: pl.from_arrow(arrow)}
+        encoded = pa.table(
+            {
+                "user": arrow["user"].dictionary_encode(),
+                "item": arrow["item"].dictionary_encode(),
+                "rating": values,
+            }
+        )
+        made = {
+            "pandas": lambda arrow=arrow: arrow.to_pandas(),
+            "polars": lambda arrow=arrow: pl.from_arrow(arrow),
+        }
         if kind == "str":
-            made |= {"pyarrow dictionary": lambda encoded=encoded: encoded,
-                     "pandas categories": lambda encoded=encoded: encoded.to_pandas(),
-                     "polars categories": lambda encoded=encoded: pl.from_arrow(encoded)}  # fmt: skip
+            made |= {
+                "pyarrow dictionary": lambda encoded=encoded: encoded,
+                "pandas categories": lambda encoded=encoded: encoded.to_pandas(),
+                "polars categories": lambda encoded=encoded: pl.from_arrow(encoded),
+            }
         for name, make in made.items():
             frame = make()
             check(Ratings.from_frame(frame).n_users == len(np.unique(users)), name)

@@ -62,9 +62,14 @@ def kernel_rate(factors, users=2000, items=200, run=36):
     rng = np.random.default_rng(0)
     width = -(-factors // 8) * 8
     mean, rate, l2 = 3.5, 0.005, 0.02
-    run_factors, item_factors = aligned((users, width), np.float32), aligned((items + 1, width), np.float32)
+    run_factors, item_factors = (
+        aligned((users, width), np.float32),
+        aligned((items + 1, width), np.float32),
+    )
     run_factors[:, :factors] = rng.normal(0, 0.1, (users, factors))
-    item_factors[:items, :factors] = rng.normal(0, 0.1, (items, factors))  # the last row is the spare one
+    item_factors[:items, :factors] = rng.normal(
+        0, 0.1, (items, factors)
+    )  # the last row is the spare one
     run_biases, item_biases = aligned(users, np.float32), aligned(items + 1, np.float32)
     run_row = np.arange(users, dtype=np.int32)
     run_end = np.arange(run, users * run + 1, run, dtype=np.uint32)
@@ -86,14 +91,19 @@ def kernel_rate(factors, users=2000, items=200, run=36):
     def epoch(solver="sgd"):
         return kernel.block(*sides, blocks, 0, 0, mean, solver, rules)
 
-    predicted = np.einsum("uk,urk->ur", run_factors.astype(float), item_factors[chosen].astype(float)) + mean
+    predicted = (
+        np.einsum("uk,urk->ur", run_factors.astype(float), item_factors[chosen].astype(float))
+        + mean
+    )
     exact = np.square(rating[: users * run].reshape(users, run) - predicted).sum()
     check(abs(epoch(None) / exact - 1) < 1e-4, "the kernel's squared errors are not NumPy's")
     first = epoch()
     seconds = median_seconds(epoch, 50, 5)
     last = epoch()
     check(last < first, "the kernel does not lower the error")
-    check(not item_factors[items].any() and not item_biases[items], "the kernel moves the spare row")
+    check(
+        not item_factors[items].any() and not item_biases[items], "the kernel moves the spare row"
+    )
     working_set = sum(a.nbytes for a in (run_factors, item_factors, index, rating)) / MIB
     return users * run / seconds, working_set
 
@@ -116,7 +126,10 @@ def epoch_seconds(users, items, ratings, factors, threads):
     model = FunkSVD(n_factors=factors, n_epochs=EPOCHS, n_jobs=threads, random_state=0)
     model.fit((users, items), ratings, verbose=0)
     errors = model.history_["rmse"]
-    check(errors[-1] < min(errors[0], ratings.std()), f"training RMSE {errors} does not fall below the mean's")
+    check(
+        errors[-1] < min(errors[0], ratings.std()),
+        f"training RMSE {errors} does not fall below the mean's",
+    )
     return float(np.median(model.history_["seconds"][1:])), model.setup_seconds_
 
 
@@ -128,12 +141,24 @@ def bench_predict(pairs, factors, threads):
     for name, n_users, n_items in (("ml-20m", 138_493, 26_744), ("netflix", 480_189, 17_770)):
         rng = np.random.default_rng(0)
         ids = [np.arange(max(n_users, n_items), dtype=np.int32) % n for n in (n_users, n_items)]
-        model = FunkSVD(factors, 1, n_jobs=threads, random_state=0).fit(tuple(ids), rng.normal(size=len(ids[0])))
+        model = FunkSVD(factors, 1, n_jobs=threads, random_state=0).fit(
+            tuple(ids), rng.normal(size=len(ids[0]))
+        )
         users, items = (rng.integers(0, n, pairs, dtype=np.int32) for n in (n_users, n_items))
-        t, u, i = slice(0, 1000), users[:1000], items[:1000]  # every id is there, so that ids are codes
-        want = np.einsum("tk,tk->t", model.user_factors_[u], model.item_factors_[i]) + model.global_mean_
+        t, u, i = (
+            slice(0, 1000),
+            users[:1000],
+            items[:1000],
+        )  # every id is there, so that ids are codes
+        want = (
+            np.einsum("tk,tk->t", model.user_factors_[u], model.item_factors_[i])
+            + model.global_mean_
+        )
         want += model.user_biases_[u] + model.item_biases_[i]
-        check(np.allclose(model.predict((users[t], items[t])), want, rtol=1e-4), "predictions differ from the formula")
+        check(
+            np.allclose(model.predict((users[t], items[t])), want, rtol=1e-4),
+            "predictions differ from the formula",
+        )
         seconds = median_seconds(lambda m=model, x=(users, items): m.predict(x), 5, 1)
         rows.append([name, f"{pairs:,}", str(factors), str(threads), pairs / seconds / 1e6])
     print("\n## predict: random pairs of integer ids, median of 5 calls after 1")
@@ -189,7 +214,10 @@ def main():
     if not sizes:
         parser.error(f"--max-ratings must be at least {RATINGS[0]}, got {options.max_ratings}")
     base = min(base, sizes[-1])
-    print_header("scipy", measured=f"median of epochs 2-{EPOCHS} of one fit; kernel: median of 50 passes after 5")
+    print_header(
+        "scipy",
+        measured=f"median of epochs 2-{EPOCHS} of one fit; kernel: median of 50 passes after 5",
+    )
     matmul, where = matmul_gflops()
     print(f"float32 matrix product: {matmul:.1f} GFLOP/s ({where})\n", flush=True)
     bench_kernel(all_factors, matmul)
@@ -210,11 +238,28 @@ def main():
                 gflops = 8 * factors * n / seconds / 1e9
                 share = f"{gflops / (matmul * threads):.0%}"
                 speedup = points[n, factors, options.threads[0]] / seconds
-                row = [f"{n:,}", str(factors), str(threads), seconds, n / seconds / 1e6, gflops, share]
+                row = [
+                    f"{n:,}",
+                    str(factors),
+                    str(threads),
+                    seconds,
+                    n / seconds / 1e6,
+                    gflops,
+                    share,
+                ]
                 rows.append([*row, speedup, setup])
     print("\n## fit")
-    header = ["ratings", "k", "threads", "s/epoch", "M ratings/s", "GFLOP/s", "of matmul x threads",
-              f"over {options.threads[0]} thread", "s before first epoch"]  # fmt: skip
+    header = [
+        "ratings",
+        "k",
+        "threads",
+        "s/epoch",
+        "M ratings/s",
+        "GFLOP/s",
+        "of matmul x threads",
+        f"over {options.threads[0]} thread",
+        "s before first epoch",
+    ]
     print_table(header, rows)
     series = [(*key, seconds) for key, seconds in points.items()]
     plot(

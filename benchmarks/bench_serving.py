@@ -1,7 +1,7 @@
 """How fast does a trained model answer, and how good are fold-in, partial_fit and a search?
 
-    python benchmarks/bench_serving.py --only recommend
-    python benchmarks/bench_serving.py --data FOLDER
+python benchmarks/bench_serving.py --only recommend
+python benchmarks/bench_serving.py --data FOLDER
 """
 
 import argparse
@@ -62,10 +62,15 @@ def bench_recommend(shape):
     ids, _ = model.recommend(users, N, ratings)
     start, seen = ratings.by_user()
     for u in range(0, 1000, 97):  # against sorting all predictions
-        scores = predict(params, np.full(size.items, u, np.int32), np.arange(size.items, dtype=np.int32))
+        scores = predict(
+            params, np.full(size.items, u, np.int32), np.arange(size.items, dtype=np.int32)
+        )
         row = np.searchsorted(ratings.user_ids, u)
         scores[ratings.item_ids[seen[start[row] : start[row + 1]]]] = -np.inf
-        check(ids[u].tolist() == np.lexsort((np.arange(size.items), -scores))[:N].tolist(), f"recommend for user {u}")
+        check(
+            ids[u].tolist() == np.lexsort((np.arange(size.items), -scores))[:N].tolist(),
+            f"recommend for user {u}",
+        )
 
     def all_users():
         return model.recommend(n=N, exclude=ratings)
@@ -95,17 +100,24 @@ def bench_recommend(shape):
     turns = [[median_seconds(run, 1, 0) for run in runs.values()] for _ in range(3)]
     seconds = dict(zip(runs, np.median(turns, axis=0).tolist(), strict=True))
     rows = [[name, s, s / seconds["funksvd"]] for name, s in seconds.items()]
-    print(f"{shape}: {size.users:,} users x {size.items:,} items, k={K}, n={N}, the {len(ratings):,} pairs seen left out")
+    print(
+        f"{shape}: {size.users:,} users x {size.items:,} items, k={K}, n={N}, the {len(ratings):,} pairs seen left out"
+    )
     print_table(["recommend for all users", "s", "ratio"], rows)
     few = np.arange(0, 1000, 100)
     model.recommend(few, N, ratings)
-    print_table(["recommend", "ms"], [
-        ["10 users", 1000 * median_seconds(lambda: model.recommend(few, N, ratings), 30)],
-        ["1 user", 1000 * median_seconds(lambda: model.recommend(5, N, ratings), 30)],
-        ["similar_items of 1", 1000 * median_seconds(lambda: model.similar_items(5, N), 30)],
-    ])  # fmt: skip
+    print_table(
+        ["recommend", "ms"],
+        [
+            ["10 users", 1000 * median_seconds(lambda: model.recommend(few, N, ratings), 30)],
+            ["1 user", 1000 * median_seconds(lambda: model.recommend(5, N, ratings), 30)],
+            ["similar_items of 1", 1000 * median_seconds(lambda: model.similar_items(5, N), 30)],
+        ],
+    )
     peak = peak_memory("bench_serving", "memory_before", "memory_run", shape)
-    print(f"peak memory of recommend for all users, beyond model and ratings: {peak / 1e6:.0f} MB\n")
+    print(
+        f"peak memory of recommend for all users, beyond model and ratings: {peak / 1e6:.0f} MB\n"
+    )
     items = np.random.default_rng(1).choice(size.items, 50, replace=False)
     X, y = (np.full(50, size.users + 1), items), np.random.default_rng(2).normal(3.5, 1, 50)
     ms = 1000 * median_seconds(lambda: model.fold_in(X, y, extend=False), 50, 5)
@@ -121,11 +133,15 @@ def implicit_run(params, ratings, ours):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peer = AlternatingLeastSquares(factors=K + 1, use_gpu=False)
-    peer.item_factors = np.column_stack([params.item_factors, params.item_biases]).astype(np.float32)
+    peer.item_factors = np.column_stack([params.item_factors, params.item_biases]).astype(
+        np.float32
+    )
     n_users = len(params.user_factors)
     peer.user_factors = np.column_stack([params.user_factors, np.ones(n_users)]).astype(np.float32)
     pairs = ratings.user_ids[ratings.users], ratings.item_ids[ratings.items]
-    seen = sparse.csr_matrix((np.ones(len(ratings), np.float32), pairs), shape=(n_users, len(params.item_factors)))
+    seen = sparse.csr_matrix(
+        (np.ones(len(ratings), np.float32), pairs), shape=(n_users, len(params.item_factors))
+    )
 
     def recommend(users, rows):
         with threadpool_limits(1, "blas"):
@@ -147,7 +163,11 @@ def bench_fold_in(data):
     rng = np.random.default_rng(0)
     new = np.isin(ratings.users, rng.choice(ratings.n_users, 10_000, replace=False))
     hidden = new & (rng.random(len(ratings)) < 0.2)
-    test, given, everything = part(ratings, hidden), part(ratings, new & ~hidden), part(ratings, ~hidden)
+    test, given, everything = (
+        part(ratings, hidden),
+        part(ratings, new & ~hidden),
+        part(ratings, ~hidden),
+    )
     model = FunkSVD(random_state=0).fit(part(ratings, ~new))
     start = time.perf_counter()
     folded = model.fold_in(given)
@@ -155,9 +175,13 @@ def bench_fold_in(data):
     rows = [
         ["folded in", folded.evaluate(test)["rmse"], seconds],
         *timed_fit("retrained on all", FunkSVD(random_state=0), everything, test),
-        *timed_fit("retrained, biases only", FunkSVD(1, init_std=0, random_state=0), everything, test),
+        *timed_fit(
+            "retrained, biases only", FunkSVD(1, init_std=0, random_state=0), everything, test
+        ),
     ]
-    print(f"goodbooks: 10,000 users left out of training, RMSE on {len(test):,} hidden ratings of theirs")
+    print(
+        f"goodbooks: 10,000 users left out of training, RMSE on {len(test):,} hidden ratings of theirs"
+    )
     print_table(["", "RMSE", "s"], [[name, f"{rmse:.4f}", s] for name, rmse, s in rows])
 
 
@@ -184,7 +208,10 @@ def bench_partial_fit(data, shape):
     big, rng = served(size.users, size.items), np.random.default_rng(0)
     rows = []
     for n in (1000, 10_000, 100_000, 1_000_000):
-        X, y = (rng.integers(0, size.users, n), rng.integers(0, size.items, n)), rng.normal(3.5, 1, n)
+        X, y = (
+            (rng.integers(0, size.users, n), rng.integers(0, size.items, n)),
+            rng.normal(3.5, 1, n),
+        )
         seconds = median_seconds(lambda X=X, y=y: copy.copy(big).partial_fit(X, y), 3)
         rows.append([f"{n:,}", 1000 * seconds, 1e6 * seconds / n])
     print(f"{shape}: partial_fit of 5 epochs, k={K}")
@@ -199,13 +226,21 @@ def bench_search(data):
     grid = {"n_factors": [20, 50, 100], "l2": [0.05, 0.08], "learning_rate": [0.01, 0.02]}
     rows = []
     for n_jobs in (1, 2):
-        search = GridSearchCV(FunkSVD(random_state=0), grid, cv=3, n_jobs=n_jobs, scoring="neg_root_mean_squared_error")
+        search = GridSearchCV(
+            FunkSVD(random_state=0),
+            grid,
+            cv=3,
+            n_jobs=n_jobs,
+            scoring="neg_root_mean_squared_error",
+        )
         start = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # ids that a fold's training part does not know
             search.fit(table[:, :2], table[:, 2])
         seconds = time.perf_counter() - start
-        rows.append([str(n_jobs), seconds, f"{-search.best_score_:.4f}", json.dumps(search.best_params_)])
+        rows.append(
+            [str(n_jobs), seconds, f"{-search.best_score_:.4f}", json.dumps(search.best_params_)]
+        )
     check(rows[0][3] == rows[1][3], "the searches picked different settings")
     print("GridSearchCV, 12 settings x 3 folds of ml-100k")
     print_table(["n_jobs", "s", "RMSE", "best"], rows)
@@ -213,14 +248,21 @@ def bench_search(data):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", metavar="DIR", default=os.environ.get("FUNKSVD_DATA"), help="default: $FUNKSVD_DATA")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        default=os.environ.get("FUNKSVD_DATA"),
+        help="default: $FUNKSVD_DATA",
+    )
     parser.add_argument("--shape", choices=SHAPES, default="ml-20m")
     parser.add_argument("--only", choices=PARTS)
     options = parser.parse_args()
     print_header("implicit", "scikit-learn", "scipy")
     wanted = PARTS if options.only is None else (options.only,)
     if options.data is None and {"fold-in", "partial-fit", "search"} & {*wanted}:
-        parser.error("--data is needed: a folder that holds ml-100k/u.data and goodbooks/ratings.csv.gz")
+        parser.error(
+            "--data is needed: a folder that holds ml-100k/u.data and goodbooks/ratings.csv.gz"
+        )
     data = Path(options.data or ".")
     for name in wanted:
         {

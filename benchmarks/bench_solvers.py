@@ -37,7 +37,9 @@ def fit(train, validation, params):
     from funksvd import EarlyStopping, FunkSVD
 
     model = FunkSVD(random_state=0, **params)
-    model.fit(train, validation_data=validation, callbacks=EarlyStopping("val_loss", patience=10**6))
+    model.fit(
+        train, validation_data=validation, callbacks=EarlyStopping("val_loss", patience=10**6)
+    )
     seconds = model.setup_seconds_ + np.cumsum(model.history_["seconds"])
     return model, np.array(model.history_["val_rmse"]), seconds
 
@@ -52,10 +54,24 @@ def bench_accuracy(name, path, plot):
     for solver, params in {**SOLVERS, **OTHERS}.items():
         model, errors, seconds = fit(train, validation, params)
         best = int(errors.argmin())
-        rows.append([solver, f"{model.evaluate(test)['rmse']:.4f}", f"{errors[best]:.4f}", str(best + 1), seconds[best]])
-        for axis, x in zip(plot, (np.arange(1, len(errors) + 1), seconds), strict=True) if plot is not None else ():
+        rows.append(
+            [
+                solver,
+                f"{model.evaluate(test)['rmse']:.4f}",
+                f"{errors[best]:.4f}",
+                str(best + 1),
+                seconds[best],
+            ]
+        )
+        for axis, x in (
+            zip(plot, (np.arange(1, len(errors) + 1), seconds), strict=True)
+            if plot is not None
+            else ()
+        ):
             axis.plot(x, errors, label=solver, lw=1)
-    print(f"## {name}: {len(train):,} ratings to train, {len(test):,} to test, the model of the best epoch")
+    print(
+        f"## {name}: {len(train):,} ratings to train, {len(test):,} to test, the model of the best epoch"
+    )
     print_table(["", "test RMSE", "validation RMSE", "best epoch", "s until then"], rows)
 
 
@@ -71,7 +87,10 @@ def bench_speed(name, cache, factors):
     engines, seconds = {}, {}
     for solver, params in SOLVERS.items():
         hyper = resolved(FunkSVD(factors, **params).get_params())
-        engines[solver] = engine_for(hyper)(ratings, None, hyper, seed=0, n_jobs=2), hyper.learning_rate
+        engines[solver] = (
+            engine_for(hyper)(ratings, None, hyper, seed=0, n_jobs=2),
+            hyper.learning_rate,
+        )
         seconds[solver] = []
     for number in range(REPEATS + 1):
         for solver, (engine, rate) in engines.items():
@@ -79,17 +98,35 @@ def bench_speed(name, cache, factors):
             engine.epoch(number, rate)
             seconds[solver].append(time.perf_counter() - start)
     base = np.array(seconds["sgd"][1:])
-    print(f"## {name}: {len(ratings):,} ratings, k = {factors}, two threads, median of {REPEATS} epochs in turns")
-    rows = [[solver, 1000 * np.median(s[1:]), np.median(np.array(s[1:]) / base)] for solver, s in seconds.items()]
+    print(
+        f"## {name}: {len(ratings):,} ratings, k = {factors}, two threads, median of {REPEATS} epochs in turns"
+    )
+    rows = [
+        [solver, 1000 * np.median(s[1:]), np.median(np.array(s[1:]) / base)]
+        for solver, s in seconds.items()
+    ]
     print_table(["", "ms an epoch", "ratio to sgd"], rows)
 
 
 def main():
     """Print one table for each data set or shape."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", metavar="DIR", default=os.environ.get("FUNKSVD_DATA"), help="default: $FUNKSVD_DATA")
-    parser.add_argument("--plot", metavar="PNG", help="draw RMSE against epochs and seconds (needs matplotlib)")
-    parser.add_argument("--speed", nargs="+", choices=SHAPES, default=[], help="time epochs on ratings of these shapes")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        default=os.environ.get("FUNKSVD_DATA"),
+        help="default: $FUNKSVD_DATA",
+    )
+    parser.add_argument(
+        "--plot", metavar="PNG", help="draw RMSE against epochs and seconds (needs matplotlib)"
+    )
+    parser.add_argument(
+        "--speed",
+        nargs="+",
+        choices=SHAPES,
+        default=[],
+        help="time epochs on ratings of these shapes",
+    )
     parser.add_argument("--factors", type=int, default=32, help="of --speed (default: 32)")
     parser.add_argument("--cache", metavar="FOLDER", help="keep the made-up ratings there")
     options = parser.parse_args()
@@ -104,7 +141,9 @@ def main():
     if options.plot:
         import matplotlib.pyplot as plt
 
-        figure, axes = plt.subplots(len(DATA), 2, figsize=(10, 4 * len(DATA)), layout="constrained", sharey="row")
+        figure, axes = plt.subplots(
+            len(DATA), 2, figsize=(10, 4 * len(DATA)), layout="constrained", sharey="row"
+        )
     for row, (name, relative) in enumerate(DATA.items()):
         path = Path(options.data) / relative
         if path.exists():
@@ -115,7 +154,9 @@ def main():
         panels = [(name, unit) for name in DATA for unit in ("epochs", "seconds")]
         for axis, (name, unit) in zip(axes.flat, panels, strict=True):
             low = min((line.get_ydata().min() for line in axis.lines), default=0)
-            axis.set(title=name, xlabel=unit, ylabel="validation RMSE", ylim=(low - 0.005, low + 0.1))
+            axis.set(
+                title=name, xlabel=unit, ylabel="validation RMSE", ylim=(low - 0.005, low + 0.1)
+            )
             axis.grid(alpha=0.3)
         axes.flat[0].legend()
         figure.savefig(options.plot, dpi=120)

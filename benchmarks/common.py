@@ -44,11 +44,16 @@ def print_header(*packages, **settings):
     cpu = platform.processor() or platform.machine()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+        cpu = next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print("command   ", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     print("machine   ", f"{cpu}, {cores} cores usable, {platform.system()} {platform.machine()}")
-    versions = [f"Python {platform.python_version()}", *map(version, ("numpy", "funksvd", *packages))]
+    versions = [
+        f"Python {platform.python_version()}",
+        *map(version, ("numpy", "funksvd", *packages)),
+    ]
     print("versions  ", ", ".join(versions))
     for name, value in settings.items():
         print(f"{name.replace('_', ' '):<11}{value}")
@@ -95,7 +100,9 @@ def planted(shape, seed=0):
     ratings : (n,) float32
     """
     rng = np.random.default_rng(seed)
-    keys = unique_pairs(shape.users, shape.items, shape.ratings, shape.user_sigma, shape.item_sigma, rng)
+    keys = unique_pairs(
+        shape.users, shape.items, shape.ratings, shape.user_sigma, shape.item_sigma, rng
+    )
     users, items = (part.astype(np.int32) for part in np.divmod(keys, shape.items))
     del keys
     user_factors = rng.normal(0, 0.35, (shape.users, RANK)).astype(np.float32)
@@ -106,7 +113,12 @@ def planted(shape, seed=0):
     for start in range(0, len(users), CHUNK):
         part = slice(start, start + CHUNK)
         u, i = users[part], items[part]
-        exact = 3.6 + user_biases[u] + item_biases[i] + np.einsum("nk,nk->n", user_factors[u], item_factors[i])
+        exact = (
+            3.6
+            + user_biases[u]
+            + item_biases[i]
+            + np.einsum("nk,nk->n", user_factors[u], item_factors[i])
+        )
         ratings[part] = np.clip(np.rint(exact + rng.normal(0, NOISE, len(u))), 1, 5)
     return users, items, ratings
 
@@ -149,10 +161,15 @@ def rmse(predicted, ratings):
 def biases_rmse(train, validation, sweeps=3, damping=5.0):
     """Validation RMSE of mean + user bias + item bias, by alternating damped means: what a model must beat."""
     users, items, ratings = train
-    n_users, n_items = (1 + max(int(train[side].max()), int(validation[side].max())) for side in (0, 1))
+    n_users, n_items = (
+        1 + max(int(train[side].max()), int(validation[side].max())) for side in (0, 1)
+    )
     mean = ratings.mean(dtype=np.float64)
     user_biases, item_biases = np.zeros(n_users), np.zeros(n_items)
-    user_counts, item_counts = np.bincount(users, minlength=n_users), np.bincount(items, minlength=n_items)
+    user_counts, item_counts = (
+        np.bincount(users, minlength=n_users),
+        np.bincount(items, minlength=n_items),
+    )
     for _ in range(sweeps):
         residual = ratings - mean - user_biases[users]
         item_biases = np.bincount(items, residual, n_items) / (item_counts + damping)
@@ -209,7 +226,9 @@ def _most_resident():
     try:
         return _status_kib("VmHWM") * 1024
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
 
 def _measured(pipe, module, prepare, run, arguments):

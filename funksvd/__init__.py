@@ -34,7 +34,13 @@ __all__ = [
     "show_config",
 ]
 
-_MODULES = ("datasets", "metrics", "model_selection", "plots", "tuning")  # imported at the first use
+_MODULES = (
+    "datasets",
+    "metrics",
+    "model_selection",
+    "plots",
+    "tuning",
+)  # imported at the first use
 
 
 def __getattr__(name):

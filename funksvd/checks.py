@@ -32,7 +32,11 @@ def whole(value):
 
 def number(value):
     try:
-        return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+        return (
+            isinstance(value, (int, float, np.number))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        )
     except (OverflowError, TypeError):  # an int that no float is near to; a complex number
         return False
 

@@ -34,7 +34,11 @@ MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/"
 _RELEASES = {
     "ml-100k": ("0e33842e24a9c977be4e0107933c0723", "ml-100k/u.data", "ml-100k/u.item"),
     "ml-1m": ("c4d9eecfca2ab87c1945afe126590906", "ml-1m/ratings.dat", "ml-1m/movies.dat"),
-    "ml-10m": ("ce571fd55effeba0271552578f2648bd", "ml-10M100K/ratings.dat", "ml-10M100K/movies.dat"),
+    "ml-10m": (
+        "ce571fd55effeba0271552578f2648bd",
+        "ml-10M100K/ratings.dat",
+        "ml-10M100K/movies.dat",
+    ),
     "ml-20m": ("cd245b17a1ae2cc31bb14903e1204af3", "ml-20m/ratings.csv", "ml-20m/movies.csv"),
     "ml-25m": ("6b51fb2759a8657d3bfcbfc42b592ada", "ml-25m/ratings.csv", "ml-25m/movies.csv"),
     "ml-32m": ("d472be332d4daa821edc399621853b57", "ml-32m/ratings.csv", "ml-32m/movies.csv"),
@@ -65,7 +69,9 @@ class Planted(NamedTuple):
     noise: float
 
 
-def make_ratings(n_users=6040, n_items=3706, n_ratings=1_000_209, *, rank=8, noise=0.8, random_state=0):
+def make_ratings(
+    n_users=6040, n_items=3706, n_ratings=1_000_209, *, rank=8, noise=0.8, random_state=0
+):
     """Make ratings from a planted model: mean, biases and low-rank factors, plus Gaussian noise.
 
     The default shape is that of MovieLens 1M; as there, a few users and items have most of the ratings. The
@@ -88,7 +94,12 @@ def make_ratings(n_users=6040, n_items=3706, n_ratings=1_000_209, *, rank=8, noi
     Planted
         The ratings, in random order.
     """
-    for name, value in {"n_users": n_users, "n_items": n_items, "n_ratings": n_ratings, "rank": rank}.items():
+    for name, value in {
+        "n_users": n_users,
+        "n_items": n_items,
+        "n_ratings": n_ratings,
+        "rank": rank,
+    }.items():
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
     if n_ratings > n_users * n_items / 2:
@@ -159,7 +170,11 @@ class Dataset(NamedTuple):
 
 
 def load_movielens(
-    name: str, *, cache: str | os.PathLike[str] | None = None, times: bool = False, progress: bool = True
+    name: str,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    times: bool = False,
+    progress: bool = True,
 ) -> Dataset:
     """MovieLens ratings (Harper & Konstan 2015), downloaded once, checked, and kept in a cache.
 
@@ -198,7 +213,9 @@ def load_movielens(
     archive = members[0].partition("/")[0].replace("ml-10M100K", "ml-10m") + ".zip"
     folder = pooch.os_cache("funksvd") if cache is None else cache
     if md5 is None:
-        published = Path(pooch.retrieve(MOVIELENS_URL + archive + ".md5", None, archive + ".md5", folder)).read_text()
+        published = Path(
+            pooch.retrieve(MOVIELENS_URL + archive + ".md5", None, archive + ".md5", folder)
+        ).read_text()
         found = re.search(r"\b[0-9a-f]{32}\b", published)
         if found is None:
             Path(folder, archive + ".md5").unlink()
@@ -206,12 +223,16 @@ def load_movielens(
         md5 = found[0]
     downloader = pooch.HTTPDownloader(progressbar=bool(progress), chunk_size=1 << 16)
     unzip = pooch.Unzip(members=members)
-    paths = pooch.retrieve(MOVIELENS_URL + archive, f"md5:{md5}", archive, folder, unzip, downloader)
+    paths = pooch.retrieve(
+        MOVIELENS_URL + archive, f"md5:{md5}", archive, folder, unzip, downloader
+    )
     paths = {os.path.basename(path): path for path in paths}
     ratings, titles = (paths[member.rpartition("/")[2]] for member in members)
     when = None
     if times:
-        when = read_columns(ratings, user=0, item=1, rating=3, progress=progress)[2].astype("datetime64[s]")
+        when = read_columns(ratings, user=0, item=1, rating=3, progress=progress)[2].astype(
+            "datetime64[s]"
+        )
     return Dataset(Ratings.read(ratings, progress=progress), _movielens_titles(titles), when)
 
 
@@ -227,7 +248,9 @@ def _movielens_titles(path):
     return {int(item): title for item, title, *_ in rows}
 
 
-def load_netflix(folder: str | os.PathLike[str], *, times: bool = False, progress: bool = False) -> Dataset:
+def load_netflix(
+    folder: str | os.PathLike[str], *, times: bool = False, progress: bool = False
+) -> Dataset:
     """The ratings of the Netflix Prize (Bennett & Lanning 2007), from a folder that holds its files.
 
     Read are ``combined_data_*.txt`` or, where there are none, ``mv_*.txt`` (also in ``training_set``), and the titles
@@ -259,9 +282,19 @@ def load_netflix(folder: str | os.PathLike[str], *, times: bool = False, progres
     single = sorted([*folder.glob("mv_*.txt"), *folder.glob("training_set/mv_*.txt")])
     if not combined and not single:
         raise FileNotFoundError(f"{folder} holds neither combined_data_*.txt nor mv_*.txt")
-    blocks = list(_cut(combined)) if combined else [single[k : k + 200] for k in range(0, len(single), 200)]
-    with tqdm(total=len(blocks), desc=f"reading {folder.name}", unit="block", delay=1, leave=False,
-              disable=not progress) as bar:  # fmt: skip
+    blocks = (
+        list(_cut(combined))
+        if combined
+        else [single[k : k + 200] for k in range(0, len(single), 200)]
+    )
+    with tqdm(
+        total=len(blocks),
+        desc=f"reading {folder.name}",
+        unit="block",
+        delay=1,
+        leave=False,
+        disable=not progress,
+    ) as bar:
 
         def one(block):
             found = _parse_prize(_content(block), block[0], times)
@@ -277,7 +310,9 @@ def load_netflix(folder: str | os.PathLike[str], *, times: bool = False, progres
         movie = heads[-1] if len(heads) else movie
     users, values = (np.concatenate([part[k] for part in parts]) for k in (2, 3))
     when = np.concatenate([part[4] for part in parts]).astype("datetime64[D]") if times else None
-    return Dataset(Ratings.from_arrays(users, np.concatenate(movies), values), _prize_titles(folder), when)
+    return Dataset(
+        Ratings.from_arrays(users, np.concatenate(movies), values), _prize_titles(folder), when
+    )
 
 
 def _cut(paths):
@@ -318,15 +353,21 @@ def _parse_prize(content, path, times):
     short = ends - starts < 14
     if not short.any():
         marks = text[ends - 13], text[ends - 11], text[ends - 6], text[ends - 3]
-        short = np.any([mark != ord(sign) for mark, sign in zip(marks, ",,--", strict=True)], axis=0)
+        short = np.any(
+            [mark != ord(sign) for mark, sign in zip(marks, ",,--", strict=True)], axis=0
+        )
     if short.any():
-        line = bytes(text[starts[short.argmax()] : ends[short.argmax()]][:80]).decode(errors="replace")
+        line = bytes(text[starts[short.argmax()] : ends[short.argmax()]][:80]).decode(
+            errors="replace"
+        )
         raise ValueError(f"{path}: {line!r} is neither MOVIE: nor CUSTOMER,RATING,YYYY-MM-DD")
     users = _digits(text, starts, ends - 13, path)
     values = _digits(text, ends - 12, ends - 11, path).astype(np.float32)
     days = None
     if times:
-        year, month, day = (_digits(text, ends - a, ends - b, path) for a, b in ((10, 6), (5, 3), (2, 0)))
+        year, month, day = (
+            _digits(text, ends - a, ends - b, path) for a, b in ((10, 6), (5, 3), (2, 0))
+        )
         months = ((year - 1970) * 12 + month - 1).astype("datetime64[M]")
         days = (months.astype("datetime64[D]").astype(np.int32) + day - 1).astype(np.int32)
     return heads, at, users, values, days
@@ -337,7 +378,9 @@ def _digits(text, starts, ends, path):
     out = np.zeros(len(starts), np.int32)
     lengths = ends - starts
     for place in range(int(lengths.max(initial=0))):
-        digit = text[ends - (1 + place)] - np.uint8(ord("0"))  # of what stands before shorter numbers, too
+        digit = text[ends - (1 + place)] - np.uint8(
+            ord("0")
+        )  # of what stands before shorter numbers, too
         digit[lengths <= place] = 0
         if place > 8 or digit.max() > 9:
             bad = int(np.argmax(lengths) if place > 8 else np.argmax(digit))

@@ -17,12 +17,16 @@ import numpy.typing as npt
 from funksvd.checks import checked_n
 
 
-def rmse(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+def rmse(
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+) -> float:
     """Root of the (weighted) mean squared error."""
     return float(np.sqrt(_average(_errors(y_true, y_pred) ** 2, sample_weight)))
 
 
-def mae(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> float:
+def mae(
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
+) -> float:
     """(Weighted) mean absolute error."""
     return float(_average(np.abs(_errors(y_true, y_pred)), sample_weight))
 
@@ -34,7 +38,9 @@ def _average(errors, weights):
 def _errors(y_true, y_pred):
     y_true, y_pred = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
     if y_true.shape != y_pred.shape or y_true.ndim != 1 or not len(y_true):
-        raise ValueError(f"y_true and y_pred must be (n,) with n >= 1, got shapes {y_true.shape} and {y_pred.shape}")
+        raise ValueError(
+            f"y_true and y_pred must be (n,) with n >= 1, got shapes {y_true.shape} and {y_pred.shape}"
+        )
     return y_true - y_pred
 
 
@@ -73,7 +79,9 @@ def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
     return len({x for x in np.asarray(recommended).ravel().tolist() if x is not None}) / n_items
 
 
-def ranking_metrics(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10) -> dict[str, float]:
+def ranking_metrics(
+    recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10
+) -> dict[str, float]:
     """{"precision", "recall", "hit_rate", "mrr", "map", "ndcg"} at k, and "n", the number of users they are means of."""
     recommended = np.asarray(recommended)
     if recommended.ndim != 2 or len(recommended) != len(relevant):
@@ -85,7 +93,11 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int 
     gains, ideal, counts = [], [], []
     discount = 1 / np.log2(np.arange(2, k + 2))
     for row, wanted in zip(recommended[:, :k].tolist(), relevant, strict=True):
-        of = wanted if isinstance(wanted, dict) else dict.fromkeys(getattr(wanted, "tolist", lambda w=wanted: w)(), 1.0)
+        of = (
+            wanted
+            if isinstance(wanted, dict)
+            else dict.fromkeys(getattr(wanted, "tolist", lambda w=wanted: w)(), 1.0)
+        )
         of = {x: gain for x, gain in of.items() if gain > 0}
         if of:
             gains.append([of.get(x, 0.0) for x in row] + [0.0] * (k - len(row)))
@@ -93,7 +105,9 @@ def ranking_metrics(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int 
             ideal.append(discount[: len(best)] @ best)
             counts.append(len(of))
     if not counts:
-        return dict.fromkeys(("precision", "recall", "hit_rate", "mrr", "map", "ndcg"), float("nan")) | {"n": 0}
+        return dict.fromkeys(
+            ("precision", "recall", "hit_rate", "mrr", "map", "ndcg"), float("nan")
+        ) | {"n": 0}
     gain, n_relevant, rank = np.array(gains), np.array(counts), np.arange(1, k + 1)
     hit = gain > 0
     so_far = hit.cumsum(1)

@@ -107,20 +107,60 @@ class FunkSVD:
     verbose : 0, 1 (progress bar), 2 (a line an epoch)
     """
 
-    def __init__(self, n_factors=None, n_epochs=None, *, solver="sgd", training="joint", batch_size=1, shuffle=True,
-                 learning_rate=None, learning_rate_schedule="exponential", learning_rate_decay=0.03, momentum=0.0,
-                 beta_1=0.9, beta_2=0.999, epsilon=1e-7, initial_accumulator_value=0.1, l2=0.08, l1=0.0, l2_bias=0.02,
-                 l1_bias=0.0, reg_scale="rating", non_negative=False, min_improvement=1e-4, biased=True, center=True,
-                 init_std=0.05, average="low_rank", rating_scale=None, n_jobs=-1, device="cpu", schedule="strata",
-                 max_device_bytes=None, dtype="float32", random_state=None, verbose=0):  # fmt: skip
-        self.n_factors, self.n_epochs, self.solver, self.training = n_factors, n_epochs, solver, training
+    def __init__(
+        self,
+        n_factors=None,
+        n_epochs=None,
+        *,
+        solver="sgd",
+        training="joint",
+        batch_size=1,
+        shuffle=True,
+        learning_rate=None,
+        learning_rate_schedule="exponential",
+        learning_rate_decay=0.03,
+        momentum=0.0,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-7,
+        initial_accumulator_value=0.1,
+        l2=0.08,
+        l1=0.0,
+        l2_bias=0.02,
+        l1_bias=0.0,
+        reg_scale="rating",
+        non_negative=False,
+        min_improvement=1e-4,
+        biased=True,
+        center=True,
+        init_std=0.05,
+        average="low_rank",
+        rating_scale=None,
+        n_jobs=-1,
+        device="cpu",
+        schedule="strata",
+        max_device_bytes=None,
+        dtype="float32",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_factors, self.n_epochs, self.solver, self.training = (
+            n_factors,
+            n_epochs,
+            solver,
+            training,
+        )
         self.batch_size, self.shuffle = batch_size, shuffle
         self.learning_rate, self.learning_rate_schedule = learning_rate, learning_rate_schedule
         self.learning_rate_decay, self.momentum = learning_rate_decay, momentum
         self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
         self.initial_accumulator_value = initial_accumulator_value
         self.l2, self.l1, self.l2_bias, self.l1_bias = l2, l1, l2_bias, l1_bias
-        self.reg_scale, self.non_negative, self.min_improvement = reg_scale, non_negative, min_improvement
+        self.reg_scale, self.non_negative, self.min_improvement = (
+            reg_scale,
+            non_negative,
+            min_improvement,
+        )
         self.biased, self.center, self.init_std = biased, center, init_std
         self.average, self.rating_scale = average, rating_scale
         self.n_jobs, self.device, self.dtype = n_jobs, device, dtype
@@ -133,26 +173,36 @@ class FunkSVD:
     def set_params(self, **params: Any) -> FunkSVD:
         for name, value in params.items():
             if name not in self.get_params():
-                raise ValueError(f"unknown parameter {name!r}; there are {', '.join(self.get_params())}")
+                raise ValueError(
+                    f"unknown parameter {name!r}; there are {', '.join(self.get_params())}"
+                )
             setattr(self, name, value)
         return self
 
     _estimator_type = "regressor"  # scikit-learn before 1.6
-    n_features_in_ = property(lambda self: 2 if self._weights() is not None else None, doc="2: user and item")
+    n_features_in_ = property(
+        lambda self: 2 if self._weights() is not None else None, doc="2: user and item"
+    )
 
     def __sklearn_tags__(self):
         from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
 
-        return Tags(estimator_type="regressor", target_tags=TargetTags(required=True), regressor_tags=RegressorTags(),
-                    input_tags=InputTags(categorical=True, string=True),
-                    non_deterministic=self.random_state is None)  # fmt: skip
+        return Tags(
+            estimator_type="regressor",
+            target_tags=TargetTags(required=True),
+            regressor_tags=RegressorTags(),
+            input_tags=InputTags(categorical=True, string=True),
+            non_deterministic=self.random_state is None,
+        )
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "_params")
 
     def __repr__(self):
         defaults = inspect.signature(type(self)).parameters
-        changed = {k: v for k, v in self.get_params().items() if repr(v) != repr(defaults[k].default)}
+        changed = {
+            k: v for k, v in self.get_params().items() if repr(v) != repr(defaults[k].default)
+        }
         return f"FunkSVD({', '.join(f'{k}={v!r}' for k, v in changed.items())})"
 
     def _repr_html_(self):
@@ -225,21 +275,41 @@ class FunkSVD:
         seed = self._seed() if checkpoint is None else checkpoint.seed
         held_out = None
         if validation_data is not None:
-            held_out = as_ratings(*validation_data) if isinstance(validation_data, tuple) else as_ratings(validation_data)
+            held_out = (
+                as_ratings(*validation_data)
+                if isinstance(validation_data, tuple)
+                else as_ratings(validation_data)
+            )
         elif validation_split and validation_split_order == "tail":
             ratings, held_out = ratings.split_tail(validation_split)
         elif validation_split:
             ratings, held_out = ratings.split(validation_split, seed)
         for part, name in ((ratings, "training"), (held_out, "validation")):
             if part is not None and part.weights is not None and not part.weights.any():
-                raise ValueError(f"all {name} ratings weigh 0; hold out others, or give some of them a weight")
+                raise ValueError(
+                    f"all {name} ratings weigh 0; hold out others, or give some of them a weight"
+                )
         hyper = resolved(self.get_params())
-        training = Training(self, ratings, held_out, hyper, seed, self._threads(), callbacks,
-                            self.verbose if verbose is None else verbose, checkpoint)  # fmt: skip
+        training = Training(
+            self,
+            ratings,
+            held_out,
+            hyper,
+            seed,
+            self._threads(),
+            callbacks,
+            self.verbose if verbose is None else verbose,
+            checkpoint,
+        )
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
         self._tables = ratings._tables
         self.history_: dict[str, list[float]] = {}
-        self.stop_training, self.interrupted_, self.n_epochs_, self.n_ratings_ = False, False, 0, len(ratings)
+        self.stop_training, self.interrupted_, self.n_epochs_, self.n_ratings_ = (
+            False,
+            False,
+            0,
+            len(ratings),
+        )
         self.setup_seconds_ = time.perf_counter() - started
         self._training: Any = training
         try:
@@ -293,7 +363,9 @@ class FunkSVD:
                 warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=2)
         return out if sure is None else (out, np.sqrt(variance(sure, *self._codes(X))))
 
-    def predict_interval(self, X: Any, coverage: float = 0.8, unknown: str = "mean") -> tuple[npt.NDArray[Any], ...]:
+    def predict_interval(
+        self, X: Any, coverage: float = 0.8, unknown: str = "mean"
+    ) -> tuple[npt.NDArray[Any], ...]:
         """(low, high) between which a share `coverage` of such ratings lies (solver="gibbs"), cut to `rating_scale`."""
         unclipped = copy.copy(self)
         unclipped.rating_scale = None
@@ -305,7 +377,9 @@ class FunkSVD:
         if isinstance(X, Ratings):
             return X.codes_in(self._tables)
         sides = zip(self._tables, pairs_of(X), ("user", "item"), strict=True)
-        return tuple(table.encode(as_ids(raw, name), name, self._threads()) for table, raw, name in sides)
+        return tuple(
+            table.encode(as_ids(raw, name), name, self._threads()) for table, raw, name in sides
+        )
 
     def predict_table(self, table: Any, name: str = "prediction", unknown: str = "mean") -> Any:
         """The table (pandas, polars, pyarrow, a DuckDB relation) with the predictions for its rows as a column more."""
@@ -318,10 +392,14 @@ class FunkSVD:
         params = self._weights()
         users, items = self._codes(X)
         if len(users) != len(items):
-            raise ValueError(f"users and items must have equal lengths, got {len(users)} and {len(items)}")
+            raise ValueError(
+                f"users and items must have equal lengths, got {len(users)} and {len(items)}"
+            )
         out = predict(params, users, items, self._threads())
         strange = np.zeros(len(out), bool)
-        if min(users.min(initial=0), items.min(initial=0)) < 0:  # the minima alone cost a tenth of the mask
+        if (
+            min(users.min(initial=0), items.min(initial=0)) < 0
+        ):  # the minima alone cost a tenth of the mask
             np.less(np.minimum(users, items), 0, out=strange)
         return self._clipped(out), strange
 
@@ -340,11 +418,15 @@ class FunkSVD:
         """{"rmse", "mae", "n", "unknown": share of pairs with an unknown id} on ratings; the errors are weighted."""
         ratings = as_ratings(X, y, sample_weight)
         predicted, strange = self._predict(ratings)
-        errors = {name: error(ratings.values, predicted, ratings.weights)
-                  for name, error in (("rmse", rmse), ("mae", mae))}  # fmt: skip
+        errors = {
+            name: error(ratings.values, predicted, ratings.weights)
+            for name, error in (("rmse", rmse), ("mae", mae))
+        }
         return errors | {"n": len(predicted), "unknown": float(strange.mean())}
 
-    def score(self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None) -> float:
+    def score(
+        self, X: Any, y: npt.ArrayLike | None = None, sample_weight: npt.ArrayLike | None = None
+    ) -> float:
         """R^2, as scikit-learn's regressors."""
         ratings = as_ratings(X, y, sample_weight)
         mean = np.average(ratings.values, weights=ratings.weights)
@@ -352,9 +434,16 @@ class FunkSVD:
         return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(variance)
 
     def recommend(
-        self, users: Any = None, n: int = 10, exclude: Any = None, *, candidates: Any = None, unknown: str = "raise",
-        table: str | None = None, risk: float = 0.0,
-    ) -> Any:  # fmt: skip
+        self,
+        users: Any = None,
+        n: int = 10,
+        exclude: Any = None,
+        *,
+        candidates: Any = None,
+        unknown: str = "raise",
+        table: str | None = None,
+        risk: float = 0.0,
+    ) -> Any:
         """The n best items, best first (equal predictions in the order of the ids).
 
         Parameters
@@ -380,7 +469,9 @@ class FunkSVD:
         """
         params = self._weights()
         raw, one = asked(users, self._tables[0], "users")
-        codes, scores = recommend(params, self._tables, raw, n, exclude, candidates, unknown, self._threads(), risk)
+        codes, scores = recommend(
+            params, self._tables, raw, n, exclude, candidates, unknown, self._threads(), risk
+        )
         return self._listed(raw, one, codes, scores, table)
 
     def recommend_batches(
@@ -439,8 +530,14 @@ class FunkSVD:
         answer: prediction, baseline, items, ratings, contributions, rest; prediction (before any clipping to
         rating_scale) = baseline + contributions.sum() + rest.
         """
-        return explain(self._weights(), self._tables, user, item, as_ratings(X, y),
-                               lambda counts: fold_in.penalties(self, counts))  # fmt: skip
+        return explain(
+            self._weights(),
+            self._tables,
+            user,
+            item,
+            as_ratings(X, y),
+            lambda counts: fold_in.penalties(self, counts),
+        )
 
     def item_vectors(self) -> npt.NDArray[Any]:
         """(n_items, n_factors + 2): with `query_vectors` the model as a plain inner product, for a vector index.
@@ -457,9 +554,14 @@ class FunkSVD:
         return query_vectors(params, known_codes(raw, self._tables[0], "user"))
 
     def fold_in(
-        self, X: Any, y: npt.ArrayLike | None = None, *, sample_weight: npt.ArrayLike | None = None, side: str = "users",
+        self,
+        X: Any,
+        y: npt.ArrayLike | None = None,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        side: str = "users",
         extend: bool = True,
-    ) -> FunkSVD:  # fmt: skip
+    ) -> FunkSVD:
         """A model that also knows the users (or items) of new ratings, without training: this one is left as it is.
 
         A new row is the ridge solution given the other side, with the L2 and L1 penalties of this model, and with
@@ -479,10 +581,15 @@ class FunkSVD:
         params = self._weights()
         chosen(side, "side", ("users", "items"))
         ratings, which = as_ratings(X, y, sample_weight), ("users", "items").index(side)
-        codes, *rows, left_out = fold_in.solve(params, self._tables, ratings, which, self, self._threads())
+        codes, *rows, left_out = fold_in.solve(
+            params, self._tables, ratings, which, self, self._threads()
+        )
         if left_out:
-            warnings.warn(f"{left_out} of {len(ratings)} ratings are of {('items', 'users')[which]} unknown to the model; "
-                          "they are left out", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"{left_out} of {len(ratings)} ratings are of {('items', 'users')[which]} unknown to the model; "
+                "they are left out",
+                stacklevel=2,
+            )
         ids = ratings._tables[which].ids[codes]
         together = fold_in.extended if extend else fold_in.only
         return self._successor(*together(params, self._tables, which, ids, *rows))
@@ -495,9 +602,14 @@ class FunkSVD:
         return other
 
     def partial_fit(
-        self, X: Any, y: npt.ArrayLike | None = None, *, sample_weight: npt.ArrayLike | None = None, n_epochs: int = 5,
+        self,
+        X: Any,
+        y: npt.ArrayLike | None = None,
+        *,
+        sample_weight: npt.ArrayLike | None = None,
+        n_epochs: int = 5,
         learning_rate: float | None = None,
-    ) -> FunkSVD:  # fmt: skip
+    ) -> FunkSVD:
         """Go on with SGD on new ratings, known ids and new ones; a model that is not fitted yet is fitted.
 
         New rows start from their ridge solution (`fold_in`). Only rows with new ratings move, so the time grows with
@@ -514,17 +626,29 @@ class FunkSVD:
             return self.fit(X, y, sample_weight=sample_weight)
         self._check_params()
         if self.solver == "gibbs" or self._params.noise is not None:
-            raise ValueError("partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or fit again")
+            raise ValueError(
+                "partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or fit again"
+            )
         ratings, n_epochs = as_ratings(X, y, sample_weight), checked_n(n_epochs, "n_epochs")
         seed = self._seed()
         hyper = resolved(self.get_params(), history_=self.history_, n_ratings_=self.n_ratings_)
         hyper.training = "joint"  # new ratings move all features, however these were trained
         if learning_rate is None:
-            learning_rate = self.history_["learning_rate"][-1] if self.history_ else planned_rate(hyper, 0)
+            learning_rate = (
+                self.history_["learning_rate"][-1] if self.history_ else planned_rate(hyper, 0)
+            )
         params, tables = update(
-            self._params, self._tables, ratings, hyper, engine_for(hyper), first_epoch=self.n_epochs_,
-            n_epochs=n_epochs, learning_rate=learning_rate, seed=seed, n_jobs=self._threads(),
-        )  # fmt: skip
+            self._params,
+            self._tables,
+            ratings,
+            hyper,
+            engine_for(hyper),
+            first_epoch=self.n_epochs_,
+            n_epochs=n_epochs,
+            learning_rate=learning_rate,
+            seed=seed,
+            n_jobs=self._threads(),
+        )
         self._tables = tables
         self._adopt(params)
         return self

@@ -44,11 +44,18 @@ class UserHoldout:
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
         whole = isinstance(self.test_size, (int, np.integer))
-        if isinstance(self.test_size, bool) or not (self.test_size >= 1 if whole else 0 < self.test_size < 1):
-            raise ValueError(f"test_size must be a float in (0, 1) or an int >= 1, got {self.test_size!r}")
+        if isinstance(self.test_size, bool) or not (
+            self.test_size >= 1 if whole else 0 < self.test_size < 1
+        ):
+            raise ValueError(
+                f"test_size must be a float in (0, 1) or an int >= 1, got {self.test_size!r}"
+            )
         users, items = (codes_of(X, side) for side in (0, 1))
         counts = np.bincount(users)
-        held = np.minimum(np.full(len(counts), self.test_size) if whole else np.rint(counts * self.test_size), counts - 1)
+        held = np.minimum(
+            np.full(len(counts), self.test_size) if whole else np.rint(counts * self.test_size),
+            counts - 1,
+        )
         for number in range(checked_n(self.n_splits, "n_splits")):
             hashes = np.empty(len(users), np.uint64)
             seed = np.uint64((self.random_state * 1_000_003 + number) % 2**64)
@@ -100,14 +107,21 @@ class TimeSplit:
         n = len(codes_of(X, 0))
         n_splits = checked_n(self.n_splits, "n_splits")
         if not 0 < self.test_size < 1 or self.test_size * n_splits >= 1:
-            raise ValueError(f"test_size must be in (0, 1 / n_splits), got {self.test_size!r} for {n_splits} splits")
+            raise ValueError(
+                f"test_size must be in (0, 1 / n_splits), got {self.test_size!r} for {n_splits} splits"
+            )
         time = ranks(groups, n)
         ordered, window = np.sort(time), max(1, round(self.test_size * n))
         ends = [*(ordered[max(0, n - window * left)] for left in range(n_splits, 0, -1)), n]
         for begin, end in itertools.pairwise(ends):
-            train, test = np.flatnonzero(time < begin), np.flatnonzero((time >= begin) & (time < end))
+            train, test = (
+                np.flatnonzero(time < begin),
+                np.flatnonzero((time >= begin) & (time < end)),
+            )
             if not len(train) or not len(test):
-                raise ValueError(f"too many ratings of one moment for {n_splits} windows of {self.test_size} of {n} ratings")
+                raise ValueError(
+                    f"too many ratings of one moment for {n_splits} windows of {self.test_size} of {n} ratings"
+                )
             yield train, test
 
     def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
@@ -131,7 +145,9 @@ class ColdUserSplit:
         users = codes_of(X, 0)
         n_users = int(users.max()) + 1
         if n_users < checked_n(self.n_splits, "n_splits", 2):
-            raise ValueError(f"n_splits must be at most the number of users, {n_users}, got {self.n_splits}")
+            raise ValueError(
+                f"n_splits must be at most the number of users, {n_users}, got {self.n_splits}"
+            )
         fold = np.random.default_rng(self.random_state).permutation(n_users) % self.n_splits
         for number in range(self.n_splits):
             yield from_mask(fold[users] == number)

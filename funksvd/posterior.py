@@ -18,13 +18,19 @@ def terms_of(samples, n_factors, n_rows):
     and 12 lose 0.0015, 0.0011 and 0.0008 of 110 samples with 32 factors. No more than 384 columns (a cut costs their
     cube), nor than `n_rows`, those of the smaller side; but always 2.
     """
-    return min(MOST_TERMS, 2 + samples // SAMPLES, max(2, min(MOST_COLUMNS // n_factors, -(-n_rows // n_factors))))
+    return min(
+        MOST_TERMS,
+        2 + samples // SAMPLES,
+        max(2, min(MOST_COLUMNS // n_factors, -(-n_rows // n_factors))),
+    )
 
 
 def checked(params):
     """The parameters; ValueError where they do not know how sure they are."""
     if params.noise is None:
-        raise ValueError("standard deviations need a model of solver='gibbs' that has left its burn-in")
+        raise ValueError(
+            "standard deviations need a model of solver='gibbs' that has left its burn-in"
+        )
     return params
 
 
@@ -64,7 +70,9 @@ def row_posterior(g, y, prior, precision, noise, more):
     h, inverse = g @ prior, 1.0
     for _ in range(3):
         spread = noise * inverse + more
-        if len(y) < len(prior):  # the matrix inversion lemma: equations for the ratings, not for the factors
+        if len(y) < len(
+            prior
+        ):  # the matrix inversion lemma: equations for the ratings, not for the factors
             cov = prior - h.T @ np.linalg.solve(h @ g.T + np.diag(spread), h)
         else:
             cov = np.linalg.inv(precision + g.T / spread @ g)
@@ -88,7 +96,9 @@ def row_posteriors(params, side, start, others, values, weights, hyper):
     values, weights : (n,) ratings less mean and the other side's bias; sample weights
     """
     names = ("user", "item")
-    own, other = (getattr(params, f"{names[s]}_posterior").astype(np.float64) for s in (side, 1 - side))
+    own, other = (
+        getattr(params, f"{names[s]}_posterior").astype(np.float64) for s in (side, 1 - side)
+    )
     rows = getattr(params, f"{names[side]}_factors").astype(np.float64)
     factors = getattr(params, f"{names[1 - side]}_factors").astype(np.float64)
     k, unknown, (noise, ratio, _) = factors.shape[1], own[-1], params.noise
@@ -107,7 +117,10 @@ def row_posteriors(params, side, start, others, values, weights, hyper):
             continue
         code, s = others[first:last], weights[first:last]
         g = np.column_stack([factors[code], np.ones(last - first)])
-        spreads = noise * other[code, 0] / np.maximum(s, 1e-12), other[code, 1] + unknown[3] * other[code, 2]
+        spreads = (
+            noise * other[code, 0] / np.maximum(s, 1e-12),
+            other[code, 1] + unknown[3] * other[code, 2],
+        )
         x, cov, inverse = row_posterior(g, values[first:last], prior, precision, *spreads)
         biases[row], means[row] = x[k], x[:k]
         v = np.sum(cov[:k, :k] * outer) / max(mean_norm, 1e-30)

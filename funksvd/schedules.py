@@ -22,4 +22,6 @@ def planned_rate(hyper, epoch):
     schedule = hyper.learning_rate_schedule
     if callable(schedule):
         return checked_rate(schedule(epoch), f"learning_rate_schedule({epoch})")
-    return hyper.learning_rate * SCHEDULES[schedule](epoch, hyper.n_epochs, hyper.learning_rate_decay)
+    return hyper.learning_rate * SCHEDULES[schedule](
+        epoch, hyper.n_epochs, hyper.learning_rate_decay
+    )

@@ -14,16 +14,22 @@ def from_surprise(algo, make):
     """`funksvd.from_surprise`; `make` is the class of the model."""
     trainset = getattr(algo, "trainset", None)
     if trainset is None or not any(hasattr(algo, name) for name in ("pu", "bu")):
-        raise TypeError(f"algo must be a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, got {type(algo).__name__}")
+        raise TypeError(
+            f"algo must be a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, got {type(algo).__name__}"
+        )
     n_users, n_items = trainset.n_users, trainset.n_items
     biased = bool(getattr(algo, "biased", True))
     user_factors = np.array(getattr(algo, "pu", np.zeros((n_users, 1))), np.float64)
     item_factors = np.array(getattr(algo, "qi", np.zeros((n_items, 1))), np.float64)
     if hasattr(algo, "yj"):  # SVD++: what a user has rated adds to his factors, and is known by now
         for user, rated in trainset.ur.items():
-            user_factors[user] += algo.yj[[item for item, _ in rated]].sum(axis=0) / np.sqrt(len(rated))
-    biases = [np.array(getattr(algo, name), np.float64) if biased else np.zeros(n) for name, n in
-              (("bu", n_users), ("bi", n_items))]  # fmt: skip
+            user_factors[user] += algo.yj[[item for item, _ in rated]].sum(axis=0) / np.sqrt(
+                len(rated)
+            )
+    biases = [
+        np.array(getattr(algo, name), np.float64) if biased else np.zeros(n)
+        for name, n in (("bu", n_users), ("bi", n_items))
+    ]
     sides = []
     for name, n, to_raw, factors, bias in (
         ("user", n_users, trainset.to_raw_uid, user_factors, biases[0]),
@@ -37,7 +43,18 @@ def from_surprise(algo, make):
     (users, user_biases, p), (items, item_biases, q) = sides
     mean = float(trainset.global_mean) if biased else 0.0
     scale = tuple(map(float, trainset.rating_scale))
-    model = make(n_factors=p.shape[1], biased=biased, rating_scale=scale, dtype="float64",
-                 n_epochs=max(1, int(getattr(algo, "n_epochs", 1))))  # fmt: skip
-    return fitted(model, (users, items), Params(mean, user_biases, item_biases, p, q), {}, model.n_epochs,
-                  sum(map(len, trainset.ur.values())))  # fmt: skip
+    model = make(
+        n_factors=p.shape[1],
+        biased=biased,
+        rating_scale=scale,
+        dtype="float64",
+        n_epochs=max(1, int(getattr(algo, "n_epochs", 1))),
+    )
+    return fitted(
+        model,
+        (users, items),
+        Params(mean, user_biases, item_biases, p, q),
+        {},
+        model.n_epochs,
+        sum(map(len, trainset.ur.values())),
+    )

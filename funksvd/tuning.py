@@ -15,7 +15,11 @@ from funksvd.ratings.triples import Ratings
 
 __all__ = ["GRID", "Setting", "tune"]
 
-GRID: dict[str, Sequence[Any]] = {"n_factors": [32, 100], "l2": [0.04, 0.08, 0.12], "learning_rate": [0.01, 0.02]}
+GRID: dict[str, Sequence[Any]] = {
+    "n_factors": [32, 100],
+    "l2": [0.04, 0.08, 0.12],
+    "learning_rate": [0.01, 0.02],
+}
 
 
 def default_grid(parameters: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
@@ -23,7 +27,11 @@ def default_grid(parameters: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
     hyper = FunkSVD().set_params(**parameters)
     if hyper.solver == "gibbs":
         return {"n_factors": [16, 32]}
-    plain = hyper.solver == "sgd" and hyper.batch_size == 1 and not callable(hyper.learning_rate_schedule)
+    plain = (
+        hyper.solver == "sgd"
+        and hyper.batch_size == 1
+        and not callable(hyper.learning_rate_schedule)
+    )
     return {name: values for name, values in GRID.items() if plain or name != "learning_rate"}
 
 
@@ -88,13 +96,20 @@ def tune(
     tried = default_grid(parameters) if grid is None else dict(grid)
     if any(isinstance(values, str) or not len(values) for values in tried.values()):
         raise ValueError(f"each parameter of the grid needs a list of values, got {tried!r}")
-    chosen = [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
-    models = [FunkSVD().set_params(random_state=random_state, **parameters | setting) for setting in chosen]
+    chosen = [
+        dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())
+    ]
+    models = [
+        FunkSVD().set_params(random_state=random_state, **parameters | setting)
+        for setting in chosen
+    ]
     for model in models:
         model._check_params()
     errors, best_epochs = np.zeros((2, len(models), n_folds))
     seconds = np.zeros(len(models))
-    with tqdm(total=errors.size, desc="fits", unit="fit", delay=1, leave=False, disable=not progress) as bar:
+    with tqdm(
+        total=errors.size, desc="fits", unit="fit", delay=1, leave=False, disable=not progress
+    ) as bar:
         for fold, (train, held_out) in enumerate(ratings.folds(n_folds, random_state)):
             for k, model in enumerate(models):
                 start = time.perf_counter()
@@ -110,7 +125,13 @@ def tune(
                 seconds[k] += time.perf_counter() - start
                 bar.update()
     found = [
-        Setting(setting, float(e.mean()), float(e.std()) if np.isfinite(e).all() else np.inf, int(np.median(n)), float(s))
+        Setting(
+            setting,
+            float(e.mean()),
+            float(e.std()) if np.isfinite(e).all() else np.inf,
+            int(np.median(n)),
+            float(s),
+        )
         for setting, e, n, s in zip(chosen, errors, best_epochs, seconds, strict=True)
     ]
     return sorted(found, key=lambda setting: setting.rmse)

@@ -33,8 +33,16 @@ def predict(params, users, items, n_jobs=1):
     kernel = kernels("_predict", out.dtype).predict
 
     def one(part):
-        kernel(params.user_factors, params.user_biases, params.item_factors, params.item_biases, params.global_mean,
-               users[part], items[part], out[part])  # fmt: skip
+        kernel(
+            params.user_factors,
+            params.user_biases,
+            params.item_factors,
+            params.item_biases,
+            params.global_mean,
+            users[part],
+            items[part],
+            out[part],
+        )
 
     parts = [slice(s, s + PAIR_CHUNK) for s in range(0, len(users), PAIR_CHUNK)]
     parallel(one, parts, n_jobs)

@@ -22,7 +22,9 @@ WEIGHTS = np.where(np.arange(20).reshape(5, 4) % 3 == 0, 2.0, 0.5)
 
 
 def prior_draw(rng, prior=PRIOR, nu=NU, shape=SHAPE, k=K):
-    s = SimpleNamespace(x=[], b=[], a=[], m=[], l=[], mb=[], lb=[], alpha=rng.gamma(prior[0]) / prior[1])
+    s = SimpleNamespace(
+        x=[], b=[], a=[], m=[], l=[], mb=[], lb=[], alpha=rng.gamma(prior[0]) / prior[1]
+    )
     for n in shape:
         s.l.append(rng.gamma(prior[0], size=k) / prior[1])
         s.lb.append(rng.gamma(prior[0]) / prior[1])
@@ -48,15 +50,32 @@ def looked_at(s, y):
     rest = np.nansum(np.outer(*s.a) * WEIGHTS * (y - predictions(s)) ** 2)
     f, n = predictions(s), KNOWN.sum()
     pivot = s.alpha * (PRIOR[1] + rest / 2)  # which is independent of all but alpha
-    out = {"alpha": s.alpha, "prediction": f[0, 0], "unseen": f[3, 0], "cold": f[4, 3],
-           "precision": s.alpha * s.a[0][0] * s.a[1][0], "pivot of alpha": pivot,
-           "pivot and weights": (pivot - PRIOR[0] - n / 2) * np.log((KNOWN.sum(1) * s.a[0]).sum() / n)}  # fmt: skip
+    out = {
+        "alpha": s.alpha,
+        "prediction": f[0, 0],
+        "unseen": f[3, 0],
+        "cold": f[4, 3],
+        "precision": s.alpha * s.a[0][0] * s.a[1][0],
+        "pivot of alpha": pivot,
+        "pivot and weights": (pivot - PRIOR[0] - n / 2) * np.log((KNOWN.sum(1) * s.a[0]).sum() / n),
+    }
     for side, name in enumerate(("user", "item")):
         x, m, cold = s.x[side], s.m[side], len(s.x[side]) - 1
-        own = {"m": m[0], "l": s.l[side][0], "mb": s.mb[side], "lb": s.lb[side], "x": x[0, 0], "cold x": x[cold, 0],
-               "b": s.b[side][0], "cold b": s.b[side][cold], "a": s.a[side][0], "cold a": s.a[side][cold],
-               "spread": s.l[side][0] * np.sum((x[:, 0] - m[0]) ** 2), "centred": (x[0] - m) @ np.sqrt(s.l[side]),
-               "bias spread": s.lb[side] * np.sum((s.b[side] - s.mb[side]) ** 2)}  # fmt: skip
+        own = {
+            "m": m[0],
+            "l": s.l[side][0],
+            "mb": s.mb[side],
+            "lb": s.lb[side],
+            "x": x[0, 0],
+            "cold x": x[cold, 0],
+            "b": s.b[side][0],
+            "cold b": s.b[side][cold],
+            "a": s.a[side][0],
+            "cold a": s.a[side][cold],
+            "spread": s.l[side][0] * np.sum((x[:, 0] - m[0]) ** 2),
+            "centred": (x[0] - m) @ np.sqrt(s.l[side]),
+            "bias spread": s.lb[side] * np.sum((s.b[side] - s.mb[side]) ** 2),
+        }
         out |= {f"{name} {what}": value for what, value in own.items()}
     return out
 
@@ -72,7 +91,9 @@ class Draws:
 
 def naive_step(sweep=naive.gibbs_sweep, relax=-0.9):
     def step(s, y, rng):
-        sweep(s, y, WEIGHTS, Draws(rng), nu=NU, prior=PRIOR, few=2, relax=relax)  # both ways to draw a row
+        sweep(
+            s, y, WEIGHTS, Draws(rng), nu=NU, prior=PRIOR, few=2, relax=relax
+        )  # both ways to draw a row
 
     return step
 
@@ -94,7 +115,10 @@ def smallest_p(step, chains, sweeps=3, seed=0, stop=0.0):
             step(s, y, rng)
         seen.append(looked_at(s, y))
         if chain == chains or (stop and chain % 50 == 0):
-            worst = min((stats.ks_2samp(values, prior[name]).pvalue, name) for name, values in table(seen).items())
+            worst = min(
+                (stats.ks_2samp(values, prior[name]).pvalue, name)
+                for name, values in table(seen).items()
+            )
             if worst[0] < stop:
                 break
     return worst
@@ -110,26 +134,47 @@ BUGS = {
     "m's own square left out of l": ("+ s.m[side] ** 2,", ","),
     "degrees of freedom of a": ("(nu + len(j)) / 2", "(nu + len(j) + 1) / 2"),
     "degrees of freedom of alpha": ("known.sum() / 2", "known.sum()"),
-    "stale weights in alpha": ("rest += squares * s.a[side][row] / s.alpha",
-                               "rest += (w * (e - b - G @ x) ** 2).sum() / s.alpha"),
+    "stale weights in alpha": (
+        "rest += squares * s.a[side][row] / s.alpha",
+        "rest += (w * (e - b - G @ x) ** 2).sum() / s.alpha",
+    ),
     "dropped prior mean": ("+ s.l[side] * s.m[side])", ")"),
-    "dropped mean of the bias": ("(w * e).sum() + s.lb[side] * s.mb[side] - v @ c", "(w * e).sum() - v @ c"),
-    "bias without the factors integrated out": ("w.sum() + s.lb[side] - v @ v", "w.sum() + s.lb[side]"),
-    "transposed Cholesky factor": ("np.linalg.solve(U, c - v * b + z[:k])",
-                                   "np.linalg.solve(U, c - v * b) + U @ z[:k] * 0.3"),
+    "dropped mean of the bias": (
+        "(w * e).sum() + s.lb[side] * s.mb[side] - v @ c",
+        "(w * e).sum() - v @ c",
+    ),
+    "bias without the factors integrated out": (
+        "w.sum() + s.lb[side] - v @ v",
+        "w.sum() + s.lb[side]",
+    ),
+    "transposed Cholesky factor": (
+        "np.linalg.solve(U, c - v * b + z[:k])",
+        "np.linalg.solve(U, c - v * b) + U @ z[:k] * 0.3",
+    ),
     "noise of the ratings left out (Matheron)": (" - z[k + 1 : k + 1 + len(j)] / np.sqrt(w)", ""),
     "shift has the wrong sign": ("s.b[o] = s.b[o] + q @ delta", "s.b[o] = s.b[o] - q @ delta"),
     "own noise weight left out": ("s.alpha * s.a[side][row] * s.a[o][j]", "s.alpha * s.a[o][j]"),
     "the other side's bias left out": ("r - s.b[o][j]", "r"),
     "relaxed with too little of the draw": ("np.sqrt(1 - relax**2)", "(1 + relax)"),
-    "relaxed about the prior's mean": ("relax * (old - mean)", "relax * (old - np.append(s.m[side], s.mb[side]))"),
+    "relaxed about the prior's mean": (
+        "relax * (old - mean)",
+        "relax * (old - np.append(s.m[side], s.mb[side]))",
+    ),
 }
 
 
 # Those that the test suite tries; `python tests/gibbs_checks.py` tries all.
-QUICK = ("degrees of freedom of a", "degrees of freedom of alpha", "stale weights in alpha", "dropped prior mean",
-         "transposed Cholesky factor", "noise of the ratings left out (Matheron)", "shift has the wrong sign",
-         "the other side's bias left out", "relaxed with too little of the draw")  # fmt: skip
+QUICK = (
+    "degrees of freedom of a",
+    "degrees of freedom of alpha",
+    "stale weights in alpha",
+    "dropped prior mean",
+    "transposed Cholesky factor",
+    "noise of the ratings left out (Matheron)",
+    "shift has the wrong sign",
+    "the other side's bias left out",
+    "relaxed with too little of the draw",
+)
 
 
 def step_with_bug(name):

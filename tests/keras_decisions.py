@@ -30,34 +30,53 @@ SERIES = {
     "waves": [4, 3, 3.5, 3.5, 2.9, 3, 3, 3, 3, 2.85, 2.95, 2.95],
 }
 STOPPING = [
-    {"min_delta": min_delta, "patience": patience, "baseline": baseline, "start_from_epoch": start,
-     "restore_best_weights": True}
+    {
+        "min_delta": min_delta,
+        "patience": patience,
+        "baseline": baseline,
+        "start_from_epoch": start,
+        "restore_best_weights": True,
+    }
     for min_delta, baseline in ((0, None), (0.1, None), (0, 0.85), (0.1, 2))
     for patience in (0, 1, 2, 3)
     for start in (0, 2)
-]  # fmt: skip
-STOPPING += [{"patience": 2, "restore_best_weights": False}, {"patience": 1, "mode": "max", "restore_best_weights": True}]
+]
+STOPPING += [
+    {"patience": 2, "restore_best_weights": False},
+    {"patience": 1, "mode": "max", "restore_best_weights": True},
+]
 PLATEAU = [
-    {"factor": 0.5, "patience": patience, "min_delta": min_delta, "cooldown": cooldown, "min_lr": min_lr}
+    {
+        "factor": 0.5,
+        "patience": patience,
+        "min_delta": min_delta,
+        "cooldown": cooldown,
+        "min_lr": min_lr,
+    }
     for patience in (0, 1, 2)
     for min_delta, min_lr in ((0, 0), (0.1, 0.03))
     for cooldown in (0, 1, 3)
-] + [{"factor": 0.1, "patience": 2, "mode": "max"}]  # fmt: skip
+] + [{"factor": 0.1, "patience": 2, "mode": "max"}]
 CHECKPOINT = [
     {"save_best_only": True, "initial_value_threshold": threshold, "mode": mode}
     for threshold in (None, 0.85, 2.0)
     for mode in ("auto", "max")
-] + [{}]  # fmt: skip
+] + [{}]
 
 
 class Model:
     """The model's side: an epoch's weights are its number."""
 
     def __init__(self):
-        self.optimizer, self.saved, self.stop_training = SimpleNamespace(learning_rate=0.1), [], False
+        self.optimizer, self.saved, self.stop_training = (
+            SimpleNamespace(learning_rate=0.1),
+            [],
+            False,
+        )
 
     current_learning_rate = property(
-        lambda self: self.optimizer.learning_rate, lambda self, rate: setattr(self.optimizer, "learning_rate", rate)
+        lambda self: self.optimizer.learning_rate,
+        lambda self, rate: setattr(self.optimizer, "learning_rate", rate),
     )
 
     def get_weights(self):
@@ -104,7 +123,10 @@ def plateau(make, losses, arguments):
 def checkpoint(make, losses, arguments):
     """Names of the files of two runs: `best` lives on in the second."""
     with tempfile.TemporaryDirectory() as folder:
-        model, callback = Model(), make(os.path.join(folder, "{epoch:02d}-{val_loss:.2f}.keras"), **arguments)
+        model, callback = (
+            Model(),
+            make(os.path.join(folder, "{epoch:02d}-{val_loss:.2f}.keras"), **arguments),
+        )
         model.run(callback, losses)
         model.run(callback, losses[::-1])
         return model.saved
@@ -131,8 +153,11 @@ ASKED = {
 def decisions(callbacks, name):
     """{series: what the callback decides with each of its settings}."""
     ask, settings = ASKED[name]
-    return {title: [ask(getattr(callbacks, name), losses, arguments) for arguments in settings]
-            for title, losses in SERIES.items() if name != "CSVLogger" or title in ("NaN inside", "huge")}  # fmt: skip
+    return {
+        title: [ask(getattr(callbacks, name), losses, arguments) for arguments in settings]
+        for title, losses in SERIES.items()
+        if name != "CSVLogger" or title in ("NaN inside", "huge")
+    }
 
 
 if __name__ == "__main__":
@@ -141,6 +166,11 @@ if __name__ == "__main__":
 
     lines = {"Keras": keras.__version__}
     for name in ASKED:
-        lines |= {f"{name}: {title}": found for title, found in decisions(keras.callbacks, name).items()}
-    text = (f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}" for key, value in lines.items())
+        lines |= {
+            f"{name}: {title}": found for title, found in decisions(keras.callbacks, name).items()
+        }
+    text = (
+        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}"
+        for key, value in lines.items()
+    )
     sys.stdout.write("{\n" + ",\n".join(text) + "\n}\n")

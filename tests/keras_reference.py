@@ -38,16 +38,31 @@ class Penalty(keras.regularizers.Regularizer):
         return self.l1(x) + self.l2(x)
 
 
-def embedding_model(n_users, n_items, n_factors, *, mean=0.0, biased=False, penalised=False, non_negative=False,
-                    dtype="float32"):  # fmt: skip
+def embedding_model(
+    n_users,
+    n_items,
+    n_factors,
+    *,
+    mean=0.0,
+    biased=False,
+    penalised=False,
+    non_negative=False,
+    dtype="float32",
+):
     """A model of inputs [users, items], all zeros and not compiled; `stepper` sets the numbers of a penalised one."""
     keras.config.set_floatx(dtype)  # of the loss and its metrics, too
     ids = [keras.Input((), dtype="int32", name=side) for side in ("users", "items")]
 
     def embedding(name, side, columns, constraint):
         layer = keras.layers.Embedding(
-            (n_users, n_items)[side], columns, name=name, dtype=dtype, embeddings_initializer="zeros",
-            embeddings_regularizer=Penalty() if penalised else None, embeddings_constraint=constraint)  # fmt: skip
+            (n_users, n_items)[side],
+            columns,
+            name=name,
+            dtype=dtype,
+            embeddings_initializer="zeros",
+            embeddings_regularizer=Penalty() if penalised else None,
+            embeddings_constraint=constraint,
+        )
         return layer(ids[side])
 
     above = "non_neg" if non_negative else None
@@ -72,8 +87,15 @@ def stepper(model):
     @jax.jit
     def step(state, penalties, batch):
         for name, layer in embeddings.items():
-            penalty, side, bias = layer.embeddings_regularizer, NAMES.index(name) % 2, "_bias" * name.endswith("biases")
-            penalty.l2.l2, penalty.l1.l1 = penalties["l2" + bias][side], penalties["l1" + bias][side]
+            penalty, side, bias = (
+                layer.embeddings_regularizer,
+                NAMES.index(name) % 2,
+                "_bias" * name.endswith("biases"),
+            )
+            penalty.l2.l2, penalty.l1.l1 = (
+                penalties["l2" + bias][side],
+                penalties["l1" + bias][side],
+            )
         return model.train_step(state, batch)
 
     def run(params, penalties, batches):
@@ -88,17 +110,29 @@ def stepper(model):
             errors.append(float(logs["mse"]))
             for variable, table in zip(model.trainable_variables, state[0], strict=True):
                 tables[variable.path.split("/")[0]].append(np.asarray(table))
-        return np.array(errors), {name: by_name(name, np.stack(steps)) for name, steps in tables.items()}
+        return np.array(errors), {
+            name: by_name(name, np.stack(steps)) for name, steps in tables.items()
+        }
 
     return run
 
 
-def optimizer(solver, learning_rate, momentum=0.0, beta_1=0.9, beta_2=0.999, epsilon=1e-7, initial_accumulator_value=0.1):
+def optimizer(
+    solver,
+    learning_rate,
+    momentum=0.0,
+    beta_1=0.9,
+    beta_2=0.999,
+    epsilon=1e-7,
+    initial_accumulator_value=0.1,
+):
     """Keras' optimizer of a FunkSVD solver, from FunkSVD's parameters."""
     if solver == "sgd":
         return keras.optimizers.SGD(learning_rate, momentum=momentum)
     if solver == "adagrad":
-        return keras.optimizers.Adagrad(learning_rate, initial_accumulator_value=initial_accumulator_value, epsilon=epsilon)
+        return keras.optimizers.Adagrad(
+            learning_rate, initial_accumulator_value=initial_accumulator_value, epsilon=epsilon
+        )
     kind = {"adam": keras.optimizers.Adam, "adamax": keras.optimizers.Adamax}[solver]
     return kind(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
 
@@ -113,7 +147,9 @@ def load(model, params):
 def weights(model):
     """{name: array} as `Params` has them."""
     names = NAMES[: len(model.weights)]
-    return {name: by_name(name, np.asarray(model.get_layer(name).weights[0].value)) for name in names}
+    return {
+        name: by_name(name, np.asarray(model.get_layer(name).weights[0].value)) for name in names
+    }
 
 
 def by_name(name, table):

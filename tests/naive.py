@@ -48,7 +48,9 @@ def row_step(solver, rule, side, row, push, bias_push, m, seen):
     factors[row] = step(solver, rule, False, factors[row], push, m, rate * scale, states)
     if bias_rate:
         bias_states = [extra[row, 2:3], extra[row, 3:4]]
-        biases[row] = step(solver, rule, True, biases[row : row + 1], bias_push, m, bias_rate * scale, bias_states)[0]
+        biases[row] = step(
+            solver, rule, True, biases[row : row + 1], bias_push, m, bias_rate * scale, bias_states
+        )[0]
 
 
 def block(run_side, side, run_row, run_end, index, rating, weight, mean, solver, run_rule, rule):
@@ -67,12 +69,23 @@ def block(run_side, side, run_row, run_end, index, rating, weight, mean, solver,
             for i, one in zip(j, e, strict=True):
                 row_step(solver, rule, side, i, one * p, one, 1, one**2 * (p @ p + biased) / values)
             push, total = e @ q, e.sum()
-            row_step(solver, run_rule, run_side, u, push, total, len(j), (push @ push + biased * total**2) / values)
+            row_step(
+                solver,
+                run_rule,
+                run_side,
+                u,
+                push,
+                total,
+                len(j),
+                (push @ push + biased * total**2) / values,
+            )
         start = end
     return squares
 
 
-def feature_pass(p, q, run_row, run_end, index, rating, weight, cache, biases, rate, limits, run_rule, rule):
+def feature_pass(
+    p, q, run_row, run_end, index, rating, weight, cache, biases, rate, limits, run_rule, rule
+):
     """One pass over one block with one feature (or the biases), in place; rules are (l2, l1, lower bound)."""
     squares, start = 0.0, 0
     for u, end in zip(run_row, run_end, strict=True):
@@ -83,7 +96,11 @@ def feature_pass(p, q, run_row, run_end, index, rating, weight, cache, biases, r
             w = weight[part] if len(weight) else np.ones_like(e)
             squares += float(w @ e**2)
             e, m = w * e, len(e)
-            p[u] = shrunk(x * (1 - m * rate * run_rule[0]) + rate * (e.sum() if biases else e @ y), m * rate, run_rule)
+            p[u] = shrunk(
+                x * (1 - m * rate * run_rule[0]) + rate * (e.sum() if biases else e @ y),
+                m * rate,
+                run_rule,
+            )
             q[i] = shrunk(y * (1 - rate * rule[0]) + rate * (e if biases else e * x), rate, rule)
         start = end
     return squares
@@ -107,14 +124,22 @@ def passes(one, n_epochs, min_improvement):
 def predict(params, u, i):
     """The prediction for one pair of codes; -1 is an unknown id."""
     bias = (params.user_biases[u] if u >= 0 else 0) + (params.item_biases[i] if i >= 0 else 0)
-    return params.global_mean + bias + (params.user_factors[u] @ params.item_factors[i] if u >= 0 and i >= 0 else 0)
+    return (
+        params.global_mean
+        + bias
+        + (params.user_factors[u] @ params.item_factors[i] if u >= 0 and i >= 0 else 0)
+    )
 
 
 def recommend(rows, items, n, seen):
     """For each row of predictions of all `items` the n best that are not in its `seen`, ties by the item."""
     best = []
     for row, unwanted in zip(rows, seen, strict=True):
-        left = [(-score, item) for item, score in zip(items, row.tolist(), strict=True) if item not in unwanted]
+        left = [
+            (-score, item)
+            for item, score in zip(items, row.tolist(), strict=True)
+            if item not in unwanted
+        ]
         best.append([item for _, item in sorted(left)[:n]])
     return best
 
@@ -130,6 +155,8 @@ def ridge(z, values, weights, bias_penalty, penalty):
     z = np.column_stack([np.ones(len(z)), z])
     weigh = np.diag([bias_penalty] + [penalty] * (z.shape[1] - 1))
     return np.linalg.solve(z.T @ (weights[:, None] * z) + weigh, z.T @ (weights * values))
+
+
 def netflix_prize(text):
     """(users, movies, ratings, days) of files of the Netflix Prize, line by line."""
     rows, movie = [], None
@@ -152,7 +179,10 @@ def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8, relax=-0
         row_gamma(side, row, shape) draws with rate 1
     """
     k, known = s.x[0].shape[1], ~np.isnan(y)
-    for x, o in ((0, 1), (1, 0)):  # shift: x's factors and their mean by -delta, the other side's biases by +q.delta
+    for x, o in (
+        (0, 1),
+        (1, 0),
+    ):  # shift: x's factors and their mean by -delta, the other side's biases by +q.delta
         q = s.x[o]
         A = np.diag(s.l[x]) + s.lb[o] * q.T @ q
         c = s.l[x] * s.m[x] - s.lb[o] * (s.b[o] - s.mb[o]) @ q
@@ -165,37 +195,54 @@ def gibbs_sweep(s, y, weights, draws, nu=20.0, prior=(0.5, 0.5), few=8, relax=-0
         z = draws.hyper(k + 1)
         s.m[side] = s.x[side].sum(0) / (n + 1) + z[:k] / np.sqrt(s.l[side] * (n + 1))
         s.mb[side] = s.b[side].sum() / (n + 1) + z[k] / np.sqrt(s.lb[side] * (n + 1))
-        squares = np.append(((s.x[side] - s.m[side]) ** 2).sum(0) + s.m[side] ** 2,
-                            ((s.b[side] - s.mb[side]) ** 2).sum() + s.mb[side] ** 2)  # fmt: skip
+        squares = np.append(
+            ((s.x[side] - s.m[side]) ** 2).sum(0) + s.m[side] ** 2,
+            ((s.b[side] - s.mb[side]) ** 2).sum() + s.mb[side] ** 2,
+        )
         lam = draws.gamma(np.full(k + 1, prior[0] + (n + 1) / 2)) / (prior[1] + squares / 2)
         s.l[side], s.lb[side] = lam[:k], lam[k]
         rest, scaled = 0.0, np.empty(0)
         for row in range(n):
             j = np.flatnonzero(known[row] if side == 0 else known[:, row])
-            r, own_weight = (y[row, j], weights[row, j]) if side == 0 else (y[j, row], weights[j, row])
+            r, own_weight = (
+                (y[row, j], weights[row, j]) if side == 0 else (y[j, row], weights[j, row])
+            )
             G, w, e = s.x[o][j], s.alpha * s.a[side][row] * s.a[o][j] * own_weight, r - s.b[o][j]
             z = draws.normals(side, row, k + 1 + few)
             if len(j) <= few:  # Matheron: a draw of the prior, then conditioned
-                x, b = s.m[side] + z[:k] / np.sqrt(s.l[side]), s.mb[side] + z[k] / np.sqrt(s.lb[side])
+                x, b = (
+                    s.m[side] + z[:k] / np.sqrt(s.l[side]),
+                    s.mb[side] + z[k] / np.sqrt(s.lb[side]),
+                )
                 t = e - G @ x - b - z[k + 1 : k + 1 + len(j)] / np.sqrt(w)
                 S = G / s.l[side] @ G.T + 1 / s.lb[side] + np.diag(1 / w)
                 t = np.linalg.solve(S, t)
                 x, b = x + G.T @ t / s.l[side], b + t.sum() / s.lb[side]
             else:  # normal equations, the bias first with the factors integrated out
                 U = np.linalg.cholesky(G.T * w @ G + np.diag(s.l[side])).T
-                v, c = np.linalg.solve(U.T, G.T @ w), np.linalg.solve(U.T, G.T @ (w * e) + s.l[side] * s.m[side])
+                v, c = (
+                    np.linalg.solve(U.T, G.T @ w),
+                    np.linalg.solve(U.T, G.T @ (w * e) + s.l[side] * s.m[side]),
+                )
                 precision = w.sum() + s.lb[side] - v @ v
-                b = ((w * e).sum() + s.lb[side] * s.mb[side] - v @ c) / precision + z[k] / np.sqrt(precision)
+                b = ((w * e).sum() + s.lb[side] * s.mb[side] - v @ c) / precision + z[k] / np.sqrt(
+                    precision
+                )
                 x = np.linalg.solve(U, c - v * b + z[:k])
             G1, lam = np.column_stack([G, np.ones(len(j))]), np.append(s.l[side], s.lb[side])
-            mean = np.linalg.solve(G1.T * w @ G1 + np.diag(lam), G1.T @ (w * e) + lam * np.append(s.m[side], s.mb[side]))
+            mean = np.linalg.solve(
+                G1.T * w @ G1 + np.diag(lam),
+                G1.T @ (w * e) + lam * np.append(s.m[side], s.mb[side]),
+            )
             old, drawn = np.append(s.x[side][row], s.b[side][row]), np.append(x, b)
             new = mean + relax * (old - mean) + np.sqrt(1 - relax**2) * (drawn - mean)
             s.x[side][row], s.b[side][row] = x, b = new[:k], new[k]
             squares = (w / s.a[side][row] * (e - b - G @ x) ** 2).sum()
             s.a[side][row] = draws.row_gamma(side, row, (nu + len(j)) / 2) * 2 / (nu + squares)
             rest += squares * s.a[side][row] / s.alpha
-            scaled = np.append(scaled, np.sqrt(s.a[side][row] * s.a[o][j] * own_weight) * (e - b - G @ x))
+            scaled = np.append(
+                scaled, np.sqrt(s.a[side][row] * s.a[o][j] * own_weight) * (e - b - G @ x)
+            )
     s.alpha = draws.gamma(prior[0] + known.sum() / 2) / (prior[1] + rest / 2)
     return (scaled**4).mean() / (scaled**2).mean() ** 2
 
@@ -207,7 +254,9 @@ def gibbs_row(g, y, prior, noise, more, nu=20.0):
         w = np.diag(1 / (noise * inverse + more))
         cov = np.linalg.inv(np.linalg.inv(prior) + g.T @ w @ g)
         x = cov @ g.T @ w @ y
-        inverse = (nu + inverse * np.diag(w) @ ((y - g @ x) ** 2 + np.diag(g @ cov @ g.T))) / (nu + len(y) - 2)
+        inverse = (nu + inverse * np.diag(w) @ ((y - g @ x) ** 2 + np.diag(g @ cov @ g.T))) / (
+            nu + len(y) - 2
+        )
     return x, cov, inverse
 
 
@@ -239,10 +288,20 @@ def mini_batch(tables, states, batch, mean, solver, hyper, rate, steps):
     """
     users, items, ratings, weights = batch
     p, q = tables["user_factors"][users], tables["item_factors"][items]
-    e = ratings - mean - tables["user_biases"][users] - tables["item_biases"][items] - (p * q).sum(1)
+    e = (
+        ratings
+        - mean
+        - tables["user_biases"][users]
+        - tables["item_biases"][items]
+        - (p * q).sum(1)
+    )
     push = -2 * weights * e / len(e)
-    of_prediction = {"user_factors": push[:, None] * q, "item_factors": push[:, None] * p,
-                     "user_biases": push, "item_biases": push}  # fmt: skip
+    of_prediction = {
+        "user_factors": push[:, None] * q,
+        "item_factors": push[:, None] * p,
+        "user_biases": push,
+        "item_biases": push,
+    }
     for name, table in tables.items():
         side, bias = int(name.startswith("item")), "_bias" * name.endswith("biases")
         if bias and not hyper["biased"]:
@@ -251,8 +310,14 @@ def mini_batch(tables, states, batch, mean, solver, hyper, rate, steps):
         gradient = np.zeros_like(table)
         np.add.at(gradient, rows, of_prediction[name])
         l2, l1 = (np.broadcast_to(hyper[penalty + bias], 2)[side] for penalty in ("l2", "l1"))
-        share = np.bincount(rows, minlength=len(table)) / len(e) if hyper["reg_scale"] == "rating" else np.ones(len(table))
-        gradient += share.reshape(-1, *[1] * (table.ndim - 1)) * (2 * l2 * table + l1 * np.sign(table))
+        share = (
+            np.bincount(rows, minlength=len(table)) / len(e)
+            if hyper["reg_scale"] == "rating"
+            else np.ones(len(table))
+        )
+        gradient += share.reshape(-1, *[1] * (table.ndim - 1)) * (
+            2 * l2 * table + l1 * np.sign(table)
+        )
         table[...] = keras_step(solver, hyper, rate, steps, table, gradient, states[name])
         if hyper["non_negative"] and not bias:
             np.maximum(table, 0, out=table)

@@ -72,6 +72,7 @@ def replay(losses, callback, key="val_loss"):
 
 # ---- the rules of Keras 3, word for word, for lower is better ----
 
+
 @np.errstate(over="ignore")
 def keras_less(value, min_delta, reference):
     return reference is None or np.float32(value + min_delta) < np.float32(reference)
@@ -96,12 +97,26 @@ def keras_early_stopping(losses, min_delta, patience, baseline, start_from_epoch
         if wait >= patience and epoch > 0:
             stopped_epoch = epoch
             break
-    return epoch + 1, stopped_epoch, best, best_epoch, wait, epoch if best_weights is None else best_weights
+    return (
+        epoch + 1,
+        stopped_epoch,
+        best,
+        best_epoch,
+        wait,
+        epoch if best_weights is None else best_weights,
+    )
 
 
 def outcome(losses, stopping):
     epochs, model = replay(losses, stopping)
-    return epochs, stopping.stopped_epoch, stopping.best, stopping.best_epoch, stopping.wait, model.weights
+    return (
+        epochs,
+        stopping.stopped_epoch,
+        stopping.best,
+        stopping.best_epoch,
+        stopping.wait,
+        model.weights,
+    )
 
 
 def same(left, right):
@@ -121,14 +136,17 @@ losses = st.lists(
         st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5 + 1e-9, 0.7, 0.8, 1.0, NAN, math.inf]),
         st.floats(0, 2, width=32, allow_subnormal=False),
     ),
-    min_size=1, max_size=12,
+    min_size=1,
+    max_size=12,
 )
-arguments = st.fixed_dictionaries({
-    "min_delta": st.sampled_from([0, 1e-9, 0.1, 0.25]),
-    "patience": st.integers(0, 4),
-    "baseline": st.sampled_from([None, 0.3, 0.5, 0.8, NAN]),
-    "start_from_epoch": st.integers(0, 4),
-})
+arguments = st.fixed_dictionaries(
+    {
+        "min_delta": st.sampled_from([0, 1e-9, 0.1, 0.25]),
+        "patience": st.integers(0, 4),
+        "baseline": st.sampled_from([None, 0.3, 0.5, 0.8, NAN]),
+        "start_from_epoch": st.integers(0, 4),
+    }
+)
 
 
 @pytest.mark.parametrize("name", SERIES)
@@ -154,6 +172,7 @@ def test_higher_is_better_mirrors_lower_is_better(series, setting):
 
 
 # ---- the same against Keras itself ----
+
 
 @pytest.fixture(scope="module")
 def keras_callbacks():
@@ -184,13 +203,19 @@ def test_early_stopping_decides_as_keras_on_any_series(keras_callbacks):
 def test_checkpoint_saves_as_keras(keras_callbacks, tmp_path):
     path = str(tmp_path / "m-{epoch:02d}-{val_loss:.2f}.keras")
 
-    @given(losses, st.booleans(), st.sampled_from([None, 0.3, 0.5]), st.sampled_from(["auto", "max"]))
+    @given(
+        losses, st.booleans(), st.sampled_from([None, 0.3, 0.5]), st.sampled_from(["auto", "max"])
+    )
     @settings(max_examples=200, deadline=None)
     def check(series, best_only, threshold, mode):
         saved = []
         for kind in (ModelCheckpoint, keras_callbacks.ModelCheckpoint):
-            callback = kind(path, save_best_only=best_only, initial_value_threshold=threshold, mode=mode)
-            runs = [replay(series, callback)[1].saved for _ in range(2)]  # `best` lives on in a second fit
+            callback = kind(
+                path, save_best_only=best_only, initial_value_threshold=threshold, mode=mode
+            )
+            runs = [
+                replay(series, callback)[1].saved for _ in range(2)
+            ]  # `best` lives on in a second fit
             saved.append((runs, callback.best if best_only else None))
         (ours, our_best), (theirs, their_best) = saved
         assert ours == theirs
@@ -212,6 +237,7 @@ def test_learning_rates_are_those_of_keras(keras_callbacks):
 
 
 # ---- EarlyStopping: what Keras has not, or has otherwise ----
+
 
 def test_best_weights_are_restored_and_let_go_when_stopped():
     callback = EarlyStopping(patience=2)
@@ -248,7 +274,12 @@ def test_early_stopping_starts_afresh_in_each_fit():
     callback = EarlyStopping(patience=1)
     replay([0.1, 0.2], callback)
     replay([5, 4, 3], callback)
-    assert (callback.best, callback.best_epoch, callback.stopped_epoch, callback.wait) == (3, 2, 0, 0)
+    assert (callback.best, callback.best_epoch, callback.stopped_epoch, callback.wait) == (
+        3,
+        2,
+        0,
+        0,
+    )
 
 
 def test_early_stopping_says_what_it_did(capsys):
@@ -258,12 +289,19 @@ def test_early_stopping_says_what_it_did(capsys):
     )
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"patience": -1}, ValueError, "patience=-1; it must be 0 or more"),
-    ({"patience": 1.5}, TypeError, "patience=1.5; it must be an int"),
-    ({"start_from_epoch": -2}, ValueError, "start_from_epoch=-2; it must be 0 or more"),
-    ({"mode": "down"}, ValueError, "EarlyStopping: mode='down'; allowed are 'auto', 'min' and 'max'"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"patience": -1}, ValueError, "patience=-1; it must be 0 or more"),
+        ({"patience": 1.5}, TypeError, "patience=1.5; it must be an int"),
+        ({"start_from_epoch": -2}, ValueError, "start_from_epoch=-2; it must be 0 or more"),
+        (
+            {"mode": "down"},
+            ValueError,
+            "EarlyStopping: mode='down'; allowed are 'auto', 'min' and 'max'",
+        ),
+    ],
+)
 def test_early_stopping_refuses(arguments, error, message):
     with pytest.raises(error) as caught:
         EarlyStopping(**arguments)
@@ -272,17 +310,24 @@ def test_early_stopping_refuses(arguments, error, message):
 
 # ---- a monitor that is not there ----
 
-@pytest.mark.parametrize("make", [
-    EarlyStopping,
-    lambda monitor: EarlyStopping(monitor, start_from_epoch=5),
-    lambda monitor: ModelCheckpoint("model.npz", monitor, save_best_only=True),
-])
-@pytest.mark.parametrize(("monitor", "logs", "message"), [
-    ("val_loss", {"loss": 1, "rmse": 1}, "there are loss, rmse; pass validation data to fit"),
-    ("val_los", {"loss": 1, "val_loss": 1}, "there are loss, val_loss"),
-    ("accuracy", {"loss": 1}, "there are loss"),
-    ("loss", {}, "there are none"),
-])
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        EarlyStopping,
+        lambda monitor: EarlyStopping(monitor, start_from_epoch=5),
+        lambda monitor: ModelCheckpoint("model.npz", monitor, save_best_only=True),
+    ],
+)
+@pytest.mark.parametrize(
+    ("monitor", "logs", "message"),
+    [
+        ("val_loss", {"loss": 1, "rmse": 1}, "there are loss, rmse; pass validation data to fit"),
+        ("val_los", {"loss": 1, "val_loss": 1}, "there are loss, val_loss"),
+        ("accuracy", {"loss": 1}, "there are loss"),
+        ("loss", {}, "there are none"),
+    ],
+)
 def test_missing_monitor_is_named_with_those_there_are(make, monitor, logs, message):
     callback = make(monitor)
     with pytest.raises(ValueError, match="is not among the logs") as caught:
@@ -296,16 +341,22 @@ def test_key_of_another_callback_can_be_monitored_if_its_mode_is_given():
     model = FakeModel([{"loss": 1}, {"loss": 1}, {"loss": 1}])
     model.fit([ndcg, EarlyStopping("ndcg", mode="max")])
     assert model.weights == 1
-    with pytest.raises(ValueError, match=r"'ndcg' is better lower or higher\? .* pass mode='min' or mode"):
+    with pytest.raises(
+        ValueError, match=r"'ndcg' is better lower or higher\? .* pass mode='min' or mode"
+    ):
         model.fit([ndcg, EarlyStopping("ndcg")])
 
 
 # ---- ModelCheckpoint ----
 
+
 def test_checkpoint_fills_its_template(tmp_path):
-    path = tmp_path / "m-{epoch:02d}-{val_loss:.4f}-{{x}}.npz"  # a Path, and braces that are no field
+    path = (
+        tmp_path / "m-{epoch:02d}-{val_loss:.4f}-{{x}}.npz"
+    )  # a Path, and braces that are no field
     assert replay([0.5, 0.25], ModelCheckpoint(path))[1].saved == [
-        ("m-01-0.5000-{x}.npz", 0), ("m-02-0.2500-{x}.npz", 1)
+        ("m-01-0.5000-{x}.npz", 0),
+        ("m-02-0.2500-{x}.npz", 1),
     ]
 
 
@@ -318,7 +369,9 @@ def test_checkpoint_saves_the_best_only(tmp_path):
     callback = ModelCheckpoint(tmp_path / "{epoch}", save_best_only=True, initial_value_threshold=4)
     assert replay([4, 3, 3, NAN, 2, 5], callback)[1].saved == [("2", 1), ("5", 4)]
     assert callback.best == 2
-    assert replay([3, 2, 1], callback)[1].saved == [("3", 2)]  # no worse than the file of the first fit
+    assert replay([3, 2, 1], callback)[1].saved == [
+        ("3", 2)
+    ]  # no worse than the file of the first fit
 
 
 def test_checkpoint_forgets_a_best_that_was_not_written(tmp_path):
@@ -353,7 +406,9 @@ def test_checkpoint_refuses_an_unknown_field_before_the_first_epoch():
     )
 
 
-@pytest.mark.parametrize("path", ["m-{epoch", "m-{}", "m-{0}.npz", "m-{epoch.x}", "m-{loss:d}", "{loss[0]}"])
+@pytest.mark.parametrize(
+    "path", ["m-{epoch", "m-{}", "m-{0}.npz", "m-{epoch.x}", "m-{loss:d}", "{loss[0]}"]
+)
 def test_checkpoint_refuses_a_malformed_template_before_the_first_epoch(path):
     assert f"path={path!r} cannot be filled in: " in refused(path, ValueError)
 
@@ -364,12 +419,18 @@ def test_checkpoint_takes_its_own_monitor_as_a_field(tmp_path):
 
 
 def test_checkpoint_field_without_validation_data(tmp_path):
-    with pytest.raises(ValueError, match=r"'val_loss', which .* there are epoch, loss; pass validation"):
+    with pytest.raises(
+        ValueError, match=r"'val_loss', which .* there are epoch, loss; pass validation"
+    ):
         replay([1], ModelCheckpoint(tmp_path / "{val_loss}"), key="loss")
 
 
-def test_checkpoint_refuses_a_directory_it_cannot_write_before_the_first_epoch(tmp_path, monkeypatch):
-    assert "does not exist; create it first" in refused(tmp_path / "none" / "m.npz", FileNotFoundError)
+def test_checkpoint_refuses_a_directory_it_cannot_write_before_the_first_epoch(
+    tmp_path, monkeypatch
+):
+    assert "does not exist; create it first" in refused(
+        tmp_path / "none" / "m.npz", FileNotFoundError
+    )
     assert "is a directory; add a file name" in refused(tmp_path, IsADirectoryError)
     assert "has a field in its directory" in refused(tmp_path / "{epoch}" / "m.npz", ValueError)
 
@@ -388,11 +449,16 @@ def test_checkpoint_takes_arguments_after_the_monitor_only_by_name():
 
 # ---- LearningRateScheduler ----
 
+
 def test_schedule_sets_the_rate_of_each_epoch():
     seen = []
     model = FakeModel([{}] * 3, learning_rate=0.08)
-    spy = LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(model.current_learning_rate))
-    model.fit([LearningRateScheduler(lambda epoch, rate: np.float32(rate / 2) if epoch else rate), spy])
+    spy = LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: seen.append(model.current_learning_rate)
+    )
+    model.fit(
+        [LearningRateScheduler(lambda epoch, rate: np.float32(rate / 2) if epoch else rate), spy]
+    )
     assert seen == pytest.approx([0.08, 0.04, 0.02])
     assert all(type(rate) is float for rate in seen)
 
@@ -400,7 +466,9 @@ def test_schedule_sets_the_rate_of_each_epoch():
 def test_schedule_of_the_epoch_alone():
     seen = []
     model = FakeModel([{}] * 3)
-    spy = LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(model.current_learning_rate))
+    spy = LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: seen.append(model.current_learning_rate)
+    )
     model.fit([LearningRateScheduler(lambda epoch: 0.1 / (epoch + 1)), spy])
     assert seen == [0.1, 0.05, 0.1 / 3]
 
@@ -411,22 +479,35 @@ def test_schedule_of_the_epoch_alone():
         FakeModel([{}]).fit(LearningRateScheduler(broken))
 
 
-@pytest.mark.parametrize(("rate", "error"), [
-    (0, ValueError), (-0.1, ValueError), (NAN, ValueError), (math.inf, ValueError),
-    (None, TypeError), ("1", TypeError),
-])
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [
+        (0, ValueError),
+        (-0.1, ValueError),
+        (NAN, ValueError),
+        (math.inf, ValueError),
+        (None, TypeError),
+        ("1", TypeError),
+    ],
+)
 def test_schedule_must_give_a_finite_number_above_zero(rate, error):
     with pytest.raises(error) as caught:
         FakeModel([{}]).fit(LearningRateScheduler(lambda epoch, current: rate))
-    assert str(caught.value) == f"schedule(0, 0.01) returned {rate!r}; it must return a finite number above 0"
+    assert (
+        str(caught.value)
+        == f"schedule(0, 0.01) returned {rate!r}; it must return a finite number above 0"
+    )
 
 
 def test_schedule_must_be_callable():
-    with pytest.raises(TypeError, match=r"schedule=0\.1; it must be a function of epoch and learning rate"):
+    with pytest.raises(
+        TypeError, match=r"schedule=0\.1; it must be a function of epoch and learning rate"
+    ):
         LearningRateScheduler(0.1)
 
 
 # ---- the list ----
+
 
 def recorder(name, events):
     return LambdaCallback(
@@ -442,14 +523,23 @@ def test_hooks_are_called_in_the_order_of_the_list():
     callbacks = (recorder("a", events), recorder("b", events))
     model = FakeModel([{}, {}])
     model.fit(callbacks)
-    stages = [("begin",), ("epoch", 0), ("end of epoch", 0), ("epoch", 1), ("end of epoch", 1), ("end",)]
+    stages = [
+        ("begin",),
+        ("epoch", 0),
+        ("end of epoch", 0),
+        ("epoch", 1),
+        ("end of epoch", 1),
+        ("end",),
+    ]
     assert events == [(name, *stage) for stage in stages for name in "ab"]
     assert all(callback.model is model for callback in callbacks)
 
 
 def test_those_that_have_begun_end_when_one_refuses_to_begin():
     events = []
-    bad = LambdaCallback(on_train_begin=lambda logs: 1 / 0, on_train_end=lambda logs: events.append("never"))
+    bad = LambdaCallback(
+        on_train_begin=lambda logs: 1 / 0, on_train_end=lambda logs: events.append("never")
+    )
     with pytest.raises(ZeroDivisionError):
         FakeModel([{}]).fit([recorder("a", events), bad, recorder("b", events)])
     assert events == [("a", "begin"), ("a", "end")]
@@ -457,7 +547,9 @@ def test_those_that_have_begun_end_when_one_refuses_to_begin():
 
 def test_all_end_once_though_one_raises():
     events = []
-    hooks = CallbackList([LambdaCallback(on_train_end=lambda logs: 1 / 0), recorder("b", events)], None)
+    hooks = CallbackList(
+        [LambdaCallback(on_train_end=lambda logs: 1 / 0), recorder("b", events)], None
+    )
     hooks.on_train_begin({})
     with pytest.raises(ZeroDivisionError):
         hooks.on_train_end({})
@@ -465,9 +557,10 @@ def test_all_end_once_though_one_raises():
     assert events == [("b", "begin"), ("b", "end")]
 
 
-@pytest.mark.parametrize(("given", "count"), [
-    (None, 0), ([], 0), (Callback(), 1), ([Callback()], 1), ((Callback(), Callback()), 2)
-])
+@pytest.mark.parametrize(
+    ("given", "count"),
+    [(None, 0), ([], 0), (Callback(), 1), ([Callback()], 1), ((Callback(), Callback()), 2)],
+)
 def test_list_accepts_none_one_or_many(given, count):
     assert len(CallbackList(given, None).callbacks) == count
     assert FakeModel([{}]).fit(given) == 1
@@ -475,17 +568,25 @@ def test_list_accepts_none_one_or_many(given, count):
 
 def test_list_accepts_any_object_with_the_hooks():
     class Own:
-        set_model = on_train_begin = on_epoch_begin = on_epoch_end = on_train_end = lambda *arguments: None
+        set_model = on_train_begin = on_epoch_begin = on_epoch_end = on_train_end = (
+            lambda *arguments: None
+        )
 
     assert FakeModel([{}]).fit(Own()) == 1
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ("loss", r"callbacks\[0\] is 'loss', which has no method set_model; derive it from Callback"),
-    ([Callback(), abs], r"callbacks\[1\] is .*abs.*LambdaCallback\(on_epoch_end=function\)"),
-    ([Callback], r"callbacks\[0\] is the class Callback; pass an instance, Callback\(\.\.\.\)"),
-    (LambdaCallback(on_epoch_end=3), "has no method on_epoch_end"),
-])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "loss",
+            r"callbacks\[0\] is 'loss', which has no method set_model; derive it from Callback",
+        ),
+        ([Callback(), abs], r"callbacks\[1\] is .*abs.*LambdaCallback\(on_epoch_end=function\)"),
+        ([Callback], r"callbacks\[0\] is the class Callback; pass an instance, Callback\(\.\.\.\)"),
+        (LambdaCallback(on_epoch_end=3), "has no method on_epoch_end"),
+    ],
+)
 def test_list_refuses_what_lacks_a_hook(given, message):
     with pytest.raises(TypeError, match=message):
         CallbackList(given, None)
@@ -498,9 +599,17 @@ def test_lambda_callback_refuses_a_hook_that_is_not_there():
 
 # ---- progress ----
 
+
 def logs_of(rmse, val_rmse, **more):
-    return {"loss": rmse**2, "rmse": rmse, "learning_rate": 0.0171, "seconds": 0.0312,
-            "val_loss": val_rmse**2, "val_rmse": val_rmse, **more}
+    return {
+        "loss": rmse**2,
+        "rmse": rmse,
+        "learning_rate": 0.0171,
+        "seconds": 0.0312,
+        "val_loss": val_rmse**2,
+        "val_rmse": val_rmse,
+        **more,
+    }
 
 
 def test_epoch_lines_mark_the_best_so_far(capsys):
@@ -515,13 +624,20 @@ def test_epoch_lines_mark_the_best_so_far(capsys):
 def test_epoch_lines_align_the_epochs_and_go_where_they_are_sent():
     lines = []
     callback = EpochLines(write=lines.append)
-    logs = {"loss": 1, "rmse": 1, "learning_rate": 0.5, "seconds": 12.5}  # no validation data, no mark
+    logs = {
+        "loss": 1,
+        "rmse": 1,
+        "learning_rate": 0.5,
+        "seconds": 12.5,
+    }  # no validation data, no mark
     FakeModel([logs] * 10).fit(callback)
     assert lines[0] == "epoch  1/10  rmse 1.0000  lr 0.500  12.50 s\n"
     assert lines[9] == "epoch 10/10  rmse 1.0000  lr 0.500  12.50 s\n"
     FakeModel([logs_of(9, 9)]).fit(callback)
     FakeModel([logs_of(9, 9)]).fit(callback)
-    assert lines[-1] == lines[-2] == "epoch 1/1  rmse 9.0000  val_rmse 9.0000  lr 0.0171  0.03 s *\n"
+    assert (
+        lines[-1] == lines[-2] == "epoch 1/1  rmse 9.0000  val_rmse 9.0000  lr 0.0171  0.03 s *\n"
+    )
 
 
 def test_epoch_lines_follow_a_redirected_standard_output():

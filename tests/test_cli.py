@@ -26,7 +26,14 @@ def write_table(path, rows, sep=","):
 
 def made(n_users=60, n_items=40, n_ratings=900):
     data = datasets.make_ratings(n_users, n_items, n_ratings, rank=2)
-    return list(zip(data.users.tolist(), data.items.tolist(), np.round(data.ratings, 2).tolist(), strict=True))
+    return list(
+        zip(
+            data.users.tolist(),
+            data.items.tolist(),
+            np.round(data.ratings, 2).tolist(),
+            strict=True,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -71,22 +78,91 @@ def test_same_seed_by_default(folder, tmp_path):
 
 def test_every_parameter_is_an_option(folder, tmp_path):
     path = tmp_path / "m.npz"
-    cli.main(["train", str(folder / "ratings.csv"), "-o", str(path), "--n-factors", "3", "--epochs", "2", "--solver",
-              "sgd", "--learning-rate", "0.01", "--learning-rate-schedule", "inverse_time", "--learning-rate-decay", "0",
-              "--l2", "0.1,0.3", "--l2-bias", "0.2", "--no-biased", "--init-std", "0.3", "--rating-scale", "1", "5",
-              "--n-jobs", "1", "--device", "cpu", "--dtype", "float64", "--random-state", "7", "--validation-split", "0",
-              "--no-center", "--reg-scale", "row", "--training", "joint", "--batch-size", "1", "--shuffle",
-              "--momentum", "0", "--beta-1", "0.9", "--beta-2", "0.999", "--epsilon", "1e-7",
-              "--initial-accumulator-value", "0.1", "--l1", "0", "--l1-bias", "0,0", "--no-non-negative",
-              "--min-improvement", "1e-4"])  # fmt: skip
+    cli.main(
+        [
+            "train",
+            str(folder / "ratings.csv"),
+            "-o",
+            str(path),
+            "--n-factors",
+            "3",
+            "--epochs",
+            "2",
+            "--solver",
+            "sgd",
+            "--learning-rate",
+            "0.01",
+            "--learning-rate-schedule",
+            "inverse_time",
+            "--learning-rate-decay",
+            "0",
+            "--l2",
+            "0.1,0.3",
+            "--l2-bias",
+            "0.2",
+            "--no-biased",
+            "--init-std",
+            "0.3",
+            "--rating-scale",
+            "1",
+            "5",
+            "--n-jobs",
+            "1",
+            "--device",
+            "cpu",
+            "--dtype",
+            "float64",
+            "--random-state",
+            "7",
+            "--validation-split",
+            "0",
+            "--no-center",
+            "--reg-scale",
+            "row",
+            "--training",
+            "joint",
+            "--batch-size",
+            "1",
+            "--shuffle",
+            "--momentum",
+            "0",
+            "--beta-1",
+            "0.9",
+            "--beta-2",
+            "0.999",
+            "--epsilon",
+            "1e-7",
+            "--initial-accumulator-value",
+            "0.1",
+            "--l1",
+            "0",
+            "--l1-bias",
+            "0,0",
+            "--no-non-negative",
+            "--min-improvement",
+            "1e-4",
+        ]
+    )
     model = funksvd.load(path)
     params = model.get_params()
     assert params["rating_scale"] is not None
     assert tuple(params["rating_scale"]) == (1, 5)
-    expected = {"n_factors": 3, "n_epochs": 2, "learning_rate": 0.01, "learning_rate_decay": 0,
-                "learning_rate_schedule": "inverse_time", "l2": [0.1, 0.3], "l2_bias": 0.2, "l1_bias": [0, 0],
-                "center": False, "reg_scale": "row",
-                "biased": False, "init_std": 0.3, "dtype": "float64", "random_state": 7}  # fmt: skip
+    expected = {
+        "n_factors": 3,
+        "n_epochs": 2,
+        "learning_rate": 0.01,
+        "learning_rate_decay": 0,
+        "learning_rate_schedule": "inverse_time",
+        "l2": [0.1, 0.3],
+        "l2_bias": 0.2,
+        "l1_bias": [0, 0],
+        "center": False,
+        "reg_scale": "row",
+        "biased": False,
+        "init_std": 0.3,
+        "dtype": "float64",
+        "random_state": 7,
+    }
     assert {name: params[name] for name in expected} == expected
     assert model.user_factors_.dtype == np.float64
     assert "val_rmse" not in model.history_
@@ -94,8 +170,17 @@ def test_every_parameter_is_an_option(folder, tmp_path):
 
 def test_training_goes_on_from_a_checkpoint(folder, tmp_path, capsys):
     def train(name, *options):
-        status = cli.main(["train", str(folder / "ratings.csv"), "-o", str(tmp_path / name), "--n-factors", "3",
-                           *map(str, options)])  # fmt: skip
+        status = cli.main(
+            [
+                "train",
+                str(folder / "ratings.csv"),
+                "-o",
+                str(tmp_path / name),
+                "--n-factors",
+                "3",
+                *map(str, options),
+            ]
+        )
         assert status == 0, capsys.readouterr().err
         return (tmp_path / name).read_bytes()
 
@@ -103,10 +188,21 @@ def test_training_goes_on_from_a_checkpoint(folder, tmp_path, capsys):
     train("short.npz", "--epochs", 4, "--checkpoint", tmp_path / "state.npz")
     assert train("long.npz", "--epochs", 9, "--resume", tmp_path / "state.npz") == whole
     assert funksvd.load(tmp_path / "state.npz").n_epochs_ == 9
-    error = fails(capsys, "train", folder / "ratings.csv", "-o", tmp_path / "m.npz", "--epochs", "9", "--resume",
-                  tmp_path / "state.npz")  # fmt: skip
+    error = fails(
+        capsys,
+        "train",
+        folder / "ratings.csv",
+        "-o",
+        tmp_path / "m.npz",
+        "--epochs",
+        "9",
+        "--resume",
+        tmp_path / "state.npz",
+    )
     assert "cannot be resumed: n_factors is 3 there, 100 here" in error
-    assert "does not exist" in fails(capsys, "train", "no.csv", "--checkpoint", tmp_path / "no" / "c.npz")
+    assert "does not exist" in fails(
+        capsys, "train", "no.csv", "--checkpoint", tmp_path / "no" / "c.npz"
+    )
 
 
 @pytest.mark.parametrize("name", [n for n in funksvd.FunkSVD().get_params() if n != "verbose"])
@@ -119,7 +215,19 @@ def test_parameter_has_help(name, capsys):
     assert "see FunkSVD" not in out
 
 
-COMMANDS = ["train", "evaluate", "predict", "recommend", "similar", "fold-in", "tune", "plot", "convert", "info", "demo"]
+COMMANDS = [
+    "train",
+    "evaluate",
+    "predict",
+    "recommend",
+    "similar",
+    "fold-in",
+    "tune",
+    "plot",
+    "convert",
+    "info",
+    "demo",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -131,10 +239,14 @@ def test_help_has_an_example(command, capsys):
 
 
 def test_output_is_checked_before_the_file_is_read(tmp_path, capsys):
-    assert "does not exist" in fails(capsys, "train", "no-such-file.csv", "-o", tmp_path / "no" / "m.npz")
+    assert "does not exist" in fails(
+        capsys, "train", "no-such-file.csv", "-o", tmp_path / "no" / "m.npz"
+    )
     assert "is a directory" in fails(capsys, "train", "no-such-file.csv", "-o", tmp_path)
     assert "regular file" in fails(capsys, "train", "no-such-file.csv", "-o", os.devnull)
-    assert "no-such-file.csv" in fails(capsys, "train", "no-such-file.csv", "-o", tmp_path / "m.npz")
+    assert "no-such-file.csv" in fails(
+        capsys, "train", "no-such-file.csv", "-o", tmp_path / "m.npz"
+    )
 
 
 def test_a_name_that_cannot_be_written_is_found_before_the_file_is_read(tmp_path, capsys):
@@ -188,7 +300,9 @@ def test_an_interrupted_demo_says_so(tmp_path, capsys, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
 def test_a_pipe_is_refused_in_words(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
-    assert "is not a file but a pipe" in fails(capsys, "train", tmp_path / "pipe", "-o", tmp_path / "m.npz")
+    assert "is not a file but a pipe" in fails(
+        capsys, "train", tmp_path / "pipe", "-o", tmp_path / "m.npz"
+    )
 
 
 def test_standard_output_may_be_closed(folder):
@@ -198,10 +312,14 @@ def test_standard_output_may_be_closed(folder):
 
 @pytest.mark.parametrize("user", ["01", "1_0", " 1"])
 def test_a_user_is_written_as_in_files(folder, capsys, user):
-    assert "not a plain whole number" in fails(capsys, "recommend", folder / "model.npz", "--user", user)
+    assert "not a plain whole number" in fails(
+        capsys, "recommend", folder / "model.npz", "--user", user
+    )
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere"
+)
 def test_directory_without_permission(tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert "not writable" in fails(capsys, "train", "no-such-file.csv", "-o", tmp_path / "m.npz")
@@ -214,13 +332,17 @@ def test_parameters_are_checked_before_the_file_is_read(tmp_path, capsys):
 
 def test_divergence_is_one_line(folder, tmp_path, capsys):
     path = tmp_path / "m.npz"
-    error = fails(capsys, "train", folder / "ratings.csv", "-o", path, *SMALL, "--learning-rate", "1e6")
+    error = fails(
+        capsys, "train", folder / "ratings.csv", "-o", path, *SMALL, "--learning-rate", "1e6"
+    )
     assert "lower learning_rate" in error
     assert not path.exists()
 
 
 def test_wrong_column_names_the_option(folder, tmp_path, capsys):
-    error = fails(capsys, "train", folder / "ratings.csv", "-o", tmp_path / "m.npz", "--user", "usr_id")
+    error = fails(
+        capsys, "train", folder / "ratings.csv", "-o", tmp_path / "m.npz", "--user", "usr_id"
+    )
     assert "--user-column 'usr_id'" in error
     assert "did you mean 'user_id'" in error
 
@@ -230,16 +352,40 @@ def test_columns_separator_and_header(folder, tmp_path):
     plain = write_table(tmp_path / "plain.txt", rows, sep="|")
     named = write_table(tmp_path / "named.txt", [("r", "x", "i", "u"), *rows], sep="|")
     reference = (folder / "model.npz").read_bytes()
-    for source, columns in ((plain, ("3", "2", "0", "--no-header")), (named, ("u", "i", "r", "--header"))):
+    for source, columns in (
+        (plain, ("3", "2", "0", "--no-header")),
+        (named, ("u", "i", "r", "--header")),
+    ):
         user, item, rating, header = columns
         path = tmp_path / "m.npz"
-        assert cli.main(["train", source, "-o", str(path), "--user", user, "--item", item, "--rating", rating, header,
-                         "--sep", "|", *SMALL]) == 0  # fmt: skip
+        assert (
+            cli.main(
+                [
+                    "train",
+                    source,
+                    "-o",
+                    str(path),
+                    "--user",
+                    user,
+                    "--item",
+                    item,
+                    "--rating",
+                    rating,
+                    header,
+                    "--sep",
+                    "|",
+                    *SMALL,
+                ]
+            )
+            == 0
+        )
         assert path.read_bytes() == reference
 
 
 def test_bad_lines(tmp_path, capsys):
-    source = write_table(tmp_path / "bad.csv", [("user", "item", "rating"), *made(), ("1", "2", "many")])
+    source = write_table(
+        tmp_path / "bad.csv", [("user", "item", "rating"), *made(), ("1", "2", "many")]
+    )
     options = ["train", source, "-o", tmp_path / "m.npz", *SMALL]
     assert "--on-bad-lines skip" in fails(capsys, *options)
     assert cli.main([*map(str, options), "--on-bad-lines", "skip"]) == 0
@@ -260,14 +406,19 @@ def test_evaluate(folder, capsys):
 
 
 def test_evaluate_counts_unknown_ids(folder, tmp_path, capsys):
-    source = write_table(tmp_path / "r.csv", [("user", "item", "rating"), (1, 2, 3), (10**6, 2, 3), (1, 3, 3), (2, 2, 4)])
+    source = write_table(
+        tmp_path / "r.csv",
+        [("user", "item", "rating"), (1, 2, 3), (10**6, 2, 3), (1, 3, 3), (2, 2, 4)],
+    )
     assert cli.main(["evaluate", str(folder / "model.npz"), source]) == 0
     assert "unknown  25.00%" in capsys.readouterr().out
 
 
 def test_predict(folder, tmp_path, capsys):
     pairs = [(5, 7), (1, 2), (5, 8)]
-    source = write_table(tmp_path / "pairs.csv", [("note", "item", "user"), *(("x", i, u) for u, i in pairs)])
+    source = write_table(
+        tmp_path / "pairs.csv", [("note", "item", "user"), *(("x", i, u) for u, i in pairs)]
+    )
     out = tmp_path / "out.csv"
     assert cli.main(["predict", str(folder / "model.npz"), source, "-o", str(out)]) == 0
     assert "Wrote 3 predictions" in capsys.readouterr().out
@@ -285,7 +436,9 @@ def test_predict(folder, tmp_path, capsys):
 
 def test_predict_without_header_or_with_ratings(folder, tmp_path, capsys):
     two = write_table(tmp_path / "two.txt", [(5, 7), (1, 2)], sep="::")
-    three = write_table(tmp_path / "three.csv", [("userId", "movieId", "rating"), (5, 7, 1), (1, 2, 1)])
+    three = write_table(
+        tmp_path / "three.csv", [("userId", "movieId", "rating"), (5, 7, 1), (1, 2, 1)]
+    )
     outputs = []
     for source in (two, three):
         assert cli.main(["predict", str(folder / "model.npz"), source]) == 0
@@ -332,7 +485,9 @@ def test_predict_lines_that_cannot_be_used(folder, tmp_path, capsys):
 def test_predict_errors(folder, tmp_path, capsys, text, options, message):
     (tmp_path / "pairs.csv").write_text(text)
     out = tmp_path / "out.csv"
-    assert message in fails(capsys, "predict", folder / "model.npz", tmp_path / "pairs.csv", "-o", out, *options)
+    assert message in fails(
+        capsys, "predict", folder / "model.npz", tmp_path / "pairs.csv", "-o", out, *options
+    )
     assert not out.exists()
 
 
@@ -349,7 +504,9 @@ def test_number_ids_of_a_file_fit_a_model_with_text_ids(tmp_path, capsys):
     assert cli.main(["recommend", model, "--user", "5", "--exclude", part]) == 0
 
 
-@pytest.mark.parametrize(("model", "prefix", "ratings"), [("model", "", "ratings.csv"), ("words", "u", "words.tsv")])
+@pytest.mark.parametrize(
+    ("model", "prefix", "ratings"), [("model", "", "ratings.csv"), ("words", "u", "words.tsv")]
+)
 def test_recommend(folder, capsys, model, prefix, ratings):
     path = folder / f"{model}.npz"
     argv = ["recommend", str(path), "--user", f"{prefix}5", "-n", "6"]
@@ -371,7 +528,9 @@ def test_recommend(folder, capsys, model, prefix, ratings):
 def test_recommend_with_titles(folder, tmp_path, capsys, name):
     rows = [("genre", name, "title"), *(("x", i, f'"Film, the {i}th"') for i in range(40))]
     titles = write_table(tmp_path / "titles.csv", rows)
-    assert cli.main(["recommend", str(folder / "model.npz"), "--user", "5", "--titles", titles]) == 0
+    assert (
+        cli.main(["recommend", str(folder / "model.npz"), "--user", "5", "--titles", titles]) == 0
+    )
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert len(rows) == 10
     assert all(row["title"] == f"Film, the {row['item']}th" for row in rows)
@@ -398,7 +557,14 @@ def out_json(capsys, *argv):
 def test_recommend_to_several_and_to_all(folder, tmp_path, capsys):
     model = funksvd.load(folder / "model.npz")
     seen = funksvd.Ratings.read(folder / "ratings.csv")
-    argv = ["recommend", str(folder / "model.npz"), "-n", "3", "--exclude", str(folder / "ratings.csv")]
+    argv = [
+        "recommend",
+        str(folder / "model.npz"),
+        "-n",
+        "3",
+        "--exclude",
+        str(folder / "ratings.csv"),
+    ]
     assert cli.main([*argv, "--user", "5", "--user", "7"]) == 0
     some = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [row["user"] for row in some] == ["5"] * 3 + ["7"] * 3
@@ -414,7 +580,9 @@ def test_recommend_to_several_and_to_all(folder, tmp_path, capsys):
         np.testing.assert_allclose([float(row["score"]) for row in found], scores, atol=1e-4)
     lines, _ = out_json(capsys, *argv, "--all")
     assert [line["user"] for line in lines] == model.user_ids_.tolist()
-    assert [entry["item"] for line in lines for entry in line["recommendations"]] == [int(row["item"]) for row in rows]
+    assert [entry["item"] for line in lines for entry in line["recommendations"]] == [
+        int(row["item"]) for row in rows
+    ]
     with pytest.raises(SystemExit):
         cli.main([*argv, "--all", "--user", "5"])
 
@@ -441,24 +609,42 @@ def test_json_of_every_command(folder, tmp_path, capsys):
 
 def test_similar(folder, tmp_path, capsys):
     model = funksvd.load(folder / "words.npz")
-    titles = write_table(tmp_path / "titles.csv", [("id", "title"), *((f"i{i}", f"Film {i}") for i in range(40))])
-    assert cli.main(["similar", str(folder / "words.npz"), "--item", "i3", "-n", "4", "--titles", titles]) == 0
+    titles = write_table(
+        tmp_path / "titles.csv", [("id", "title"), *((f"i{i}", f"Film {i}") for i in range(40))]
+    )
+    assert (
+        cli.main(
+            ["similar", str(folder / "words.npz"), "--item", "i3", "-n", "4", "--titles", titles]
+        )
+        == 0
+    )
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     factors = model.item_factors_ / np.linalg.norm(model.item_factors_, axis=1, keepdims=True)
     cosine = factors @ factors[model.item_ids_.tolist().index("i3")]
     best = [item for item in model.item_ids_[np.argsort(-cosine)].tolist() if item != "i3"][:4]
     assert [row["item"] for row in rows] == best
     assert [row["title"] for row in rows] == [f"Film {item[1:]}" for item in best]
-    [found], _ = out_json(capsys, "similar", folder / "words.npz", "--user", "u3", "-n", "2", "--measure", "dot")
+    [found], _ = out_json(
+        capsys, "similar", folder / "words.npz", "--user", "u3", "-n", "2", "--measure", "dot"
+    )
     ids, scores = model.similar_users("u3", 2, "dot")
-    assert found == {"user": "u3", "measure": "dot",
-                     "similar": [{"user": a, "similarity": b} for a, b in zip(ids.tolist(), scores.tolist(), strict=True)]}
-    assert "--item i77: the model has not seen this item" in fails(capsys, "similar", folder / "words.npz", "--item", "i77")
+    assert found == {
+        "user": "u3",
+        "measure": "dot",
+        "similar": [
+            {"user": a, "similarity": b} for a, b in zip(ids.tolist(), scores.tolist(), strict=True)
+        ],
+    }
+    assert "--item i77: the model has not seen this item" in fails(
+        capsys, "similar", folder / "words.npz", "--item", "i77"
+    )
 
 
 def test_fold_in(folder, tmp_path, capsys):
     known = funksvd.load(folder / "model.npz").item_ids_[:20].tolist()
-    new = write_table(tmp_path / "new.csv", [("user", "item", "rating"), *((1000, i, 1 + i % 5) for i in known)])
+    new = write_table(
+        tmp_path / "new.csv", [("user", "item", "rating"), *((1000, i, 1 + i % 5) for i in known)]
+    )
     out = tmp_path / "more.npz"
     argv = ["fold-in", folder / "model.npz", new, "-o", out]
     [said], _ = out_json(capsys, *argv)
@@ -481,22 +667,50 @@ def test_fold_in(folder, tmp_path, capsys):
     ],
 )
 def test_the_grid_of_tune_suits_the_solver(folder, capsys, options, searched):
-    [settings], _ = out_json(capsys, "tune", folder / "ratings.csv", "--folds", 2, "--epochs", 2, *options)
+    [settings], _ = out_json(
+        capsys, "tune", folder / "ratings.csv", "--folds", 2, "--epochs", 2, *options
+    )
     assert all(set(setting["parameters"]) == searched for setting in settings)
 
 
 def test_tune_of_features_says_how_many(folder, capsys):
-    options = ["--training", "featurewise", "--n-factors", "3", "--grid", "l2=0.02,0.1", "--folds", "2", "--epochs", "9"]
+    options = [
+        "--training",
+        "featurewise",
+        "--n-factors",
+        "3",
+        "--grid",
+        "l2=0.02,0.1",
+        "--folds",
+        "2",
+        "--epochs",
+        "9",
+    ]
     assert cli.main(["tune", str(folder / "ratings.csv"), *options]) == 0
     told = capsys.readouterr().out.splitlines()[-1]
     assert re.search(r"--l2 \S+ --n-factors [123]$", told)
 
 
 def test_tune(folder, tmp_path, capsys):
-    grid = ["--grid", "n-factors=1,3", "--grid", "l2=0.02,0.5", "--folds", "2", "--n-jobs", "1", "--n-epochs", "5"]
+    grid = [
+        "--grid",
+        "n-factors=1,3",
+        "--grid",
+        "l2=0.02,0.5",
+        "--folds",
+        "2",
+        "--n-jobs",
+        "1",
+        "--n-epochs",
+        "5",
+    ]
     [settings], _ = out_json(capsys, "tune", folder / "ratings.csv", *grid)
     assert sorted((s["parameters"]["n_factors"], s["parameters"]["l2"]) for s in settings) == [
-        (1, 0.02), (1, 0.5), (3, 0.02), (3, 0.5)]  # fmt: skip
+        (1, 0.02),
+        (1, 0.5),
+        (3, 0.02),
+        (3, 0.5),
+    ]
     assert [s["rmse"] for s in settings] == sorted(s["rmse"] for s in settings)
     # What the table says is what fits on the folds give.
     best = settings[0]
@@ -515,14 +729,22 @@ def test_tune(folder, tmp_path, capsys):
     assert cli.main(["tune", str(folder / "ratings.csv"), *grid]) == 0
     command = capsys.readouterr().out.splitlines()[-1]
     assert command.endswith(f"--n-epochs {best['n_epochs']}")
-    assert command.startswith(f"Train with the best: funksvd train {folder / 'ratings.csv'} --validation-split 0 --n-f")
+    assert command.startswith(
+        f"Train with the best: funksvd train {folder / 'ratings.csv'} --validation-split 0 --n-f"
+    )
 
 
-@pytest.mark.parametrize(("grid", "message"), [
-    ("l3=1", "--grid takes PARAMETER=VALUE,VALUE,..., got 'l3=1'; "), ("l2", "got 'l2'"), ("l2=", "got 'l2='"),
-    ("n_factor=3", "did you mean n_factors?"), ("n_factors=0,3", "n_factors must be None or an int >= 1, got 0"),
-    ("l2=much", "l2 must be a finite number"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ("l3=1", "--grid takes PARAMETER=VALUE,VALUE,..., got 'l3=1'; "),
+        ("l2", "got 'l2'"),
+        ("l2=", "got 'l2='"),
+        ("n_factor=3", "did you mean n_factors?"),
+        ("n_factors=0,3", "n_factors must be None or an int >= 1, got 0"),
+        ("l2=much", "l2 must be a finite number"),
+    ],
+)
 def test_grid_is_checked_before_the_file_is_read(capsys, grid, message):
     assert message in fails(capsys, "tune", "no-such-file.csv", "--grid", grid)
 
@@ -532,18 +754,29 @@ def test_folds_part_the_ratings_in_any_order(folder):
     order = np.random.default_rng(0).permutation(len(values))
 
     def triples(ratings):
-        rows = zip(ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist(),
-                   ratings.values.tolist(), strict=True)  # fmt: skip
+        rows = zip(
+            ratings.user_ids[ratings.users].tolist(),
+            ratings.item_ids[ratings.items].tolist(),
+            ratings.values.tolist(),
+            strict=True,
+        )
         return sorted(rows)
 
     found = []
-    for a, b in zip(funksvd.Ratings.from_arrays(users, items, values).folds(3, 1),
-                    funksvd.Ratings.from_arrays(users[order], items[order], values[order]).folds(3, 1), strict=True):
+    for a, b in zip(
+        funksvd.Ratings.from_arrays(users, items, values).folds(3, 1),
+        funksvd.Ratings.from_arrays(users[order], items[order], values[order]).folds(3, 1),
+        strict=True,
+    ):
         assert [triples(part) for part in a] == [triples(part) for part in b]
         assert len(a[1]) == 300
         found += triples(a[1])
-    assert sorted(found) == sorted(zip(users.tolist(), items.tolist(), values.tolist(), strict=True))
-    with pytest.raises(ValueError, match="n_folds must be from 2 to half of the 900 ratings, got 1"):
+    assert sorted(found) == sorted(
+        zip(users.tolist(), items.tolist(), values.tolist(), strict=True)
+    )
+    with pytest.raises(
+        ValueError, match="n_folds must be from 2 to half of the 900 ratings, got 1"
+    ):
         next(funksvd.Ratings.from_arrays(users, items, values).folds(1))
 
 
@@ -558,9 +791,12 @@ def test_plot(folder, tmp_path, capsys, kind):
 
 
 def test_plot_errors(folder, capsys, monkeypatch):
-    assert "funksvd plot predictions needs --ratings" in fails(capsys, "plot", "predictions", folder / "model.npz")
+    assert "funksvd plot predictions needs --ratings" in fails(
+        capsys, "plot", "predictions", folder / "model.npz"
+    )
     assert "funksvd plot popularity needs --train" in fails(
-        capsys, "plot", "popularity", folder / "model.npz", "--ratings", folder / "ratings.csv")  # fmt: skip
+        capsys, "plot", "popularity", folder / "model.npz", "--ratings", folder / "ratings.csv"
+    )
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     assert 'pip install "funksvd[plots]"' in fails(capsys, "plot", "spectrum", folder / "model.npz")
@@ -581,10 +817,16 @@ def test_convert_ratings(folder, tmp_path, capsys):
     assert cli.main(["convert", str(parquet), str(text)]) == 0
     assert "Wrote 900 ratings" in capsys.readouterr().out
     for path in (parquet, text):
-        for found, expected in zip(datasets.read_ratings(path), datasets.read_ratings(folder / "words.tsv"), strict=True):
+        for found, expected in zip(
+            datasets.read_ratings(path), datasets.read_ratings(folder / "words.tsv"), strict=True
+        ):
             assert found.tolist() == expected.tolist()
-    assert "must end in .csv or .parquet" in fails(capsys, "convert", folder / "words.tsv", tmp_path / "m.npz")
-    assert "must end in .npz or .safetensors" in fails(capsys, "convert", folder / "model.npz", tmp_path / "m.csv")
+    assert "must end in .csv or .parquet" in fails(
+        capsys, "convert", folder / "words.tsv", tmp_path / "m.npz"
+    )
+    assert "must end in .npz or .safetensors" in fails(
+        capsys, "convert", folder / "model.npz", tmp_path / "m.csv"
+    )
 
 
 def test_convert_to_parquet_without_pyarrow(folder, tmp_path, capsys, monkeypatch):
@@ -624,8 +866,10 @@ def test_demo(tmp_path, monkeypatch, capsys):
     path = tmp_path / "demo.npz"
     assert cli.main(["demo", "-o", str(path), "--n-jobs", "1"]) == 0
     out = capsys.readouterr().out
-    biases, model, floor = (float(out.split(f"  {what}")[0].split()[-1])
-                            for what in ("biases only", "this model", "the noise floor"))  # fmt: skip
+    biases, model, floor = (
+        float(out.split(f"  {what}")[0].split()[-1])
+        for what in ("biases only", "this model", "the noise floor")
+    )
     # The planted model is the lower bound for any model; the rest is in the tests of accuracy.
     assert floor < min(model, biases)
     assert floor == pytest.approx(np.std((small.ratings - small.truth)[7200:]), abs=2e-3)
@@ -672,9 +916,24 @@ def test_interrupted_before_the_first_epoch(folder, tmp_path, monkeypatch, capsy
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to a single process on Windows")
 def test_ctrl_c_in_a_process(folder, tmp_path):
     path = tmp_path / "m.npz"
-    command = [sys.executable, "-m", "funksvd", "train", folder / "ratings.csv", "-o", path, "--n-epochs", "1000000",
-               "--patience", "1000000", "--n-jobs", "1"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "funksvd",
+        "train",
+        folder / "ratings.csv",
+        "-o",
+        path,
+        "--n-epochs",
+        "1000000",
+        "--patience",
+        "1000000",
+        "--n-jobs",
+        "1",
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         for line in process.stdout:
             if line.startswith("epoch"):
                 break
@@ -687,7 +946,9 @@ def test_ctrl_c_in_a_process(folder, tmp_path):
 
 
 def test_module_and_version():
-    done = subprocess.run([sys.executable, "-m", "funksvd", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "funksvd", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout == f"funksvd {funksvd.__version__}\n"
 
 
@@ -701,7 +962,9 @@ def test_no_command_is_a_usage_error():
 def test_broken_pipe_is_quiet(folder, tmp_path):
     pairs = write_table(tmp_path / "pairs.csv", [("user", "item"), *[(5, 7)] * 50_000])
     command = [sys.executable, "-m", "funksvd", "predict", folder / "model.npz", pairs]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
         process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read()

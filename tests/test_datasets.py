@@ -55,7 +55,9 @@ def test_planted_signal_sizes():
 
 def test_planted_truth_is_biases_and_a_matrix_of_the_given_rank():
     """Without noise, a dense part of the matrix shows its rank."""
-    users, items, ratings, truth, noise = make_ratings(60, 4000, 120_000, rank=3, noise=0, random_state=1)
+    users, items, ratings, truth, noise = make_ratings(
+        60, 4000, 120_000, rank=3, noise=0, random_state=1
+    )
     assert noise == 0
     assert np.array_equal(ratings, truth)
     dense = np.full((60, 4000), np.nan)
@@ -110,22 +112,27 @@ def test_every_parameter_matters(change):
     assert not np.array_equal(make_ratings(**base).ratings, make_ratings(**base | change).ratings)
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 1), (2, 1, 1), (2, 2, 2), (1, 50, 25), (50, 1, 25), (30, 40, 600)])
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 1), (2, 1, 1), (2, 2, 2), (1, 50, 25), (50, 1, 25), (30, 40, 600)]
+)
 def test_half_of_all_pairs_is_possible(shape):
     users, items = make_ratings(*shape)[:2]
     assert len(set(zip(users.tolist(), items.tolist(), strict=True))) == shape[2]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"n_ratings": 101}, r"at most half of n_users \* n_items, 10 \* 20 / 2 = 100, got 101"),
-    ({"n_users": 0}, "n_users must be an integer of at least 1, got 0"),
-    ({"n_items": 2.0}, r"n_items must be an integer of at least 1, got 2\.0"),
-    ({"n_ratings": -1}, "n_ratings must be an integer of at least 1, got -1"),
-    ({"rank": 0}, "rank must be an integer of at least 1, got 0"),
-    ({"noise": -0.1}, r"noise must be a finite number of at least 0, got -0\.1"),
-    ({"noise": float("nan")}, "noise must be a finite number"),
-    ({"noise": float("inf")}, "noise must be a finite number"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"n_ratings": 101}, r"at most half of n_users \* n_items, 10 \* 20 / 2 = 100, got 101"),
+        ({"n_users": 0}, "n_users must be an integer of at least 1, got 0"),
+        ({"n_items": 2.0}, r"n_items must be an integer of at least 1, got 2\.0"),
+        ({"n_ratings": -1}, "n_ratings must be an integer of at least 1, got -1"),
+        ({"rank": 0}, "rank must be an integer of at least 1, got 0"),
+        ({"noise": -0.1}, r"noise must be a finite number of at least 0, got -0\.1"),
+        ({"noise": float("nan")}, "noise must be a finite number"),
+        ({"noise": float("inf")}, "noise must be a finite number"),
+    ],
+)
 def test_planted_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         make_ratings(**{"n_users": 10, "n_items": 20, "n_ratings": 50} | arguments)
@@ -134,7 +141,7 @@ def test_planted_arguments_are_checked(arguments, message):
 # MovieLens, from a server on this machine
 
 LINES = [(1, 31, 2.5, 1260759144), (7, 1029, 3.0, 851868750), (1, 1029, 4.5, 1260759179)]
-TITLES = {31: "Dangerous Minds (1995)", 1029: "Dumbo, the \"flying\" one: né (1941)"}
+TITLES = {31: "Dangerous Minds (1995)", 1029: 'Dumbo, the "flying" one: né (1941)'}
 
 
 def movielens_archive(name):
@@ -142,14 +149,21 @@ def movielens_archive(name):
     _, ratings, titles = datasets._RELEASES[name]
     quoted = {item: title.replace('"', '""') for item, title in TITLES.items()}
     if ratings.endswith(".csv"):
-        texts = ["userId,movieId,rating,timestamp\n" + "".join("{},{},{},{}\n".format(*line) for line in LINES),
-                 "movieId,title,genres\n" + "".join(f'{i},"{t}",Drama\n' for i, t in quoted.items())]  # fmt: skip
+        texts = [
+            "userId,movieId,rating,timestamp\n"
+            + "".join("{},{},{},{}\n".format(*line) for line in LINES),
+            "movieId,title,genres\n" + "".join(f'{i},"{t}",Drama\n' for i, t in quoted.items()),
+        ]
     elif ratings.endswith(".dat"):
-        texts = ["".join("{}::{}::{}::{}\n".format(*line) for line in LINES),
-                 "".join(f"{i}::{t}::Drama|Comedy\n" for i, t in TITLES.items())]  # fmt: skip
+        texts = [
+            "".join("{}::{}::{}::{}\n".format(*line) for line in LINES),
+            "".join(f"{i}::{t}::Drama|Comedy\n" for i, t in TITLES.items()),
+        ]
     else:
-        texts = ["".join("{}\t{}\t{}\t{}\n".format(*line) for line in LINES),
-                 "".join(f"{i}|{t}|01-Jan-1995||url|0|1\n" for i, t in TITLES.items())]  # fmt: skip
+        texts = [
+            "".join("{}\t{}\t{}\t{}\n".format(*line) for line in LINES),
+            "".join(f"{i}|{t}|01-Jan-1995||url|0|1\n" for i, t in TITLES.items()),
+        ]
     encoding = "latin-1" if name in ("ml-100k", "ml-1m") else "utf-8"
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as file:
@@ -171,10 +185,14 @@ def server(tmp_path, monkeypatch):
         def log_message(self, *args):
             asked.append(self.path)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder)) as running:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
+    ) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()
-        monkeypatch.setattr(datasets, "MOVIELENS_URL", f"http://127.0.0.1:{running.server_address[1]}/")
+        monkeypatch.setattr(
+            datasets, "MOVIELENS_URL", f"http://127.0.0.1:{running.server_address[1]}/"
+        )
         yield folder, asked
         running.shutdown()
         thread.join()
@@ -197,7 +215,9 @@ def publish(folder, monkeypatch, name):
 def test_movielens_is_downloaded_once(server, tmp_path, monkeypatch, name):
     folder, asked = server
     publish(folder, monkeypatch, name)
-    ratings, titles, times = load_movielens(name, cache=tmp_path / "cache", times=True, progress=False)
+    ratings, titles, times = load_movielens(
+        name, cache=tmp_path / "cache", times=True, progress=False
+    )
     assert ratings.user_ids[ratings.users].tolist() == [line[0] for line in LINES]
     assert ratings.item_ids[ratings.items].tolist() == [line[1] for line in LINES]
     assert ratings.values.tolist() == [line[2] for line in LINES]
@@ -211,7 +231,9 @@ def test_movielens_is_downloaded_once(server, tmp_path, monkeypatch, name):
 
 
 def test_every_release_but_the_changing_ones_has_a_checksum():
-    assert [name for name, (md5, *_) in datasets._RELEASES.items() if md5 is None] == ["latest-small"]
+    assert [name for name, (md5, *_) in datasets._RELEASES.items() if md5 is None] == [
+        "latest-small"
+    ]
     assert all(len(md5) == 32 and int(md5, 16) for md5, *_ in datasets._RELEASES.values() if md5)
 
 
@@ -289,7 +311,9 @@ def test_netflix_combined_files(tmp_path, monkeypatch, block, eol):
     monkeypatch.setattr(datasets, "_BLOCK", block)
     for number, text in enumerate(prize_files(eol), 1):
         (tmp_path / f"combined_data_{number}.txt").write_bytes(text.encode())
-    (tmp_path / "movie_titles.csv").write_bytes("1,2003,Dinosaur Planet\n2,NULL,Caf\xe9, the film\n".encode("latin-1"))
+    (tmp_path / "movie_titles.csv").write_bytes(
+        "1,2003,Dinosaur Planet\n2,NULL,Caf\xe9, the film\n".encode("latin-1")
+    )
     found = load_netflix(tmp_path, times=True)
     users, movies, values, days = naive.netflix_prize("".join(prize_files()))
     assert found.ratings.user_ids[found.ratings.users].tolist() == users
@@ -318,11 +342,24 @@ def test_netflix_single_files(tmp_path, inside):
     assert found.titles == {}
 
 
-@pytest.mark.parametrize("line", ["1,2", "a,5,2005-09-06", "1,x,2005-09-06", "12,5;2005-09-06", "1234567890123,5,2005-09-06",
-                                  "5,2005-09-06", "x:", ",5,2005-09-06"])  # fmt: skip
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1,2",
+        "a,5,2005-09-06",
+        "1,x,2005-09-06",
+        "12,5;2005-09-06",
+        "1234567890123,5,2005-09-06",
+        "5,2005-09-06",
+        "x:",
+        ",5,2005-09-06",
+    ],
+)
 def test_netflix_lines_that_are_none(tmp_path, line):
     (tmp_path / "combined_data_1.txt").write_text(f"1:\n12,4,2005-09-06\n{line}\n13,4,2005-09-06\n")
-    with pytest.raises(ValueError, match=r"combined_data_1\.txt: '.*' is (neither MOVIE|not a number)"):
+    with pytest.raises(
+        ValueError, match=r"combined_data_1\.txt: '.*' is (neither MOVIE|not a number)"
+    ):
         load_netflix(tmp_path)
 
 

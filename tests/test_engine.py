@@ -36,33 +36,50 @@ def test_weighted_kernel_equals_naive(dtype, tolerance, level):
     """Zeros among the weights, runs of every length."""
     users, items, values = some(5000, 200, 50)
     weights = np.random.default_rng(1).integers(0, 5, len(values)) / 2
-    compare_with_naive(engine_of(Ratings.from_arrays(users, items, values, weights), 20, dtype), 20, dtype, tolerance, level)
+    compare_with_naive(
+        engine_of(Ratings.from_arrays(users, items, values, weights), 20, dtype),
+        20,
+        dtype,
+        tolerance,
+        level,
+    )
 
 
 def test_weighted_fit_is_weighted_least_squares():
     """Biases alone, no penalty: what NumPy's lstsq finds for the same weights, and not for equal ones."""
     users, items, values = some(2000, 12, 8)
     weights = np.where(values > 4, 5.0, 0.5)
-    model = FunkSVD(1, 400, init_std=0, l2_bias=0, learning_rate=0.01, learning_rate_decay=0.02, random_state=0)
+    model = FunkSVD(
+        1, 400, init_std=0, l2_bias=0, learning_rate=0.01, learning_rate_decay=0.02, random_state=0
+    )
     model.fit((users, items), values, sample_weight=weights)
     A = np.zeros((len(values), 20))
     A[np.arange(len(values)), users] = A[np.arange(len(values)), 12 + items] = 1
     right, wrong = (
-        A @ np.linalg.lstsq(A * np.sqrt(w)[:, None], values * np.sqrt(w), rcond=None)[0] for w in (weights, weights**0)
+        A @ np.linalg.lstsq(A * np.sqrt(w)[:, None], values * np.sqrt(w), rcond=None)[0]
+        for w in (weights, weights**0)
     )
     got = model.predict((users, items))
     np.testing.assert_allclose(got, right, atol=0.02)
     assert np.abs(got - wrong).min() > 0.1
     best = np.average((values - right) ** 2, weights=weights)
     assert model.history_["loss"][-1] == pytest.approx(best, rel=0.01)
-    assert model.evaluate((users, items), values, weights)["rmse"] ** 2 == pytest.approx(best, rel=0.01)
-    checked = FunkSVD(1, 1, random_state=0).fit((users, items), values, validation_data=((users, items), values, weights))
+    assert model.evaluate((users, items), values, weights)["rmse"] ** 2 == pytest.approx(
+        best, rel=0.01
+    )
+    checked = FunkSVD(1, 1, random_state=0).fit(
+        (users, items), values, validation_data=((users, items), values, weights)
+    )
     predicted = checked.predict((users, items))
-    assert checked.history_["val_loss"][0] == pytest.approx(np.average((values - predicted) ** 2, weights=weights), rel=1e-5)
+    assert checked.history_["val_loss"][0] == pytest.approx(
+        np.average((values - predicted) ** 2, weights=weights), rel=1e-5
+    )
 
 
 def engine_of(ratings, k, dtype="float64", **params):
-    return CpuEngine(ratings, None, SimpleNamespace(**FunkSVD(k, dtype=dtype, **params).get_params()))
+    return CpuEngine(
+        ratings, None, SimpleNamespace(**FunkSVD(k, dtype=dtype, **params).get_params())
+    )
 
 
 def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
@@ -75,8 +92,16 @@ def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
     rules = [rule(engine.hyper, side, 0.02) for side in ("users", "items")]
     weight = np.empty(0, dtype) if grid.weight is None else grid.weight
     starts = grid.bands + np.arange(grid.n_bands + 1)
-    blocks = kernel.Blocks(grid.block_runs, grid.block_start, starts, grid.run_row, grid.run_end, grid.index, grid.rating,
-                           weight)  # fmt: skip
+    blocks = kernel.Blocks(
+        grid.block_runs,
+        grid.block_start,
+        starts,
+        grid.run_row,
+        grid.run_end,
+        grid.index,
+        grid.rating,
+        weight,
+    )
     fast = [kernel.Side(*arrays) for arrays in sides]
     for b in range(grid.n_bands**2):
         x, y = divmod(b, grid.n_bands)
@@ -85,10 +110,17 @@ def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
         part = slice(grid.block_start[b], grid.block_start[b + 1] + 8)
         run_side, side = [a.copy() for a in sides[0]], [a[rows].copy() for a in sides[1]]
         want = block(
-            run_side, side, grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
-            weight[part] if len(weight) else weight, engine.mean, engine.solver,
+            run_side,
+            side,
+            grid.run_row[runs],
+            grid.run_end[runs],
+            grid.index[part],
+            grid.rating[part],
+            weight[part] if len(weight) else weight,
+            engine.mean,
+            engine.solver,
             *(dict(zip(kernel.RULE, rule, strict=True)) for rule in rules),
-        )  # fmt: skip
+        )
         got = kernel.block(*fast, blocks, x, y, engine.mean, engine.solver, np.array(rules))
         assert got == pytest.approx(want, rel=tolerance)
         spare = starts[y + 1] - 1
@@ -99,7 +131,10 @@ def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
         assert (engine.run_factors[:, k:] == 0).all()
 
 
-SOLVERS = [{"solver": "sgd", "momentum": 0.9}, *({"solver": name} for name in ("adagrad_row", "adagrad", "adam", "adamax"))]
+SOLVERS = [
+    {"solver": "sgd", "momentum": 0.9},
+    *({"solver": name} for name in ("adagrad_row", "adagrad", "adam", "adamax")),
+]
 
 
 @pytest.mark.parametrize("level", levels())
@@ -107,19 +142,32 @@ SOLVERS = [{"solver": "sgd", "momentum": 0.9}, *({"solver": name} for name in ("
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-6), ("float32", 1e-4)])
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda s: s["solver"])
 def test_every_solver_equals_naive(solver, k, dtype, tolerance, level):
-    engine = engine_of(Ratings.from_arrays(*some(1500)), k, dtype, l2=(0.05, 0.02), l2_bias=(0.01, 0.03), **solver)
+    engine = engine_of(
+        Ratings.from_arrays(*some(1500)), k, dtype, l2=(0.05, 0.02), l2_bias=(0.01, 0.03), **solver
+    )
     engine.epoch(0, 0.01)
     compare_with_naive(engine, k, dtype, tolerance, level)
 
 
 @pytest.mark.parametrize("level", levels())
-@pytest.mark.parametrize("extra", [{"l1": (0.12, 0.1)}, {"l1_bias": 0.5}, {"non_negative": True}, {"biased": False}])
-@pytest.mark.parametrize("solver", [{"solver": "sgd"}, *SOLVERS], ids=lambda s: "-".join(map(str, s.values())))
+@pytest.mark.parametrize(
+    "extra", [{"l1": (0.12, 0.1)}, {"l1_bias": 0.5}, {"non_negative": True}, {"biased": False}]
+)
+@pytest.mark.parametrize(
+    "solver", [{"solver": "sgd"}, *SOLVERS], ids=lambda s: "-".join(map(str, s.values()))
+)
 def test_every_penalty_equals_naive(solver, extra, level):
     """With weights; and L1 gives exact zeros, the bound gives none below."""
     users, items, values = some(1500, 60, 30)
     weights = np.random.default_rng(1).integers(0, 5, len(values)) / 2
-    engine = engine_of(Ratings.from_arrays(users, items, values, weights), 11, "float64", init_std=0.3, **solver, **extra)
+    engine = engine_of(
+        Ratings.from_arrays(users, items, values, weights),
+        11,
+        "float64",
+        init_std=0.3,
+        **solver,
+        **extra,
+    )
     engine.epoch(0, 0.01)
     compare_with_naive(engine, 11, "float64", 1e-6, level)
     factors, biases = engine.factors[engine.rows, :11], engine.biases[engine.rows]
@@ -130,9 +178,13 @@ def test_every_penalty_equals_naive(solver, extra, level):
 
 @settings(deadline=None, max_examples=60)
 @given(
-    n=st.integers(2, 400), n_users=st.integers(1, 40), n_items=st.integers(1, 40), k=st.integers(1, 12),
-    seed=st.integers(0, 99), bands=st.integers(1, 5),
-)  # fmt: skip
+    n=st.integers(2, 400),
+    n_users=st.integers(1, 40),
+    n_items=st.integers(1, 40),
+    k=st.integers(1, 12),
+    seed=st.integers(0, 99),
+    bands=st.integers(1, 5),
+)
 def test_any_shape_equals_naive(n, n_users, n_items, k, seed, bands):
     """Repeated pairs, single rows and empty blocks among them; and the grid is the sorted ratings, each once."""
     users, items, values = some(n, n_users, n_items, seed)
@@ -164,7 +216,8 @@ def test_weights_travel_with_their_ratings(dtype):
     weights = np.random.default_rng(1).integers(0, 4, len(values)) / 2
     order = np.random.default_rng(2).permutation(len(values))
     grid, again = (
-        Ratings.from_arrays(users[o], items[o], values[o], weights[o]).grid(64, dtype) for o in (slice(None), order)
+        Ratings.from_arrays(users[o], items[o], values[o], weights[o]).grid(64, dtype)
+        for o in (slice(None), order)
     )
     for name in ("index", "rating", "weight", "run_row", "run_end"):
         np.testing.assert_array_equal(getattr(grid, name), getattr(again, name))
@@ -172,13 +225,20 @@ def test_weights_travel_with_their_ratings(dtype):
     for b in range(grid.n_bands**2):
         part = slice(grid.block_start[b], grid.block_start[b + 1])
         runs = slice(grid.block_runs[b], grid.block_runs[b + 1])
-        run_codes = np.repeat(grid.run_codes[grid.run_row[runs]], np.diff(grid.run_end[runs], prepend=0))
+        run_codes = np.repeat(
+            grid.run_codes[grid.run_row[runs]], np.diff(grid.run_end[runs], prepend=0)
+        )
         codes = grid.codes[grid.bands[b % grid.n_bands] + grid.index[part].astype(int)]
         sides = (run_codes, codes) if grid.users_run else (codes, run_codes)
         found += zip(*sides, grid.rating[part], grid.weight[part], strict=True)
-    assert sorted(found) == sorted(zip(users, items, values.astype(dtype), weights.astype(dtype), strict=True))
+    assert sorted(found) == sorted(
+        zip(users, items, values.astype(dtype), weights.astype(dtype), strict=True)
+    )
     assert grid.mean == pytest.approx(np.average(values, weights=weights), rel=1e-6)
-    ones, plain = (Ratings.from_arrays(users, items, values, w).grid(64, dtype) for w in (np.ones(len(values)), None))
+    ones, plain = (
+        Ratings.from_arrays(users, items, values, w).grid(64, dtype)
+        for w in (np.ones(len(values)), None)
+    )
     np.testing.assert_array_equal(ones.rating, plain.rating)
     np.testing.assert_array_equal(ones.index, plain.index)
 
@@ -228,16 +288,47 @@ def test_bad_input_is_refused():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n_factors", 0), ("n_factors", 2.5), ("n_epochs", -1), ("solver", "newton"), ("solver", ["sgd"]),
-        ("training", "stepwise"), ("batch_size", 0), ("batch_size", 1e6), ("shuffle", 1), ("learning_rate", 0),
-        ("learning_rate", np.nan), ("learning_rate", "fast"), ("learning_rate_schedule", "linear"),
-        ("learning_rate_decay", 1), ("momentum", 1), ("beta_1", -0.1), ("beta_2", 1), ("epsilon", 0),
-        ("initial_accumulator_value", -1), ("l2", -0.1), ("l2", (0.1, -1)), ("l1", (1, 2, 3)), ("l2_bias", np.inf),
-        ("l1_bias", "none"), ("reg_scale", "user"), ("non_negative", None), ("min_improvement", -1), ("biased", "yes"),
-        ("center", 0.0), ("init_std", -1), ("rating_scale", (5, 1)), ("n_jobs", 0), ("n_jobs", "two"), ("device", "gpu"),
-        ("schedule", "random"), ("max_device_bytes", 0), ("dtype", "float16"), ("random_state", -1), ("verbose", 3),
+        ("n_factors", 0),
+        ("n_factors", 2.5),
+        ("n_epochs", -1),
+        ("solver", "newton"),
+        ("solver", ["sgd"]),
+        ("training", "stepwise"),
+        ("batch_size", 0),
+        ("batch_size", 1e6),
+        ("shuffle", 1),
+        ("learning_rate", 0),
+        ("learning_rate", np.nan),
+        ("learning_rate", "fast"),
+        ("learning_rate_schedule", "linear"),
+        ("learning_rate_decay", 1),
+        ("momentum", 1),
+        ("beta_1", -0.1),
+        ("beta_2", 1),
+        ("epsilon", 0),
+        ("initial_accumulator_value", -1),
+        ("l2", -0.1),
+        ("l2", (0.1, -1)),
+        ("l1", (1, 2, 3)),
+        ("l2_bias", np.inf),
+        ("l1_bias", "none"),
+        ("reg_scale", "user"),
+        ("non_negative", None),
+        ("min_improvement", -1),
+        ("biased", "yes"),
+        ("center", 0.0),
+        ("init_std", -1),
+        ("rating_scale", (5, 1)),
+        ("n_jobs", 0),
+        ("n_jobs", "two"),
+        ("device", "gpu"),
+        ("schedule", "random"),
+        ("max_device_bytes", 0),
+        ("dtype", "float16"),
+        ("random_state", -1),
+        ("verbose", 3),
     ],
-)  # fmt: skip
+)
 def test_each_parameter_is_checked_by_name(name, value):
     with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
         FunkSVD(**{name: value}).fit(some()[:2], some()[2])
@@ -248,27 +339,46 @@ def test_each_parameter_is_checked_by_name(name, value):
     [
         ("training", {"training": "featurewise", "solver": "adam"}, "solver is 'sgd'"),
         ("batch_size", {"batch_size": 9, "training": "featurewise"}, "training is 'joint'"),
-        ("batch_size", {"batch_size": 9, "solver": "adagrad_row"}, "solver is one of 'sgd', 'adagrad', 'adam', 'adamax'"),
+        (
+            "batch_size",
+            {"batch_size": 9, "solver": "adagrad_row"},
+            "solver is one of 'sgd', 'adagrad', 'adam', 'adamax'",
+        ),
         ("shuffle", {"shuffle": False}, "batch_size > 1"),
-        ("learning_rate", {"learning_rate": 0.1, "learning_rate_schedule": lambda e: 0.1, "learning_rate_decay": 0.03},
-         "learning_rate_schedule is a name"),
-        ("learning_rate_decay", {"learning_rate_decay": 0.1, "learning_rate_schedule": "cosine"},
-         "learning_rate_schedule is 'exponential' or 'inverse_time'"),
+        (
+            "learning_rate",
+            {
+                "learning_rate": 0.1,
+                "learning_rate_schedule": lambda e: 0.1,
+                "learning_rate_decay": 0.03,
+            },
+            "learning_rate_schedule is a name",
+        ),
+        (
+            "learning_rate_decay",
+            {"learning_rate_decay": 0.1, "learning_rate_schedule": "cosine"},
+            "learning_rate_schedule is 'exponential' or 'inverse_time'",
+        ),
         ("momentum", {"momentum": 0.9, "solver": "adam"}, "solver is 'sgd'"),
         ("momentum", {"momentum": 0.9, "training": "featurewise"}, "training is 'joint'"),
         ("beta_1", {"beta_1": 0.5}, "solver is 'adam' or 'adamax'"),
         ("beta_2", {"beta_2": 0.5, "solver": "adagrad"}, "solver is 'adam' or 'adamax'"),
         ("epsilon", {"epsilon": 1e-3}, "solver is neither 'sgd' nor 'gibbs'"),
-        ("initial_accumulator_value", {"initial_accumulator_value": 1, "solver": "adam"},
-         "solver is 'adagrad_row' or 'adagrad'"),
+        (
+            "initial_accumulator_value",
+            {"initial_accumulator_value": 1, "solver": "adam"},
+            "solver is 'adagrad_row' or 'adagrad'",
+        ),
         ("training", {"training": "featurewise", "device": "cuda"}, "device is 'cpu'"),
         ("schedule", {"schedule": "hogwild"}, "device is 'cuda'"),
         ("max_device_bytes", {"max_device_bytes": 1}, "device is 'cuda'"),
         ("min_improvement", {"min_improvement": 1}, "training is 'featurewise'"),
     ],
-)  # fmt: skip
+)
 def test_a_parameter_that_means_nothing_is_refused(name, params, condition):
-    with pytest.raises(ValueError, match=rf"^{name} must be .* unless {re.escape(condition)}, got "):
+    with pytest.raises(
+        ValueError, match=rf"^{name} must be .* unless {re.escape(condition)}, got "
+    ):
         FunkSVD(**params).fit(some()[:2], some()[2])
 
 
@@ -290,7 +400,9 @@ def test_ctrl_c_keeps_the_last_whole_epoch():
 
 def test_divergence_names_the_epoch_and_the_cure():
     with pytest.raises(FloatingPointError, match=r"diverged in epoch \d+: .*lower learning_rate"):
-        FunkSVD(4, 20, l2=0, l2_bias=0, learning_rate=50.0, random_state=0).fit(some()[:2], some()[2])
+        FunkSVD(4, 20, l2=0, l2_bias=0, learning_rate=50.0, random_state=0).fit(
+            some()[:2], some()[2]
+        )
 
 
 def test_unknown_ids_fall_back_and_are_counted():
@@ -307,7 +419,11 @@ def test_unknown_ids_fall_back_and_are_counted():
 
 def test_repeated_pairs_train_in_any_row_order():
     rng = np.random.default_rng(0)
-    users, items, ratings = rng.integers(0, 9, 4000), rng.integers(0, 5, 4000), rng.normal(3, 1, 4000)
+    users, items, ratings = (
+        rng.integers(0, 9, 4000),
+        rng.integers(0, 5, 4000),
+        rng.normal(3, 1, 4000),
+    )
     order = rng.permutation(4000)
     a = FunkSVD(4, 3, random_state=0).fit((users, items), ratings)
     b = FunkSVD(4, 3, random_state=0).fit((users[order], items[order]), ratings[order])
@@ -327,7 +443,9 @@ def test_damaged_model_files_are_refused(tmp_path, harm):
         with np.load(path) as file:
             arrays = dict(file)
         if harm == "newer":
-            arrays["meta"] = np.frombuffer(arrays["meta"].tobytes().replace(b'"format": 1', b'"format": 9'), np.uint8)
+            arrays["meta"] = np.frombuffer(
+                arrays["meta"].tobytes().replace(b'"format": 1', b'"format": 9'), np.uint8
+            )
         else:
             arrays["user_biases"] = arrays["user_biases"][1:]
         np.savez(path, **arrays)
@@ -335,7 +453,9 @@ def test_damaged_model_files_are_refused(tmp_path, harm):
         load(path)
 
 
-@pytest.mark.parametrize(("n", "n_bands", "most"), [(50, 4, 50), (50, 4, 13), (51, 4, 13), (7, 7, 1), (9, 2, 5)])
+@pytest.mark.parametrize(
+    ("n", "n_bands", "most"), [(50, 4, 50), (50, 4, 13), (51, 4, 13), (7, 7, 1), (9, 2, 5)]
+)
 def test_bands_are_those_of_longest_processing_time(n, n_bands, most):
     rng = np.random.default_rng(n)
     counts = np.sort(rng.integers(0, 30, n))[::-1].copy()

@@ -28,13 +28,21 @@ def folder(tmp_path, monkeypatch):
 @pytest.fixture
 def files(tmp_path):
     made = datasets.make_ratings(80, 60, 2000, rank=2)
-    rows = zip(made.users.tolist(), made.items.tolist(), made.ratings.round(1).tolist(), strict=True)
-    (tmp_path / "ratings.csv").write_text("user,item,rating\n" + "".join("{},{},{}\n".format(*row) for row in rows))
-    (tmp_path / "titles.csv").write_text("item_id,title\n" + "".join(f"{i},Film {i}\n" for i in range(60)))
+    rows = zip(
+        made.users.tolist(), made.items.tolist(), made.ratings.round(1).tolist(), strict=True
+    )
+    (tmp_path / "ratings.csv").write_text(
+        "user,item,rating\n" + "".join("{},{},{}\n".format(*row) for row in rows)
+    )
+    (tmp_path / "titles.csv").write_text(
+        "item_id,title\n" + "".join(f"{i},Film {i}\n" for i in range(60))
+    )
     return tmp_path
 
 
-@pytest.mark.filterwarnings("ignore:.*unknown to the model")  # folds that hold all ratings of an item
+@pytest.mark.filterwarnings(
+    "ignore:.*unknown to the model"
+)  # folds that hold all ratings of an item
 @pytest.mark.parametrize("name", ["article.py", "quickstart.py", "search.py", "serving.py"])
 def test_alone(monkeypatch, capsys, name):
     if name == "search.py":
@@ -57,7 +65,9 @@ def test_article(monkeypatch, capsys, files):
 
 
 def test_movies(monkeypatch, capsys, files):
-    lines = run(monkeypatch, capsys, "movies.py", files / "ratings.csv", files / "titles.csv").splitlines()
+    lines = run(
+        monkeypatch, capsys, "movies.py", files / "ratings.csv", files / "titles.csv"
+    ).splitlines()
     assert len(lines) == 12
     assert sum("  Film " in line for line in lines) == 10
     scores = [float(line.split()[0]) for line in lines[1:6]]
@@ -67,7 +77,9 @@ def test_movies(monkeypatch, capsys, files):
 def test_movies_by_download(monkeypatch, capsys, files):
     ratings = datasets.Ratings.read(files / "ratings.csv")
     titles = {item: f"Film {item}" for item in range(60)}
-    monkeypatch.setattr(datasets, "load_movielens", lambda name: datasets.Dataset(ratings, titles, None))
+    monkeypatch.setattr(
+        datasets, "load_movielens", lambda name: datasets.Dataset(ratings, titles, None)
+    )
     assert run(monkeypatch, capsys, "movies.py").count("  Film ") == 10
 
 
@@ -76,11 +88,17 @@ def test_search(monkeypatch, capsys, files):
     pytest.importorskip("sklearn")
     first, second = run(monkeypatch, capsys, "search.py", files / "ratings.csv").splitlines()
     assert first.startswith("scikit-learn: {")
-    assert abs(float(first.split()[-1]) - float(second.split("RMSE ")[1].split()[0])) < 0.15  # other folds, fewer epochs
+    assert (
+        abs(float(first.split()[-1]) - float(second.split("RMSE ")[1].split()[0])) < 0.15
+    )  # other folds, fewer epochs
 
 
 def test_serving(monkeypatch, capsys, files):
     lines = run(monkeypatch, capsys, "serving.py", files / "ratings.csv").splitlines()
     assert [line.partition(":")[0] for line in lines] == [
-        "after 1 ratings", "after 2 ratings", "after 3 ratings", "the next morning"]  # fmt: skip
+        "after 1 ratings",
+        "after 2 ratings",
+        "after 3 ratings",
+        "the next morning",
+    ]
     assert np.isfinite([float(line.rpartition(": ")[2].rstrip("}")) for line in lines]).all()

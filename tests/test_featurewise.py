@@ -60,10 +60,33 @@ def a_block(dtype, weighted, seed):
 def test_a_pass_is_that_of_the_twin(dtype, biases, weighted, limits, run_rule, rule):
     p, q, run_row, run_end, index, rating, weight, cache = a_block(dtype, weighted, 1)
     want_p, want_q = p.astype(float), q.astype(float)
-    loss = _featurewise.train(p, q, run_row, run_end, index, rating, weight, cache, biases,
-                              np.array([(0.05, *limits), run_rule, rule]))  # fmt: skip
-    want = naive.feature_pass(want_p, want_q, run_row, run_end, index[:-8], rating.astype(float), weight.astype(float),
-                              cache.astype(float), biases, 0.05, limits, run_rule, rule)  # fmt: skip
+    loss = _featurewise.train(
+        p,
+        q,
+        run_row,
+        run_end,
+        index,
+        rating,
+        weight,
+        cache,
+        biases,
+        np.array([(0.05, *limits), run_rule, rule]),
+    )
+    want = naive.feature_pass(
+        want_p,
+        want_q,
+        run_row,
+        run_end,
+        index[:-8],
+        rating.astype(float),
+        weight.astype(float),
+        cache.astype(float),
+        biases,
+        0.05,
+        limits,
+        run_rule,
+        rule,
+    )
     exact = {"rtol": 1e-11} if dtype is np.float64 else {"rtol": 2e-5, "atol": 1e-6}
     np.testing.assert_allclose(p, want_p, **exact)
     np.testing.assert_allclose(q, want_q, **exact)
@@ -73,17 +96,24 @@ def test_a_pass_is_that_of_the_twin(dtype, biases, weighted, limits, run_rule, r
     rows = np.repeat(run_row, np.diff(run_end, prepend=0))
     x, y, n = p[rows], q[index[:-8]], len(rows)
     before = a_block(dtype, weighted, 1)[-1]
-    np.testing.assert_allclose(cache[:n], np.clip(before[:n] + (x + y if biases else x * y), *limits), **exact)
+    np.testing.assert_allclose(
+        cache[:n], np.clip(before[:n] + (x + y if biases else x * y), *limits), **exact
+    )
     assert (cache[n:] == before[n:]).all()
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize(
     "params",
-    [{}, {"rating_scale": (2, 4.5)}, {"rating_scale": (3.8, 5)}, {"biased": False, "center": False, "init_std": 0.5},
-     {"min_improvement": 0.01, "learning_rate_schedule": "inverse_time"}],
+    [
+        {},
+        {"rating_scale": (2, 4.5)},
+        {"rating_scale": (3.8, 5)},
+        {"biased": False, "center": False, "init_std": 0.5},
+        {"min_improvement": 0.01, "learning_rate_schedule": "inverse_time"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_training_is_feature_after_feature(params, weighted):
     """Against the twin, which keeps no grid: one block, whose order it takes over."""
     (users, items), y = some(1500)
@@ -96,26 +126,40 @@ def test_training_is_feature_after_feature(params, weighted):
     grid = engine.grid
     assert grid.n_bands == 1
     n, limits = len(y), engine.limits
-    arrays = grid.run_row, grid.run_end, grid.index[:n], grid.rating[:n], grid.weight[:n] if weighted else []
+    arrays = (
+        grid.run_row,
+        grid.run_end,
+        grid.index[:n],
+        grid.rating[:n],
+        grid.weight[:n] if weighted else [],
+    )
     run, other = np.repeat(grid.run_row, np.diff(grid.run_end, prepend=0)), grid.index[:n]
     total = grid.total_weight
     cache = np.clip(np.full(n, engine.mean), *limits)
     losses = []
     for feature in range(0 if params.get("biased", True) is False else -1, 3):
         biases = feature < 0
-        p, q = (np.zeros(len(engine.run_biases)), np.zeros(len(engine.biases))) if biases else engine._first(feature)
+        p, q = (
+            (np.zeros(len(engine.run_biases)), np.zeros(len(engine.biases)))
+            if biases
+            else engine._first(feature)
+        )
         rule = (hyper.l2_bias if biases else hyper.l2, 0.0, -np.inf)
 
         def one(number, p=p, q=q, biases=biases, rule=rule, cache=cache):
             rate = planned_rate(hyper, number)
-            return naive.feature_pass(p, q, *arrays, cache, biases, rate, limits, rule, rule) / total
+            return (
+                naive.feature_pass(p, q, *arrays, cache, biases, rate, limits, rule, rule) / total
+            )
 
         losses.append(naive.passes(one, hyper.n_epochs, hyper.min_improvement)[1])
         cache = np.clip(cache + (p[run] + q[other] if biases else p[run] * q[other]), *limits)
         if not biases:
             sides = (model.user_factors_, model.item_factors_)[:: 1 if grid.users_run else -1]
             np.testing.assert_allclose(sides[0][grid.run_codes, feature], p, rtol=1e-8, atol=1e-12)
-            np.testing.assert_allclose(sides[1][grid.codes, feature], q[: len(grid.codes)], rtol=1e-8, atol=1e-12)
+            np.testing.assert_allclose(
+                sides[1][grid.codes, feature], q[: len(grid.codes)], rtol=1e-8, atol=1e-12
+            )
     np.testing.assert_allclose(model.history_["loss"], losses[-3:], rtol=1e-9)
 
 
@@ -125,15 +169,29 @@ def test_training_is_feature_after_feature(params, weighted):
 def test_on_a_full_matrix_it_is_the_svd():
     """Each feature is the next pair of singular vectors (Funk: "it is the SVD, less the need for all the numbers")."""
     rng = np.random.default_rng(0)
-    left, right = np.linalg.qr(rng.normal(size=(30, 4)))[0], np.linalg.qr(rng.normal(size=(20, 4)))[0]
+    left, right = (
+        np.linalg.qr(rng.normal(size=(30, 4)))[0],
+        np.linalg.qr(rng.normal(size=(20, 4)))[0],
+    )
     matrix = left * [20, 12, 7, 3] @ right.T
     users, items = (index.ravel() for index in np.indices(matrix.shape))
-    model = featurewise(4, 2000, biased=False, center=False, l2=0, learning_rate=0.003, learning_rate_schedule="constant",
-                        min_improvement=1e-10, dtype="float64")  # fmt: skip
+    model = featurewise(
+        4,
+        2000,
+        biased=False,
+        center=False,
+        l2=0,
+        learning_rate=0.003,
+        learning_rate_schedule="constant",
+        min_improvement=1e-10,
+        dtype="float64",
+    )
     model.fit((users, items), matrix.ravel())
     for f, size in enumerate((20, 12, 7, 3)):  # apart from what a finite step leaves
         p, q = model.user_factors_[:, f], model.item_factors_[:, f]
-        np.testing.assert_allclose(np.outer(p, q), size * np.outer(left[:, f], right[:, f]), atol=0.02)
+        np.testing.assert_allclose(
+            np.outer(p, q), size * np.outer(left[:, f], right[:, f]), atol=0.02
+        )
     assert model.history_["rmse"][-1] < 0.01
 
 
@@ -144,7 +202,9 @@ def test_planted_ratings_are_found():
     assert model.history_["val_rmse"][0] > 0.5  # one of the two is missing
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
+@pytest.mark.skipif(
+    not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder"
+)
 def test_rmse_on_ml_100k():
     """Between the biases alone (0.943 on u1-u5 in the literature) and all factors at once (0.912)."""
     ratings = np.loadtxt(DATA / "ml-100k" / "u.data", dtype=np.int64)
@@ -198,8 +258,14 @@ def test_steps_follow_the_schedule_within_a_feature(monkeypatch):
         return whole(self, biases, number, run, other, rate)
 
     monkeypatch.setattr(FeatureEngine, "_train", train)
-    model = featurewise(2, 5, min_improvement=9, learning_rate=0.1, learning_rate_schedule="inverse_time",
-                        learning_rate_decay=0.5).fit(X, y)  # fmt: skip
+    model = featurewise(
+        2,
+        5,
+        min_improvement=9,
+        learning_rate=0.1,
+        learning_rate_schedule="inverse_time",
+        learning_rate_decay=0.5,
+    ).fit(X, y)
     assert model.history_["learning_rate"] == [0.1, 0.1]
     np.testing.assert_allclose(rates, 3 * [0.1 / (1 + 0.5 * e) for e in range(5)])
 
@@ -251,7 +317,9 @@ def test_validation_loss_is_the_prediction_error():
     X, y = some()
     train, held_out = Ratings.from_arrays(*X, y).split(0.2, 3)
     model = featurewise().fit(train, validation_data=held_out)
-    assert model.evaluate(held_out)["rmse"] == pytest.approx(model.history_["val_rmse"][-1], rel=1e-5)
+    assert model.evaluate(held_out)["rmse"] == pytest.approx(
+        model.history_["val_rmse"][-1], rel=1e-5
+    )
 
 
 def test_weights_that_a_callback_sets_count():
@@ -300,7 +368,10 @@ def test_penalties_and_bounds():
     none = featurewise(4, 60, l2=99, l2_bias=99, learning_rate=1e-3).fit(X, y)
     np.testing.assert_allclose(none.predict(X), y.mean(), atol=0.05)
     rows = featurewise(4, 30, reg_scale="row", l2=(99, 0)).fit(X, y)
-    assert np.abs(rows.user_factors_).max() < np.abs(featurewise(4, 30, reg_scale="row", l2=0).fit(X, y).user_factors_).max()
+    assert (
+        np.abs(rows.user_factors_).max()
+        < np.abs(featurewise(4, 30, reg_scale="row", l2=0).fit(X, y).user_factors_).max()
+    )
 
 
 def test_predictions_in_training_are_clipped():
@@ -332,7 +403,9 @@ def test_partial_fit_goes_on_with_all_features():
 
 def test_what_was_restored_goes_on_as_before():
     X, y = some()
-    engine = FeatureEngine(Ratings.from_arrays(*X, y), None, resolved(featurewise().get_params()), seed=0)
+    engine = FeatureEngine(
+        Ratings.from_arrays(*X, y), None, resolved(featurewise().get_params()), seed=0
+    )
     engine.epoch(0, 0.02)
     before = engine.snapshot()
     losses, after = [engine.epoch(f, 0.02) for f in (1, 2)], engine.snapshot()

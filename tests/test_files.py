@@ -37,7 +37,9 @@ def trained(users="int", items="str", **parameters):
     pairs = [(u, i) for u in range(12) for i in range(9) if rng.random() < 0.7]
     X = [user_ids[u] for u, _ in pairs], [item_ids[i] for _, i in pairs]
     settings = {"n_factors": 5, "n_epochs": 3, "random_state": 0, "n_jobs": 1} | parameters
-    return FunkSVD(**settings).fit(X, rng.integers(1, 6, len(pairs)).astype(float), validation_split=0.1), X
+    return FunkSVD(**settings).fit(
+        X, rng.integers(1, 6, len(pairs)).astype(float), validation_split=0.1
+    ), X
 
 
 def assert_same(a, b, X):
@@ -73,8 +75,12 @@ def test_parameters_and_history_come_back(tmp_path, suffix):
     runtime = {"n_jobs", "verbose", "device"}
     kept = {name: value for name, value in model.get_params().items() if name not in runtime}
     found = again.get_params()
-    assert {name: tuple(found[name]) if name == "rating_scale" else found[name] for name in kept} == kept
-    assert again.history_ == {name: values for name, values in model.history_.items() if name != "seconds"}
+    assert {
+        name: tuple(found[name]) if name == "rating_scale" else found[name] for name in kept
+    } == kept
+    assert again.history_ == {
+        name: values for name, values in model.history_.items() if name != "seconds"
+    }
     assert again.n_epochs_ == 3
 
 
@@ -162,7 +168,9 @@ def test_pickle_in_the_middle_of_fit():
     FunkSVD(n_factors=2, n_epochs=2, random_state=0).fit(X, [1.0, 2, 3, 4], callbacks=[Keep()])
     for content, weights in kept:
         assert len(content) < 10_000
-        assert np.array_equal(pickle.loads(content).get_weights().user_factors, weights.user_factors)
+        assert np.array_equal(
+            pickle.loads(content).get_weights().user_factors, weights.user_factors
+        )
 
 
 def test_unfitted_models_pickle_and_do_not_save(tmp_path):
@@ -173,8 +181,13 @@ def test_unfitted_models_pickle_and_do_not_save(tmp_path):
 
 
 def test_ids_that_cannot_be_saved(tmp_path):
-    model = FunkSVD(n_factors=1, n_epochs=1).fit(([(1, 2), (1, 3), (1, 2)], [1, 2, 2]), [1.0, 2.0, 3.0])
-    with pytest.raises(TypeError, match="user ids of type tuple cannot be saved; use int, str, bytes or one of UUID"):
+    model = FunkSVD(n_factors=1, n_epochs=1).fit(
+        ([(1, 2), (1, 3), (1, 2)], [1, 2, 2]), [1.0, 2.0, 3.0]
+    )
+    with pytest.raises(
+        TypeError,
+        match="user ids of type tuple cannot be saved; use int, str, bytes or one of UUID",
+    ):
         model.save(tmp_path / "m.npz")
     model = FunkSVD(n_factors=1, n_epochs=1).fit((["a\0", "a", "a"], [1, 2, 1]), [1.0, 2.0, 3.0])
     assert len(model.user_ids_) == 2
@@ -212,9 +225,13 @@ def loads_or_says_why(path, content):
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")  # of bytes that are huge numbers now
+@pytest.mark.filterwarnings(
+    "ignore:overflow", "ignore:invalid value"
+)  # of bytes that are huge numbers now
 def test_damaged_bytes(contents, tmp_path, suffix, data):
     content = bytearray(contents[suffix])
     for _ in range(data.draw(st.integers(1, 4))):
@@ -234,8 +251,13 @@ def test_damaged_bytes(contents, tmp_path, suffix, data):
     loads_or_says_why(tmp_path / "m", bytes(content))
 
 
-@given(st.binary(max_size=200), st.sampled_from([b"", b"PK\x03\x04", b"\x20\0\0\0\0\0\0\0{", b"\x93NUMPY"]))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=200),
+    st.sampled_from([b"", b"PK\x03\x04", b"\x20\0\0\0\0\0\0\0{", b"\x93NUMPY"]),
+)
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_random_bytes(tmp_path, content, start):
     (tmp_path / "m.npz").write_bytes(start + content)
     with pytest.raises(ValueError, match=r"m\.npz is not a whole funksvd model"):
@@ -263,7 +285,9 @@ def with_meta(content, **changes):
     with zipfile.ZipFile(io.BytesIO(content)) as file:
         meta = json.loads(np.load(io.BytesIO(file.read("meta.npy"))).tobytes())
     for name, change in changes.items():
-        meta[name] = meta[name] | change if isinstance(change, dict) and name == "params" else change
+        meta[name] = (
+            meta[name] | change if isinstance(change, dict) and name == "params" else change
+        )
     return rewritten(content, meta=np.frombuffer(json.dumps(meta).encode(), np.uint8))
 
 
@@ -281,11 +305,15 @@ HOSTILE = {
     "a pickle in an array": lambda c: rewritten(c, user_factors=np.array([Bomb()], object)),
     "a pickle": lambda c: pickle.dumps(Bomb()),
     "a pickle as a member": lambda c: rewritten(c, user_factors=pickle.dumps(Bomb())),
-    "code as a header": lambda c: rewritten(c, user_factors=header_with("(__import__('os')._exit(3),)")),
+    "code as a header": lambda c: rewritten(
+        c, user_factors=header_with("(__import__('os')._exit(3),)")
+    ),
     "a huge shape": lambda c: rewritten(c, user_factors=header_with("(99999999999, 99999999)")),
     "a negative shape": lambda c: rewritten(c, user_factors=header_with("(-1, 5)")),
     "no bytes an item": lambda c: rewritten(c, user_ids=header_with("(999999999999,)", "<U0")),
-    "compressed (a zip bomb)": lambda c: rewritten(c, zipfile.ZIP_DEFLATED, user_factors=np.zeros(10**6, np.float32)),
+    "compressed (a zip bomb)": lambda c: rewritten(
+        c, zipfile.ZIP_DEFLATED, user_factors=np.zeros(10**6, np.float32)
+    ),
     "a member is missing": lambda c: rewritten(c, item_biases=None),
     "no JSON": lambda c: rewritten(c, meta=np.frombuffer(b"{", np.uint8)),
     "deep JSON": lambda c: rewritten(c, meta=np.frombuffer(b"[" * 100_000, np.uint8)),
@@ -293,7 +321,9 @@ HOSTILE = {
     "a format before the first": lambda c: with_meta(c, format=0),
     "a format that is no number": lambda c: with_meta(c, format=True),
     "a mean that is none": lambda c: rewritten(c, global_mean=np.array(np.nan)),
-    "ids beyond int64": lambda c: rewritten(c, user_ids=np.arange(2**63, 2**63 + 12, dtype=np.uint64)),
+    "ids beyond int64": lambda c: rewritten(
+        c, user_ids=np.arange(2**63, 2**63 + 12, dtype=np.uint64)
+    ),
     "unknown parameter": lambda c: with_meta(c, params={"evil": 1}),
     "parameter of another type": lambda c: with_meta(c, params={"n_factors": "5"}),
     "parameter that is no number": lambda c: with_meta(c, params={"l2": float("nan")}),
@@ -308,13 +338,17 @@ HOSTILE = {
     "ids out of order": lambda c: rewritten(c, user_ids=np.arange(12)[::-1].copy()),
     "ids in two dimensions": lambda c: rewritten(c, user_ids=np.arange(12).reshape(3, 4)),
     "ids of 8 bits": lambda c: rewritten(c, user_ids=np.array([-128, 127], np.int8)),
-    "no ids": lambda c: rewritten(c, user_ids=np.zeros(0, np.int64), user_biases=np.zeros(0, np.float32),
-                                  user_factors=np.zeros((0, 5), np.float32)),
+    "no ids": lambda c: rewritten(
+        c,
+        user_ids=np.zeros(0, np.int64),
+        user_biases=np.zeros(0, np.float32),
+        user_factors=np.zeros((0, 5), np.float32),
+    ),
     "history of another kind": lambda c: with_meta(c, history={"rmse": "low"}),
     "history that is a list": lambda c: with_meta(c, history=[1]),
     "epochs of another kind": lambda c: with_meta(c, n_epochs="3"),
     "nothing": lambda c: b"",
-}  # fmt: skip
+}
 
 
 def test_rewritten_file_without_changes_loads(contents, tmp_path):
@@ -345,19 +379,30 @@ HOSTILE_TENSORS = {
     "huge": setting("user_factors", "shape", [2**40, 2**40]),
     "negative": setting("user_factors", "shape", [-12, -5]),
     "fractions": setting("user_factors", "shape", [12.0, 5]),
-    "longer ids than text": lambda c: changed_header(c, lambda h: h["item_ids.utf8"].update(
-        {"shape": [9 * 36 - 1], "data_offsets": [0, 9 * 36 - 1]})),
-    "many in one place": lambda c: changed_header(c, lambda h: h.update(
-        {f"x{k}": {"dtype": "U8", "shape": [999], "data_offsets": [0, 999]} for k in range(9)})),
-}  # fmt: skip
+    "longer ids than text": lambda c: changed_header(
+        c,
+        lambda h: h["item_ids.utf8"].update(
+            {"shape": [9 * 36 - 1], "data_offsets": [0, 9 * 36 - 1]}
+        ),
+    ),
+    "many in one place": lambda c: changed_header(
+        c,
+        lambda h: h.update(
+            {f"x{k}": {"dtype": "U8", "shape": [999], "data_offsets": [0, 999]} for k in range(9)}
+        ),
+    ),
+}
 
 
 @pytest.mark.parametrize("map_arrays", [False, True])
 @pytest.mark.parametrize(
     ("kind", "change"),
-    [pytest.param(kind, change, id=f"{kind}, {name}")
-     for kind, changes in (("npz", HOSTILE), ("safetensors", HOSTILE_TENSORS)) for name, change in changes.items()],
-)  # fmt: skip
+    [
+        pytest.param(kind, change, id=f"{kind}, {name}")
+        for kind, changes in (("npz", HOSTILE), ("safetensors", HOSTILE_TENSORS))
+        for name, change in changes.items()
+    ],
+)
 def test_hostile_files_are_refused(contents, tmp_path, kind, change, map_arrays):
     path = tmp_path / f"m.{kind}"
     path.write_bytes(change(contents[kind]))
@@ -386,13 +431,23 @@ def stand_in(svdpp=False):
     rng = np.random.default_rng(1)
     raw_users, raw_items = [9, 2, 7, 4], ["b", "d", "a"]
     trainset = SimpleNamespace(
-        n_users=4, n_items=3, global_mean=3.25, rating_scale=(1, 5), to_raw_uid=raw_users.__getitem__,
-        to_raw_iid=raw_items.__getitem__, ur={u: [(i, 4.0) for i in range(u % 3 + 1)] for u in range(4)},
-    )  # fmt: skip
+        n_users=4,
+        n_items=3,
+        global_mean=3.25,
+        rating_scale=(1, 5),
+        to_raw_uid=raw_users.__getitem__,
+        to_raw_iid=raw_items.__getitem__,
+        ur={u: [(i, 4.0) for i in range(u % 3 + 1)] for u in range(4)},
+    )
     algo = SimpleNamespace(
-        trainset=trainset, biased=True, n_epochs=7, pu=rng.normal(size=(4, 2)), qi=rng.normal(size=(3, 2)),
-        bu=rng.normal(size=4), bi=rng.normal(size=3),
-    )  # fmt: skip
+        trainset=trainset,
+        biased=True,
+        n_epochs=7,
+        pu=rng.normal(size=(4, 2)),
+        qi=rng.normal(size=(3, 2)),
+        bu=rng.normal(size=4),
+        bi=rng.normal(size=3),
+    )
     if svdpp:
         algo.yj = rng.normal(size=(3, 2))
     expected = {}
@@ -410,7 +465,9 @@ def test_from_surprise_stand_in(svdpp, tmp_path):
     algo, expected = stand_in(svdpp)
     model = funksvd.from_surprise(algo)
     users, items = zip(*expected, strict=True)
-    assert model.predict((list(users), list(items))) == pytest.approx(list(expected.values()), rel=1e-12)
+    assert model.predict((list(users), list(items))) == pytest.approx(
+        list(expected.values()), rel=1e-12
+    )
     assert model.user_ids_.tolist() == [2, 4, 7, 9]
     assert model.n_epochs == 7
     model.save(tmp_path / "m.npz")
@@ -423,9 +480,16 @@ def test_from_surprise(name):
     surprise = pytest.importorskip("surprise")
     pandas = pytest.importorskip("pandas")
     rng = np.random.default_rng(2)
-    frame = pandas.DataFrame({"u": [f"u{x}" for x in rng.integers(0, 20, 300)], "i": rng.integers(0, 15, 300),
-                              "r": rng.integers(1, 6, 300)}).drop_duplicates(["u", "i"])  # fmt: skip
-    trainset = surprise.Dataset.load_from_df(frame, surprise.Reader(rating_scale=(1, 5))).build_full_trainset()
+    frame = pandas.DataFrame(
+        {
+            "u": [f"u{x}" for x in rng.integers(0, 20, 300)],
+            "i": rng.integers(0, 15, 300),
+            "r": rng.integers(1, 6, 300),
+        }
+    ).drop_duplicates(["u", "i"])
+    trainset = surprise.Dataset.load_from_df(
+        frame, surprise.Reader(rating_scale=(1, 5))
+    ).build_full_trainset()
     makers = {
         "SVD": lambda: surprise.SVD(n_factors=6, n_epochs=8),
         "SVD unbiased": lambda: surprise.SVD(n_factors=6, biased=False),
@@ -441,5 +505,8 @@ def test_from_surprise(name):
 
 
 def test_from_surprise_of_something_else():
-    with pytest.raises(TypeError, match="algo must be a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, got dict"):
+    with pytest.raises(
+        TypeError,
+        match="algo must be a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, got dict",
+    ):
         funksvd.from_surprise({})

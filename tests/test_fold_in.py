@@ -12,7 +12,9 @@ from funksvd import FunkSVD, Ratings
 from funksvd.training import fold_in
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder"
+)
 
 
 def some(n=3000, seed=0, n_users=60, n_items=40):
@@ -22,11 +24,20 @@ def some(n=3000, seed=0, n_users=60, n_items=40):
 
 def fitted(**params):
     users, items, values = some()
-    return FunkSVD(**{"n_factors": 6, "n_epochs": 5, "random_state": 0} | params).fit((users, items), values)
+    return FunkSVD(**{"n_factors": 6, "n_epochs": 5, "random_state": 0} | params).fit(
+        (users, items), values
+    )
 
 
 def arrays_of(model):
-    return model.user_ids_, model.user_biases_, model.user_factors_, model.item_ids_, model.item_biases_, model.item_factors_
+    return (
+        model.user_ids_,
+        model.user_biases_,
+        model.user_factors_,
+        model.item_ids_,
+        model.item_biases_,
+        model.item_factors_,
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -50,10 +61,14 @@ def test_a_folded_row_is_the_ridge_solution(side, dtype):
         z = getattr(model, f"{other}_factors_")[codes].astype(np.float64)
         rest = values[at] - model.global_mean_ - getattr(model, f"{other}_biases_")[codes]
         want = naive.ridge(z, rest, weights[at], 0.03 * n + early, 0.1 * n + early)
-        got = np.append(getattr(small, f"{mine}_biases_")[row], getattr(small, f"{mine}_factors_")[row])
+        got = np.append(
+            getattr(small, f"{mine}_biases_")[row], getattr(small, f"{mine}_factors_")[row]
+        )
         np.testing.assert_allclose(got, want, rtol=1e-5 if dtype == "float32" else 1e-9, atol=1e-7)
         in_whole = np.searchsorted(getattr(whole, f"{mine}_ids_"), one)
-        assert (getattr(whole, f"{mine}_factors_")[in_whole] == getattr(small, f"{mine}_factors_")[row]).all()
+        assert (
+            getattr(whole, f"{mine}_factors_")[in_whole] == getattr(small, f"{mine}_factors_")[row]
+        ).all()
 
 
 def test_an_unbiased_row_is_that_of_scikit_learn():
@@ -61,7 +76,9 @@ def test_an_unbiased_row_is_that_of_scikit_learn():
     model = fitted(dtype="float64", biased=False, l2=0.1)
     items, values = model.item_ids_[:20], np.random.default_rng(1).normal(3.5, 1, 20)
     small = model.fold_in((np.full(20, 1000), items), values, extend=False)
-    ridge = linear_model.Ridge(alpha=0.1 * 20 + 1 / sum(model.history_["learning_rate"]), fit_intercept=False)
+    ridge = linear_model.Ridge(
+        alpha=0.1 * 20 + 1 / sum(model.history_["learning_rate"]), fit_intercept=False
+    )
     ridge.fit(model.item_factors_[:20], values - model.global_mean_)
     np.testing.assert_allclose(small.user_factors_[0], ridge.coef_, rtol=1e-8)
     assert small.user_biases_[0] == 0
@@ -86,7 +103,9 @@ def test_folding_does_not_depend_on_the_order_of_rows_or_threads():
     want = model.fold_in((users + 500, items), values)
     order = np.random.default_rng(0).permutation(len(users))
     for n_jobs in (1, 3):
-        got = model.set_params(n_jobs=n_jobs).fold_in((users[order] + 500, items[order]), values[order])
+        got = model.set_params(n_jobs=n_jobs).fold_in(
+            (users[order] + 500, items[order]), values[order]
+        )
         for a, b in zip(arrays_of(got), arrays_of(want), strict=True):
             np.testing.assert_array_equal(a, b)
 
@@ -94,7 +113,9 @@ def test_folding_does_not_depend_on_the_order_of_rows_or_threads():
 def test_what_the_other_side_does_not_know_is_left_out_with_a_warning():
     model = fitted()
     with pytest.warns(UserWarning, match="2 of 3 ratings are of items unknown to the model"):
-        small = model.fold_in(([500, 500, 501], [model.item_ids_[0], -1, -1]), [5.0, 4, 3], extend=False)
+        small = model.fold_in(
+            ([500, 500, 501], [model.item_ids_[0], -1, -1]), [5.0, 4, 3], extend=False
+        )
     alone = model.fold_in(([500], model.item_ids_[:1]), [5.0], extend=False)
     assert (small.user_factors_[0] == alone.user_factors_[0]).all()
     assert (small.user_factors_[1] == 0).all()
@@ -119,8 +140,10 @@ def test_ids_of_any_kind_can_be_folded_in():
     model = FunkSVD(3, 2, random_state=0).fit((users.astype(str), items), values)
     whole = model.fold_in((["new", "newer"], [1, 2]), [5.0, 3.0])
     assert set(whole.user_ids_) == {*map(str, range(60)), "new", "newer"}
-    assert (whole.user_factors_[np.searchsorted(whole.user_ids_, "7")] == model.user_factors_[
-        np.searchsorted(model.user_ids_, "7")]).all()  # fmt: skip
+    assert (
+        whole.user_factors_[np.searchsorted(whole.user_ids_, "7")]
+        == model.user_factors_[np.searchsorted(model.user_ids_, "7")]
+    ).all()
 
 
 def test_partial_fit_moves_only_rows_with_new_ratings():
@@ -135,7 +158,10 @@ def test_partial_fit_moves_only_rows_with_new_ratings():
     assert model.item_ids_.tolist() == [*range(40), 777]
     moved = (model.user_factors_[:60] != served.user_factors_).any(1)
     assert np.flatnonzero(moved).tolist() == [1, 5]
-    assert np.flatnonzero((model.item_factors_[:40] != served.item_factors_).any(1)).tolist() == [2, 3]
+    assert np.flatnonzero((model.item_factors_[:40] != served.item_factors_).any(1)).tolist() == [
+        2,
+        3,
+    ]
     assert model.global_mean_ == served.global_mean_
     assert np.isfinite(model.predict((users, items), unknown="raise")).all()
 
@@ -147,7 +173,9 @@ def test_partial_fit_learns_and_is_deterministic():
         model = fitted()
         new = (users[:600] + 40, items[:600]), values[:600] + 1.0  # some users known, some not
         error = model.evaluate(*new)["rmse"]
-        model.partial_fit((new[0][0][order], new[0][1][order]), new[1][order], n_epochs=20, learning_rate=0.02)
+        model.partial_fit(
+            (new[0][0][order], new[0][1][order]), new[1][order], n_epochs=20, learning_rate=0.02
+        )
         assert model.evaluate(*new)["rmse"] < 0.8 * error
         results.append(arrays_of(model))
     for a, b in zip(*results, strict=True):
@@ -182,7 +210,9 @@ def test_folded_users_of_goodbooks_are_nearly_as_good_as_trained_ones():
     params = {"n_factors": 32, "random_state": 0}
     folded = FunkSVD(**params).fit(part(~new)).fold_in(part(new & ~hidden)).evaluate(test)["rmse"]
     trained = FunkSVD(**params).fit(part(~hidden)).evaluate(test)["rmse"]
-    biases = FunkSVD(n_factors=1, init_std=0, random_state=0).fit(part(~hidden)).evaluate(test)["rmse"]
+    biases = (
+        FunkSVD(n_factors=1, init_std=0, random_state=0).fit(part(~hidden)).evaluate(test)["rmse"]
+    )
     assert folded < 1.03 * trained
     assert folded < biases
 
@@ -204,9 +234,13 @@ def test_penalties_of_sides_and_of_rows():
     model.reg_scale = "rating"
     assert fold_in.penalties(model, np.array([4]), 1).tolist() == [[0.8, 4]]
     assert fold_in.penalties(model, np.array([4]), 0).tolist() == [[0.4, 2]]
-    model.set_params(reg_scale="row", batch_size=1000).n_ratings_ = 500  # Keras': the mean of 500 errors, and l2 |p|^2
+    model.set_params(
+        reg_scale="row", batch_size=1000
+    ).n_ratings_ = 500  # Keras': the mean of 500 errors, and l2 |p|^2
     model.history_ = {"learning_rate": [1.0, 1.0]}
-    assert fold_in.penalties(model, np.array([4, 1]), 1) == pytest.approx(np.array([[100, 500]] * 2) + 1 / (2 * 2 / 1000))
+    assert fold_in.penalties(model, np.array([4, 1]), 1) == pytest.approx(
+        np.array([[100, 500]] * 2) + 1 / (2 * 2 / 1000)
+    )
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -236,7 +270,9 @@ def test_how_far_the_steps_of_each_way_to_train_went():
     X, y = some()[:2], some()[2]
 
     def length(**params):
-        return fold_in.step_length(FunkSVD(2, 4, learning_rate=0.01, random_state=0, **params).fit(X, y))
+        return fold_in.step_length(
+            FunkSVD(2, 4, learning_rate=0.01, random_state=0, **params).fit(X, y)
+        )
 
     usual = 0.01 * sum(0.97**e for e in range(4))
     assert length() == pytest.approx(usual)
@@ -250,35 +286,57 @@ def test_a_row_under_l1_is_the_elastic_net_of_scikit_learn(non_negative):
     linear_model = pytest.importorskip("sklearn.linear_model")
     model = fitted(dtype="float64", biased=False, l2=0.01, l1=0.12, non_negative=non_negative)
     params = model.get_weights()
-    params.item_factors[:] = np.random.default_rng(0).normal(0, 1, (40, 6))  # l1 leaves none in training
+    params.item_factors[:] = np.random.default_rng(0).normal(
+        0, 1, (40, 6)
+    )  # l1 leaves none in training
     model.set_weights(params)
     items, values = model.item_ids_[:20], np.random.default_rng(1).normal(3.5, 1, 20)
     small = model.fold_in((np.full(20, 1000), items), values, extend=False)
     ridge = 0.01 + 1 / sum(model.history_["learning_rate"]) / 20
-    net = linear_model.ElasticNet(alpha=0.12 + ridge, l1_ratio=0.12 / (0.12 + ridge), fit_intercept=False,
-                                  positive=non_negative, tol=1e-12, max_iter=100_000)  # fmt: skip
+    net = linear_model.ElasticNet(
+        alpha=0.12 + ridge,
+        l1_ratio=0.12 / (0.12 + ridge),
+        fit_intercept=False,
+        positive=non_negative,
+        tol=1e-12,
+        max_iter=100_000,
+    )
     net.fit(model.item_factors_[:20], values - model.global_mean_)
     np.testing.assert_allclose(small.user_factors_[0], net.coef_, atol=1e-8)
     assert 0 < (net.coef_ == 0).sum() < 6
     assert ((small.user_factors_[0] == 0) == (net.coef_ == 0)).all()
 
 
-@pytest.mark.parametrize("params", [{}, {"batch_size": 500, "reg_scale": "row"}, {"batch_size": 500}])
+@pytest.mark.parametrize(
+    "params", [{}, {"batch_size": 500, "reg_scale": "row"}, {"batch_size": 500}]
+)
 def test_a_row_under_l1_has_no_slope_but_that_of_the_penalties(params):
     """Biases, weights and sides; where a value is 0 the slope of the errors is at most its threshold."""
     share = 1 / 3000 if "reg_scale" in params else 1
-    model = fitted(dtype="float64", solver="adam", l2=(9, 0.2 * share), l1=(9, 0.1 * share), l2_bias=(9, 0.1 * share),
-                   l1_bias=(9, 0.2 * share), init_std=0.5, **params)  # fmt: skip
+    model = fitted(
+        dtype="float64",
+        solver="adam",
+        l2=(9, 0.2 * share),
+        l1=(9, 0.1 * share),
+        l2_bias=(9, 0.1 * share),
+        l1_bias=(9, 0.2 * share),
+        init_std=0.5,
+        **params,
+    )
     rng, seen = np.random.default_rng(0), []
     for n in (1, 5, 40):
         users = rng.choice(model.user_ids_, n)
         values, weights = rng.normal(3.5, 1, n), rng.random(n)
-        one = model.fold_in((users, np.full(n, 1000)), values, sample_weight=weights, side="items", extend=False)
+        one = model.fold_in(
+            (users, np.full(n, 1000)), values, sample_weight=weights, side="items", extend=False
+        )
         x = np.r_[one.item_biases_[0], one.item_factors_[0]]
         codes = np.searchsorted(model.user_ids_, users)
         z = np.column_stack([np.ones(n), model.user_factors_[codes]])
         slope = z.T @ (weights * (values - model.global_mean_ - model.user_biases_[codes] - z @ x))
-        l2, l1 = ((n if share == 1 else 1) * np.r_[a, np.full(6, b)] for a, b in ((0.1, 0.2), (0.2, 0.1)))
+        l2, l1 = (
+            (n if share == 1 else 1) * np.r_[a, np.full(6, b)] for a, b in ((0.1, 0.2), (0.2, 0.1))
+        )
         l1 /= 1 if not params else 2
         np.testing.assert_allclose((slope - l2 * x)[x != 0], (l1 * np.sign(x))[x != 0], atol=1e-9)
         assert (np.abs(slope) <= l1 + 1e-9)[x == 0].all()

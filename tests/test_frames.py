@@ -36,7 +36,9 @@ def duckdb_enum(columns):
     connection.register("t", pa.table(columns))
     names = ", ".join(f"'{name}'" for name in sorted(set(columns["user"])))
     connection.execute(f"create type names as enum ({names})")
-    return connection.sql('select "user"::names as "user", item, rating::decimal(3, 1) as rating from t')
+    return connection.sql(
+        'select "user"::names as "user", item, rating::decimal(3, 1) as rating from t'
+    )
 
 
 def pandas_categories(columns):
@@ -51,23 +53,34 @@ def arrow_dictionary(columns):
 KINDS = {
     "pandas": pd.DataFrame,
     "pandas, odd index": lambda columns: pd.DataFrame(columns, index=np.arange(400) * 3 % 400 - 7),
-    "pandas objects": lambda columns: pd.DataFrame(columns).astype({"user": object, "item": object}),
+    "pandas objects": lambda columns: pd.DataFrame(columns).astype(
+        {"user": object, "item": object}
+    ),
     "pandas categories": pandas_categories,
-    "pandas on Arrow": lambda columns: pd.DataFrame(columns).convert_dtypes(dtype_backend="pyarrow"),
+    "pandas on Arrow": lambda columns: pd.DataFrame(columns).convert_dtypes(
+        dtype_backend="pyarrow"
+    ),
     "polars": pl.DataFrame,
     "polars lazy": lambda columns: pl.DataFrame(columns).lazy(),
-    "polars categories": lambda columns: pl.DataFrame(columns).with_columns(pl.col("user").cast(pl.Categorical)),
+    "polars categories": lambda columns: pl.DataFrame(columns).with_columns(
+        pl.col("user").cast(pl.Categorical)
+    ),
     "polars enum": lambda columns: pl.DataFrame(columns).with_columns(
         pl.col("user").cast(pl.Enum(["never", *sorted(set(columns["user"]))]))
     ),
     "pyarrow": pa.table,
     "pyarrow dictionary": arrow_dictionary,
-    "pyarrow chunks": lambda columns: pa.concat_tables([arrow_dictionary(columns).slice(0, 150), pa.table(columns).slice(150)
-                                                        .set_column(0, "user", pa.chunked_array([columns["user"][150:]])
-                                                                    .dictionary_encode())]),
+    "pyarrow chunks": lambda columns: pa.concat_tables(
+        [
+            arrow_dictionary(columns).slice(0, 150),
+            pa.table(columns)
+            .slice(150)
+            .set_column(0, "user", pa.chunked_array([columns["user"][150:]]).dictionary_encode()),
+        ]
+    ),
     "duckdb": duckdb_relation,
     "duckdb enum": duckdb_enum,
-}  # fmt: skip
+}
 
 
 def small():
@@ -122,8 +135,11 @@ def listed(native):
         return native.lazy().collect().to_dict(as_series=False)
     if hasattr(native, "to_dict"):
         return native.to_dict("list")
-    return (native.arrow() if hasattr(native, "arrow") else native).read_all().to_pydict() if hasattr(
-        native, "arrow") and hasattr(native.arrow(), "read_all") else native.to_pydict()  # fmt: skip
+    return (
+        (native.arrow() if hasattr(native, "arrow") else native).read_all().to_pydict()
+        if hasattr(native, "arrow") and hasattr(native.arrow(), "read_all")
+        else native.to_pydict()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -171,7 +187,12 @@ def test_columns_of_pandas_may_have_numbers_for_names(reference):
     frame = pd.DataFrame({0: COLUMNS["user"], 1: COLUMNS["item"]})
     model = small().fit(frame, pd.Series(COLUMNS["rating"]))
     assert np.array_equal(model.user_factors_, reference.user_factors_)
-    assert Ratings.from_frame(frame.assign(**{"2": COLUMNS["rating"]}), user=0, item=1, rating=2).n_users == 30
+    assert (
+        Ratings.from_frame(
+            frame.assign(**{"2": COLUMNS["rating"]}), user=0, item=1, rating=2
+        ).n_users
+        == 30
+    )
 
 
 def test_columns_can_be_named():
@@ -182,8 +203,18 @@ def test_columns_can_be_named():
         Ratings.from_frame(frame)
 
 
-@pytest.mark.parametrize("kind", ["pandas", "pandas categories", "polars", "polars categories", "pyarrow",
-                                  "pyarrow dictionary", "duckdb"])  # fmt: skip
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "pandas",
+        "pandas categories",
+        "polars",
+        "polars categories",
+        "pyarrow",
+        "pyarrow dictionary",
+        "duckdb",
+    ],
+)
 @pytest.mark.parametrize("name", ["user", "item", "rating"])
 def test_missing_values_are_counted_and_refused(kind, name):
     columns = COLUMNS | {name: [None, *COLUMNS[name][1:-1], None]}
@@ -243,13 +274,19 @@ def test_unused_and_equal_categories():
 
 def test_ids_of_other_types_in_a_table():
     users = [uuid.UUID(int=k) for k in (3, 1, 3)]
-    ratings = Ratings.from_frame(pd.DataFrame({"user": users, "item": [1, 2, 2], "rating": [1.0, 2.0, 3.0]}))
+    ratings = Ratings.from_frame(
+        pd.DataFrame({"user": users, "item": [1, 2, 2], "rating": [1.0, 2.0, 3.0]})
+    )
     assert ratings.user_ids.tolist() == [users[1], users[0]]
-    ratings = Ratings.from_frame(pl.DataFrame({"user": [b"b", b"a", b"b"], "item": [1, 2, 2], "rating": [1.0, 2.0, 3.0]}))
+    ratings = Ratings.from_frame(
+        pl.DataFrame({"user": [b"b", b"a", b"b"], "item": [1, 2, 2], "rating": [1.0, 2.0, 3.0]})
+    )
     assert ratings.user_ids.tolist() == [b"a", b"b"]
 
 
 def test_without_pyarrow_pandas_and_polars_still_work(monkeypatch, reference):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     for kind in ("pandas objects", "polars"):
-        assert np.array_equal(small().fit(KINDS[kind](COLUMNS)).user_factors_, reference.user_factors_)
+        assert np.array_equal(
+            small().fit(KINDS[kind](COLUMNS)).user_factors_, reference.user_factors_
+        )

@@ -19,7 +19,9 @@ def some(n=3000, n_users=80, n_items=50, seed=0):
 
 
 def engine_of(users, items, values, weights=None, k=3, **kw):
-    hyper = SimpleNamespace(n_factors=k, n_epochs=kw.pop("n_epochs", 40), biased=True, average="low_rank")
+    hyper = SimpleNamespace(
+        n_factors=k, n_epochs=kw.pop("n_epochs", 40), biased=True, average="low_rank"
+    )
     return gibbs.GibbsEngine(Ratings.from_arrays(users, items, values, weights), None, hyper, **kw)
 
 
@@ -48,18 +50,24 @@ class SameDraws:
     def row_gamma(self, side, row, shape):
         key, z = self._normals(side, row)
         out = np.empty(1)
-        self.engine.kernel.gammas(key, row, np.array([shape]), z[self.width + 9 : self.width + 10], out)
+        self.engine.kernel.gammas(
+            key, row, np.array([shape]), z[self.width + 9 : self.width + 10], out
+        )
         return out[0]
 
 
 def state_of(engine):
     sides = engine.sides
     return SimpleNamespace(
-        alpha=engine.alpha, x=[np.array(s.factors, float)[:, : engine.k] for s in sides],
-        b=[np.array(s.scalars, float)[:, 0] for s in sides], a=[np.array(s.scalars, float)[:, 1] ** 2 for s in sides],
-        m=[np.array(s.mean, float)[: engine.k] for s in sides], l=[np.array(s.precision, float)[: engine.k] for s in sides],
-        mb=[s.bias_mean for s in sides], lb=[s.bias_precision for s in sides],
-    )  # fmt: skip
+        alpha=engine.alpha,
+        x=[np.array(s.factors, float)[:, : engine.k] for s in sides],
+        b=[np.array(s.scalars, float)[:, 0] for s in sides],
+        a=[np.array(s.scalars, float)[:, 1] ** 2 for s in sides],
+        m=[np.array(s.mean, float)[: engine.k] for s in sides],
+        l=[np.array(s.precision, float)[: engine.k] for s in sides],
+        mb=[s.bias_mean for s in sides],
+        lb=[s.bias_precision for s in sides],
+    )
 
 
 def take_over(engine, s):
@@ -77,7 +85,9 @@ def test_sweep_equals_naive(k, level, monkeypatch):
     monkeypatch.setattr(gibbs, "kernels", lambda: load_level(level))
     users, items, values = some(900, 60, 40)
     keep = (users > 1) & (items > 1)
-    users, items, values = (np.append(a[keep], [2, 3]) for a in (users, items, values))  # all users, few ratings for some
+    users, items, values = (
+        np.append(a[keep], [2, 3]) for a in (users, items, values)
+    )  # all users, few ratings for some
     rare = (users % 7 == 0) & (items > 8)
     _, first = np.unique(np.column_stack([users, items])[~rare], axis=0, return_index=True)
     users, items, values = (a[~rare][first] for a in (users, items, values))
@@ -95,8 +105,12 @@ def test_sweep_equals_naive(k, level, monkeypatch):
         kurtosis = naive.gibbs_sweep(s, y, w, draws)
         for name, got in vars(state_of(engine)).items():
             for side in (0, 1) if name != "alpha" else ((),):
-                got_side, want = (np.asarray(a[side] if side != () else a) for a in (got, getattr(s, name)))
-                np.testing.assert_allclose(got_side, want, rtol=2e-3, atol=2e-3, err_msg=f"{name} {side}")
+                got_side, want = (
+                    np.asarray(a[side] if side != () else a) for a in (got, getattr(s, name))
+                )
+                np.testing.assert_allclose(
+                    got_side, want, rtol=2e-3, atol=2e-3, err_msg=f"{name} {side}"
+                )
         error = (y - gibbs_checks.predictions(s)) * engine.sd
         assert loss == pytest.approx(np.nansum(w * error**2) / weights.sum(), rel=1e-3)
         assert engine.kurtosis_now == pytest.approx(kurtosis, rel=5e-3)
@@ -126,25 +140,37 @@ def test_generators(level):
 def test_row_has_the_posterior_of_the_closed_form(few):
     """Bias and factors of one user with six ratings, drawn 20,000 times, given everything else."""
     rng = np.random.default_rng(0)
-    engine = engine_of(np.r_[np.zeros(6, int), 1], np.r_[np.arange(6), 0], rng.normal(size=7), rng.uniform(0.5, 2, 7), k=2)
+    engine = engine_of(
+        np.r_[np.zeros(6, int), 1],
+        np.r_[np.arange(6), 0],
+        rng.normal(size=7),
+        rng.uniform(0.5, 2, 7),
+        k=2,
+    )
     s = gibbs_checks.prior_draw(rng, shape=(2, 6))
     take_over(engine, s)
     user, item = engine.sides
     w = s.alpha * s.a[0][0] * s.a[1] * np.asarray(user.weight)[:6] ** 2
     G = np.column_stack([s.x[1], np.ones(6)])
     A = G.T * w @ G + np.diag([*s.l[0], s.lb[0]])
-    right = G.T @ (w * (np.asarray(user.value)[:6] - s.b[1])) + np.array([*s.l[0], s.lb[0]]) * np.array([*s.m[0], s.mb[0]])
+    right = G.T @ (w * (np.asarray(user.value)[:6] - s.b[1])) + np.array(
+        [*s.l[0], s.lb[0]]
+    ) * np.array([*s.m[0], s.mb[0]])
     scratch = np.zeros(1000 + 64, np.float32)
     scratch = scratch[-scratch.ctypes.data % 64 // 4 :]
     draws = np.empty((20_000, 3))
     for t in range(len(draws)):
-        engine.kernel.rows(user, item, 0, 1, scratch, t * 7919, engine.alpha, 20.0, False, 0.0, 8, few)
+        engine.kernel.rows(
+            user, item, 0, 1, scratch, t * 7919, engine.alpha, 20.0, False, 0.0, 8, few
+        )
         draws[t] = [*user.factors[0, :2], user.scalars[0, 0]]
     mean, covariance = np.linalg.solve(A, right), np.linalg.inv(A)
     z = (draws.mean(0) - mean) / np.sqrt(np.diag(covariance) / len(draws))
     assert np.abs(z).max() < 4
     np.testing.assert_allclose(np.cov(draws.T), covariance, atol=4 * covariance.max() / 100)
-    np.testing.assert_allclose([*user.means[0, :2], user.mean_biases[0]], mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        [*user.means[0, :2], user.mean_biases[0]], mean, rtol=1e-4, atol=1e-5
+    )
 
 
 # ------------------------------------------------------------------------------------------------ is it the posterior?
@@ -230,10 +256,15 @@ def test_snapshot_resumes_exactly():
         whole.epoch(t, 0.0)
         begun.epoch(t, 0.0)
         if t == 7:
-            state, then = begun.snapshot(), {name: array.copy() for name, array in begun.snapshot().items()}
+            state, then = (
+                begun.snapshot(),
+                {name: array.copy() for name, array in begun.snapshot().items()},
+            )
     begun.restore(state)
     begun.epoch(8, 0.0)
-    assert all((array == then[name]).all() for name, array in state.items())  # whatever the engine did since
+    assert all(
+        (array == then[name]).all() for name, array in state.items()
+    )  # whatever the engine did since
     other.restore(state)
     for t in range(8, 12):
         other.epoch(t, 0.0)
@@ -249,11 +280,18 @@ def test_more_sweeps_than_were_planned(tmp_path):
 
     def trained(n_epochs, resume=None):
         model = FunkSVD(4, n_epochs, solver="gibbs", random_state=0)
-        return model.fit((users, items), values, resume=resume, callbacks=ModelCheckpoint(tmp_path / f"{n_epochs}.npz"))
+        return model.fit(
+            (users, items),
+            values,
+            resume=resume,
+            callbacks=ModelCheckpoint(tmp_path / f"{n_epochs}.npz"),
+        )
 
     for n_epochs in (20, 40):
         trained(n_epochs)
-    np.testing.assert_array_equal(trained(45, tmp_path / "40.npz").user_factors_, trained(45).user_factors_)
+    np.testing.assert_array_equal(
+        trained(45, tmp_path / "40.npz").user_factors_, trained(45).user_factors_
+    )
     with pytest.raises(ValueError, match="n_epochs is 20 there, 45 here"):
         trained(45, tmp_path / "20.npz")
 
@@ -263,7 +301,9 @@ def test_low_rank_is_the_mean_of_the_samples():
     train, held_out = Ratings.from_arrays(*some()).split(0.2)
     model = FunkSVD(6, 200, solver="gibbs", random_state=0).fit(train, validation_data=held_out)
     assert model.user_factors_.shape == (80, 54)  # of 50 items
-    assert model.evaluate(held_out)["rmse"] == pytest.approx(model.history_["val_rmse"][-1], abs=2e-4)
+    assert model.evaluate(held_out)["rmse"] == pytest.approx(
+        model.history_["val_rmse"][-1], abs=2e-4
+    )
     assert model.history_["val_rmse"][-1] < 0.6 < np.std(held_out.values)
 
 
@@ -282,29 +322,51 @@ def test_cut_keeps_the_largest_singular_values(k, level, monkeypatch):
         if engine.kept in (1, 3, 4):  # samples that wait, and none
             left, s, right = np.linalg.svd(mean)
             params, kept = engine.params(), 2 * k
-            model = params.user_factors.astype(np.float64) @ params.item_factors.T * engine.kept / engine.sd
+            model = (
+                params.user_factors.astype(np.float64)
+                @ params.item_factors.T
+                * engine.kept
+                / engine.sd
+            )
             got = weights[0][:, None] * model * weights[1]
-            np.testing.assert_allclose(got, left[:, :kept] * s[:kept] @ right[:kept], atol=2e-4 * s[0])
+            np.testing.assert_allclose(
+                got, left[:, :kept] * s[:kept] @ right[:kept], atol=2e-4 * s[0]
+            )
             dropped = np.sum(s[kept:] ** 2)
             assert np.sum((got - mean) ** 2) < 1.001 * dropped + 1e-6 * s[0] ** 2
 
 
 def test_rank_grows_with_the_samples(tmp_path):
-    assert [posterior.terms_of(n, 16, 10**6) for n in (1, 9, 10, 50, 99, 100, 10**6)] == [2, 2, 3, 7, 11, 12, 12]
+    assert [posterior.terms_of(n, 16, 10**6) for n in (1, 9, 10, 50, 99, 100, 10**6)] == [
+        2,
+        2,
+        3,
+        7,
+        11,
+        12,
+        12,
+    ]
     assert [posterior.terms_of(110, k, 10**6) for k in (32, 64, 100, 200, 1000)] == [12, 6, 3, 2, 2]
     assert [posterior.terms_of(110, 16, n) for n in (5, 32, 33, 100)] == [2, 2, 3, 7]
     users, items, values = some()
 
     def trained(n_epochs, resume=None):
         model = FunkSVD(2, n_epochs, solver="gibbs", random_state=0)
-        return model.fit((users, items), values, resume=resume, callbacks=ModelCheckpoint(tmp_path / f"{n_epochs}.npz"))
+        return model.fit(
+            (users, items),
+            values,
+            resume=resume,
+            callbacks=ModelCheckpoint(tmp_path / f"{n_epochs}.npz"),
+        )
 
     model = trained(70)
     assert model.user_factors_.shape == (80, 16)  # of 60 samples
     model.save(tmp_path / "m.npz")
     assert load(tmp_path / "m.npz").item_factors_.shape == (50, 16)
     trained(45)  # a lower rank, and samples that wait
-    np.testing.assert_array_equal(trained(70, tmp_path / "45.npz").user_factors_, model.user_factors_)
+    np.testing.assert_array_equal(
+        trained(70, tmp_path / "45.npz").user_factors_, model.user_factors_
+    )
 
 
 def test_intervals_from_the_saved_model(tmp_path):
@@ -316,7 +378,9 @@ def test_intervals_from_the_saved_model(tmp_path):
     model = load(tmp_path / "m.npz")
     for coverage in (0.5, 0.8, 0.95):
         low, high = model.predict_interval(held_out, coverage)
-        assert np.mean((low <= held_out.values) & (held_out.values <= high)) == pytest.approx(coverage, abs=0.03)
+        assert np.mean((low <= held_out.values) & (held_out.values <= high)) == pytest.approx(
+            coverage, abs=0.03
+        )
     weights = model.user_noise_weights_
     assert np.median(weights[::10]) < 0.5 * np.median(weights[1::10])
     mean, std = model.predict((np.array([0, 1]), np.array([3, 3])), return_std=True)
@@ -337,13 +401,43 @@ def test_intervals_from_the_saved_model(tmp_path):
 
 def test_refuses_what_means_nothing():
     users, items, values = some(100)
-    unused = {"training": "featurewise", "batch_size": 32, "shuffle": False, "learning_rate": 0.5, "momentum": 0.5,
-              "learning_rate_schedule": "constant", "learning_rate_decay": 0.5, "beta_1": 0.5, "beta_2": 0.5, "epsilon": 0.5,
-              "initial_accumulator_value": 0.5, "l2": 0.5, "l1": 0.5, "l2_bias": (0.1, 0.2), "l1_bias": 0.5,
-              "reg_scale": "row", "non_negative": True, "min_improvement": 0.5, "center": False, "init_std": 0.5,
-              "schedule": "hogwild", "max_device_bytes": 10**9, "dtype": "float64"}  # fmt: skip
-    used = {"n_factors", "n_epochs", "solver", "biased", "average", "rating_scale", "n_jobs", "device", "random_state",
-            "verbose"}  # fmt: skip
+    unused = {
+        "training": "featurewise",
+        "batch_size": 32,
+        "shuffle": False,
+        "learning_rate": 0.5,
+        "momentum": 0.5,
+        "learning_rate_schedule": "constant",
+        "learning_rate_decay": 0.5,
+        "beta_1": 0.5,
+        "beta_2": 0.5,
+        "epsilon": 0.5,
+        "initial_accumulator_value": 0.5,
+        "l2": 0.5,
+        "l1": 0.5,
+        "l2_bias": (0.1, 0.2),
+        "l1_bias": 0.5,
+        "reg_scale": "row",
+        "non_negative": True,
+        "min_improvement": 0.5,
+        "center": False,
+        "init_std": 0.5,
+        "schedule": "hogwild",
+        "max_device_bytes": 10**9,
+        "dtype": "float64",
+    }
+    used = {
+        "n_factors",
+        "n_epochs",
+        "solver",
+        "biased",
+        "average",
+        "rating_scale",
+        "n_jobs",
+        "device",
+        "random_state",
+        "verbose",
+    }
     assert set(unused) | used == set(FunkSVD().get_params())
     for name, value in unused.items():
         with pytest.raises(ValueError, match=f"^{name} must be .* unless .*, got"):
@@ -352,7 +446,9 @@ def test_refuses_what_means_nothing():
     with pytest.raises(ValueError, match="average"):
         FunkSVD(average="factors").fit((users, items), values)
     with pytest.raises(ValueError, match="solver='gibbs'"):
-        FunkSVD(2, 1, random_state=0).fit((users, items), values).predict((users, items), return_std=True)
+        FunkSVD(2, 1, random_state=0).fit((users, items), values).predict(
+            (users, items), return_std=True
+        )
 
 
 def test_early_stopping_and_interruption():
@@ -367,19 +463,27 @@ def test_early_stopping_and_interruption():
         model = FunkSVD(4, 40, solver="gibbs", random_state=0).fit(train, callbacks=[Stop()])
     assert model.user_factors_.shape == (80, 12)  # of 11 samples
     stopping = EarlyStopping("val_loss", patience=3, min_delta=1e-3, restore_best_weights=True)
-    model = FunkSVD(4, 200, solver="gibbs", random_state=0).fit(train, validation_data=held_out, callbacks=[stopping])
+    model = FunkSVD(4, 200, solver="gibbs", random_state=0).fit(
+        train, validation_data=held_out, callbacks=[stopping]
+    )
     assert model.n_epochs_ < 200
-    assert model.evaluate(held_out)["rmse"] == pytest.approx(min(model.history_["val_rmse"]), abs=2e-3)
+    assert model.evaluate(held_out)["rmse"] == pytest.approx(
+        min(model.history_["val_rmse"]), abs=2e-3
+    )
 
 
 @pytest.mark.parametrize("values", [np.zeros(6), np.array([1.0, 1e-30, 2, 3, 4, 5])])
 def test_edges(values):
     """One rating a row, all ratings equal, one factor: finite predictions."""
-    model = FunkSVD(1, 4, solver="gibbs", random_state=0).fit((np.arange(6), np.arange(6) // 2), values)
+    model = FunkSVD(1, 4, solver="gibbs", random_state=0).fit(
+        (np.arange(6), np.arange(6) // 2), values
+    )
     mean, std = model.predict((np.arange(6), np.arange(6) // 2), return_std=True)
     assert np.isfinite(mean).all()
     assert np.isfinite(std).all()
-    unbiased = FunkSVD(3, 4, solver="gibbs", biased=False, random_state=0).fit((np.arange(6), np.arange(6) // 2), values)
+    unbiased = FunkSVD(3, 4, solver="gibbs", biased=False, random_state=0).fit(
+        (np.arange(6), np.arange(6) // 2), values
+    )
     assert np.isfinite(unbiased.user_factors_).all()
 
 
@@ -392,16 +496,25 @@ def test_fold_in_has_its_own_posterior():
     base = FunkSVD(**make).fit((users[known], items[known]), values[known])
     folded = base.fold_in((users[given], items[given]), values[given])
     whole = FunkSVD(**make).fit((users[known | given], items[known | given]), values[known | given])
-    errors = [m.evaluate((users[asked], items[asked]), values[asked])["rmse"] for m in (folded, whole)]
+    errors = [
+        m.evaluate((users[asked], items[asked]), values[asked])["rmse"] for m in (folded, whole)
+    ]
     assert errors[0] < 1.03 * errors[1]
     for coverage in (0.5, 0.8, 0.95):
         low, high = folded.predict_interval((users[asked], items[asked]), coverage)
-        assert np.mean((low <= values[asked]) & (values[asked] <= high)) == pytest.approx(coverage, abs=0.03)
+        assert np.mean((low <= values[asked]) & (values[asked] <= high)) == pytest.approx(
+            coverage, abs=0.03
+        )
     alone = base.fold_in((users[given], items[given]), values[given], extend=False)
-    for a, b in zip(*(m.predict((users[asked], items[asked]), return_std=True) for m in (alone, folded)), strict=True):
+    for a, b in zip(
+        *(m.predict((users[asked], items[asked]), return_std=True) for m in (alone, folded)),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(folded.predict((users[known], items[known]), return_std=True)[1],
-                                  base.predict((users[known], items[known]), return_std=True)[1])  # fmt: skip
+    np.testing.assert_array_equal(
+        folded.predict((users[known], items[known]), return_std=True)[1],
+        base.predict((users[known], items[known]), return_std=True)[1],
+    )
     with pytest.raises(ValueError, match="partial_fit"):
         base.partial_fit((users[given], items[given]), values[given])
     base.set_params(solver="sgd", n_epochs=1).fit((users, items), values)
@@ -411,7 +524,12 @@ def test_fold_in_has_its_own_posterior():
 @pytest.mark.parametrize("n", [1, 4, 6, 30])
 def test_new_row_equals_naive(n):
     rng = np.random.default_rng(n)
-    g, y, noise, more = rng.normal(size=(n, 5)), rng.normal(size=n), rng.uniform(0.5, 2, n), rng.uniform(0, 1, n)
+    g, y, noise, more = (
+        rng.normal(size=(n, 5)),
+        rng.normal(size=n),
+        rng.uniform(0.5, 2, n),
+        rng.uniform(0, 1, n),
+    )
     root = rng.normal(size=(5, 5))
     prior = root @ root.T
     got = posterior.row_posterior(g, y, prior, np.linalg.inv(prior), noise, more)
@@ -430,7 +548,16 @@ def test_simulation_based_calibration(monkeypatch):
 
     def summary(s):
         f = gibbs_checks.predictions(s)
-        return s.alpha, f[0, 0], f[3, 4], s.lb[0], s.l[0].sum() + s.l[1].sum(), s.a[0][1], s.a[1][2], (s.x[0] ** 2).sum()
+        return (
+            s.alpha,
+            f[0, 0],
+            f[3, 4],
+            s.lb[0],
+            s.l[0].sum() + s.l[1].sum(),
+            s.a[0][1],
+            s.a[1][2],
+            (s.x[0] ** 2).sum(),
+        )
 
     ranks = []
     for _ in range(64):

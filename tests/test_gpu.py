@@ -72,11 +72,21 @@ class Naive(Twin):
         for stratum in strata(self.seed, epoch, n).tolist():
             for x, y in enumerate(stratum):
                 rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
-                runs, part = (slice(*start[x * n + y :][:2]) for start in (grid.block_runs, grid.block_start))
+                runs, part = (
+                    slice(*start[x * n + y :][:2]) for start in (grid.block_runs, grid.block_start)
+                )
                 squares += naive.block(
-                    arrays[:4], [a[rows] for a in arrays[4:]], grid.run_row[runs], grid.run_end[runs], grid.index[part],
-                    grid.rating[part], weight[part], self.mean, solver, *rules,
-                )  # fmt: skip
+                    arrays[:4],
+                    [a[rows] for a in arrays[4:]],
+                    grid.run_row[runs],
+                    grid.run_end[runs],
+                    grid.index[part],
+                    grid.rating[part],
+                    weight[part],
+                    self.mean,
+                    solver,
+                    *rules,
+                )
         return squares
 
 
@@ -117,7 +127,9 @@ def assert_same_bytes(a, b):
 def compare(hyper, tolerance=1e-5, weights=False):
     """On a grid of 16 blocks, with runs of up to 40 ratings and some of one."""
     ratings, held_out = some(1200, weights=weights), some(600, 90, 55, seed=1, weights=weights)
-    ours, *others = (engine(ratings, held_out, hyper, seed=1) for engine in (CudaEngine, Twin, Naive))
+    ours, *others = (
+        engine(ratings, held_out, hyper, seed=1) for engine in (CudaEngine, Twin, Naive)
+    )
     assert ours.grid.n_bands == 4
     assert ours.strange is not None
     losses = train(ours)
@@ -139,10 +151,13 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k):
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize(
     "params",
-    [{"l1": 0.02, "l1_bias": 0.01}, {"non_negative": True, "l2": (0.02, 0.09), "biased": False},
-     {"reg_scale": "row", "l1": 0.1}],
+    [
+        {"l1": 0.02, "l1_bias": 0.01},
+        {"non_negative": True, "l2": (0.02, 0.09), "biased": False},
+        {"reg_scale": "row", "l1": 0.1},
+    ],
     ids=["l1", "sides", "row"],
-)  # fmt: skip
+)
 def test_every_option_equals_the_cpu_engine_and_naive(cupy, solver, params):
     base = vars(hyper(20, solver))
     compare(SimpleNamespace(**{**base, **params}), weights="l1" in params)
@@ -152,27 +167,42 @@ def test_float16_storage_stays_near_float32(cupy):
     """And stochastic rounding keeps small steps on the average, which rounding to the nearest would lose."""
     ratings = some()
     for k in (8, 100):
-        half, full = (CudaEngine(ratings, None, hyper(k, dtype=d), seed=1) for d in ("float16", "float32"))
+        half, full = (
+            CudaEngine(ratings, None, hyper(k, dtype=d), seed=1) for d in ("float16", "float32")
+        )
         start = half.params()
         full.load(start)
         assert start.user_factors.dtype == np.float32
         moves = []
         for engine in (half, full):
             train(engine, 6, 2e-5)
-            moves.append(np.concatenate([getattr(engine.params(), n) - getattr(start, n) for n in
-                                         ("user_factors", "item_factors")]).ravel())  # fmt: skip
+            moves.append(
+                np.concatenate(
+                    [
+                        getattr(engine.params(), n) - getattr(start, n)
+                        for n in ("user_factors", "item_factors")
+                    ]
+                ).ravel()
+            )
         share = moves[0] @ moves[1] / (moves[1] @ moves[1])
         assert 0.8 < share < 1.2
         losses = [train(engine, 3, 0.02)[-1] for engine in (half, full)]
         assert losses[0] == pytest.approx(losses[1], rel=3e-3)
 
 
-@pytest.mark.parametrize("params", [{"k": 1}, {"dtype": "float16"}, {"solver": "adam"}, {"k": 100, "solver": "adagrad_row"}])
+@pytest.mark.parametrize(
+    "params",
+    [{"k": 1}, {"dtype": "float16"}, {"solver": "adam"}, {"k": 100, "solver": "adagrad_row"}],
+)
 def test_same_bits_for_every_order_of_the_lanes(shim, params):
     ratings, engines = some(), []
     for order, resident in ((0, 1), (1, 1), (2, 1), (0, 99), (2, 99), (2, 3)):
         engine = CudaEngine(ratings, None, hyper(**params), seed=1)
-        shim.RawModule.order, shim.RawModule.resident, shim.RawModule.seed = order, resident, 7 * order + resident
+        shim.RawModule.order, shim.RawModule.resident, shim.RawModule.seed = (
+            order,
+            resident,
+            7 * order + resident,
+        )
         train(engine)
         engines.append(engine)
     for engine in engines[1:]:
@@ -187,14 +217,21 @@ def test_streaming_gives_the_bytes_of_a_resident_run(cupy, params, weights):
     model = sum(a.nbytes for a in resident.arrays.values())
     least = model + sum(Streamed.bytes_of(g) for g in (resident.grid, resident.check))
     streamed = CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least), seed=1)
-    assert {type(w).__name__ for e in (resident, streamed) for w in e.walks.values()} == {"Resident", "Streamed"}
+    assert {type(w).__name__ for e in (resident, streamed) for w in e.walks.values()} == {
+        "Resident",
+        "Streamed",
+    }
     assert train(resident) == train(streamed)
     assert resident.validate() == streamed.validate()
     assert_same_bytes(resident, streamed)
-    with pytest.raises(DeviceError, match=r"need \d.\d+ GiB on the GPU, and there are \d.\d+ GiB; lower"):
+    with pytest.raises(
+        DeviceError, match=r"need \d.\d+ GiB on the GPU, and there are \d.\d+ GiB; lower"
+    ):
         CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least - 1), seed=1)
     with pytest.raises(DeviceError, match="schedule='strata'"):
-        CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least, schedule="hogwild"), seed=1)
+        CudaEngine(
+            ratings, held_out, hyper(**params, max_device_bytes=least, schedule="hogwild"), seed=1
+        )
 
 
 def test_snapshot_and_restore_go_on_exactly(cupy):
@@ -221,7 +258,9 @@ def test_hogwild_converges_like_strata_although_rows_collide(shim):
     rng = np.random.default_rng(0)
     users, items = rng.integers(0, 300, 9000), (rng.random(9000) ** 2 * 200).astype(int)
     p, q = rng.normal(0, 1, (300, 4)), rng.normal(0, 1, (200, 4))
-    ratings = Ratings.from_arrays(users, items, (p[users] * q[items]).sum(1) / 2 + rng.normal(0, 0.3, 9000))
+    ratings = Ratings.from_arrays(
+        users, items, (p[users] * q[items]).sum(1) / 2 + rng.normal(0, 0.3, 9000)
+    )
     shim.RawModule.order, shim.RawModule.resident = 2, 999
     losses = []
     for schedule, epochs in (("strata", 8), ("hogwild", 8), ("hogwild", 1)):
@@ -237,15 +276,26 @@ def test_hogwild_converges_like_strata_although_rows_collide(shim):
 def test_a_fit_on_the_gpu_cannot_be_told_from_one_on_the_cpu(cupy, tmp_path):
     rng = np.random.default_rng(0)
     X, y = (rng.integers(0, 60, 2000), rng.integers(0, 40, 2000)), rng.normal(3, 1, 2000)
-    model = FunkSVD(8, 3, learning_rate=0.02, device="cuda", random_state=0).fit(X, y, validation_split=0.1)
+    model = FunkSVD(8, 3, learning_rate=0.02, device="cuda", random_state=0).fit(
+        X, y, validation_split=0.1
+    )
     other = FunkSVD(8, 3, learning_rate=0.02, random_state=0).fit(X, y, validation_split=0.1)
-    for name in ("user_biases_", "item_biases_", "user_factors_", "item_factors_", "user_ids_", "item_ids_"):
+    for name in (
+        "user_biases_",
+        "item_biases_",
+        "user_factors_",
+        "item_factors_",
+        "user_ids_",
+        "item_ids_",
+    ):
         a, b = getattr(model, name), getattr(other, name)
         assert type(a) is type(b)
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
     assert model.history_.keys() == other.history_.keys()
     assert model.history_["val_rmse"][-1] == pytest.approx(other.history_["val_rmse"][-1], rel=0.02)
-    half = FunkSVD(8, 3, learning_rate=0.02, device="cuda", dtype="float16", schedule="hogwild", random_state=0).fit(X, y)
+    half = FunkSVD(
+        8, 3, learning_rate=0.02, device="cuda", dtype="float16", schedule="hogwild", random_state=0
+    ).fit(X, y)
     for m in (model, half):
         m.save(tmp_path / "m.npz")
         np.testing.assert_array_equal(load(tmp_path / "m.npz").predict(X), m.predict(X))
@@ -265,13 +315,19 @@ def test_training_resumes_on_the_gpu_alone(cupy, tmp_path):
     for name in ("user_factors_", "item_biases_"):
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
     for other in ({"device": "cpu", "dtype": "float32"}, {"dtype": "float32"}):
-        with pytest.raises(ValueError, match="trained with device='cuda' and dtype='float16', not with"):
+        with pytest.raises(
+            ValueError, match="trained with device='cuda' and dtype='float16', not with"
+        ):
             model(5, **other).fit(*data, callbacks=ModelCheckpoint(path), resume=path)
 
 
 def test_engines_have_the_same_public_signatures():
     def public(cls):
-        return {n: inspect.signature(f) for n, f in inspect.getmembers(cls, inspect.isfunction) if n[0] != "_"}
+        return {
+            n: inspect.signature(f)
+            for n, f in inspect.getmembers(cls, inspect.isfunction)
+            if n[0] != "_"
+        }
 
     assert public(CudaEngine) == public(CpuEngine)
     assert inspect.signature(CudaEngine) == inspect.signature(CpuEngine)
@@ -281,7 +337,9 @@ def test_engines_have_the_same_public_signatures():
 
 
 def fit(device="cuda", **params):
-    model = FunkSVD(**{"n_factors": 4, "n_epochs": 1, "learning_rate": 0.02, "device": device, **params})
+    model = FunkSVD(
+        **{"n_factors": 4, "n_epochs": 1, "learning_rate": 0.02, "device": device, **params}
+    )
     return model.fit(([0, 1, 1], [0, 0, 1]), [1.0, 2.0, 3.0])
 
 
@@ -291,18 +349,29 @@ def test_without_cupy_the_extra_is_named(monkeypatch):
         fit()
 
 
-@pytest.mark.parametrize("params", [{}, {"batch_size": 2, "solver": "adam"}, {"schedule": "hogwild", "dtype": "float16"}])
+@pytest.mark.parametrize(
+    "params", [{}, {"batch_size": 2, "solver": "adam"}, {"schedule": "hogwild", "dtype": "float16"}]
+)
 def test_without_a_device_the_driver_is_quoted(monkeypatch, params):
     on_shim(monkeypatch, devices=0)
-    with pytest.raises(DeviceError, match=r"driver version is insufficient.*; install NVIDIA's driver"):
+    with pytest.raises(
+        DeviceError, match=r"driver version is insufficient.*; install NVIDIA's driver"
+    ):
         fit(**params)
 
 
 def test_the_command_line_tells_it_in_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "cupy", None)
     (tmp_path / "r.csv").write_text("user,item,rating\n1,1,3\n1,2,4\n2,1,5\n")
-    assert cli.main(["train", str(tmp_path / "r.csv"), "--device", "cuda", "-o", str(tmp_path / "m.npz")]) == 2
-    assert capsys.readouterr().err.startswith("funksvd: error: device='cuda' needs CuPy: pip install")
+    assert (
+        cli.main(
+            ["train", str(tmp_path / "r.csv"), "--device", "cuda", "-o", str(tmp_path / "m.npz")]
+        )
+        == 2
+    )
+    assert capsys.readouterr().err.startswith(
+        "funksvd: error: device='cuda' needs CuPy: pip install"
+    )
 
 
 def test_a_device_number_that_is_not_there(monkeypatch):
@@ -332,7 +401,9 @@ def test_a_card_too_small_says_both_numbers(monkeypatch):
         CudaEngine(some(), None, hyper(100), seed=1)
 
 
-@pytest.mark.parametrize(("name", "value"), [("device", "cuda:x"), ("dtype", "float64"), ("n_factors", 513)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("device", "cuda:x"), ("dtype", "float64"), ("n_factors", 513)]
+)
 def test_what_a_gpu_does_not_know_is_refused(name, value):
     """Beside the parameters that mean nothing there, which test_engine.py lists."""
     with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
@@ -356,7 +427,9 @@ BAD = {
 
 @pytest.mark.parametrize("message", BAD)
 def test_shim_reports_undefined_behaviour(shim, message):
-    code = '#define ALL 0xffffffffu\nextern "C" __global__ void bad(float* o) {' + BAD[message] + "}"
+    code = (
+        '#define ALL 0xffffffffu\nextern "C" __global__ void bad(float* o) {' + BAD[message] + "}"
+    )
     out = shim.zeros(32, np.float32)
     shim.RawModule(code=code).get_function("bad")((1,), (32,), (out,))
     with pytest.raises(RuntimeError, match=message):

@@ -17,7 +17,10 @@ from funksvd.engines.minibatch import MiniBatchEngine
 
 def pair_of(*args, **params):
     """The engine of the GPU and that of the CPU."""
-    return [engine_of(*args, engine=engine, **params) for engine in (CudaMiniBatchEngine, MiniBatchEngine)]
+    return [
+        engine_of(*args, engine=engine, **params)
+        for engine in (CudaMiniBatchEngine, MiniBatchEngine)
+    ]
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -26,7 +29,9 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k):  # noqa: F811
     data, held_out = some(), Ratings.from_arrays(*some(300, 45, 35, seed=1))
     params = {"solver": solver, "n_factors": k, "init_std": k**-0.5, "l2": 0.02, "shuffle": False}
     if solver not in ("sgd", "momentum"):
-        params["epsilon"] = 1e-3  # a step for a gradient near 0 does not depend on how that is rounded
+        params["epsilon"] = (
+            1e-3  # a step for a gradient near 0 does not depend on how that is rounded
+        )
     compare_with_naive(engine_of(data, engine=CudaMiniBatchEngine, **params), data, "float32")
     ours, theirs = pair_of(data, held_out, **{**params, "shuffle": True})
     for epoch in range(2):
@@ -38,10 +43,18 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k):  # noqa: F811
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", ["l2", "both"])
 def test_every_option_equals_naive(cupy, solver, penalty):  # noqa: F811
-    for number, (biased, scale, above) in enumerate(((True, "row", True), (False, "rating", False), (True, "rating", True))):
+    for number, (biased, scale, above) in enumerate(
+        ((True, "row", True), (False, "rating", False), (True, "rating", True))
+    ):
         data = some(weighted=number != 1, seed=number)
         bias = {} if biased else {"l2_bias": 0.02, "l1_bias": 0.0}
-        params = {**PENALTIES[penalty], **bias, "biased": biased, "reg_scale": scale, "non_negative": above}
+        params = {
+            **PENALTIES[penalty],
+            **bias,
+            "biased": biased,
+            "reg_scale": scale,
+            "non_negative": above,
+        }
         engine = engine_of(data, engine=CudaMiniBatchEngine, solver=solver, shuffle=False, **params)
         compare_with_naive(engine, data, "float32")
 
@@ -49,7 +62,11 @@ def test_every_option_equals_naive(cupy, solver, penalty):  # noqa: F811
 def test_same_bits_for_every_order_of_the_lanes(shim):  # noqa: F811
     engines = []
     for order, resident in ((0, 1), (1, 99), (2, 99)):
-        shim.RawModule.order, shim.RawModule.resident, shim.RawModule.seed = order, resident, 7 * order + resident
+        shim.RawModule.order, shim.RawModule.resident, shim.RawModule.seed = (
+            order,
+            resident,
+            7 * order + resident,
+        )
         engines.append(engine_of(some(weighted=True), engine=CudaMiniBatchEngine, solver="adam"))
         for epoch in range(2):
             engines[-1].epoch(epoch, 0.02)
@@ -76,10 +93,18 @@ def test_a_snapshot_goes_on_exactly(cupy, solver):  # noqa: F811
 def test_a_fit_is_that_of_the_cpu(cupy):  # noqa: F811
     users, items, values, _ = some(3000)
     models = [
-        FunkSVD(5, 4, solver="adamax", batch_size=400, learning_rate=0.02, epsilon=1e-3, device=device, random_state=0)
-        .fit((users, items), values, validation_split=0.1)
+        FunkSVD(
+            5,
+            4,
+            solver="adamax",
+            batch_size=400,
+            learning_rate=0.02,
+            epsilon=1e-3,
+            device=device,
+            random_state=0,
+        ).fit((users, items), values, validation_split=0.1)
         for device in ("cpu", "cuda")
-    ]  # fmt: skip
+    ]
     for name in ("loss", "val_loss"):
         assert models[1].history_[name] == pytest.approx(models[0].history_[name], rel=1e-5)
     for name in ("user_factors_", "item_biases_"):
@@ -89,15 +114,19 @@ def test_a_fit_is_that_of_the_cpu(cupy):  # noqa: F811
 
 
 def test_what_does_not_fit_says_both_numbers(shim):  # noqa: F811
-    with pytest.raises(DeviceError, match=r"batch_size=200 need \d.\d+ GiB on the GPU, and there are 0.000 GiB"):
+    with pytest.raises(
+        DeviceError, match=r"batch_size=200 need \d.\d+ GiB on the GPU, and there are 0.000 GiB"
+    ):
         engine_of(some(), engine=CudaMiniBatchEngine, device="cuda", max_device_bytes=1000)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "said"),
-    [("dtype", "float16", "'float32' for mini-batches on a GPU"),
-     ("schedule", "hogwild", "'strata' unless batch_size is 1")],
-)  # fmt: skip
+    [
+        ("dtype", "float16", "'float32' for mini-batches on a GPU"),
+        ("schedule", "hogwild", "'strata' unless batch_size is 1"),
+    ],
+)
 def test_what_mini_batches_do_not_know_is_refused(name, value, said):
     with pytest.raises(ValueError, match=rf"^{name} must be {said}, got"):
         FunkSVD(batch_size=9, device="cuda", **{name: value}).fit(some()[:2], some()[2])
@@ -105,7 +134,11 @@ def test_what_mini_batches_do_not_know_is_refused(name, value, said):
 
 def test_engines_have_the_same_public_signatures():
     def public(cls):
-        return {n: inspect.signature(f) for n, f in inspect.getmembers(cls, inspect.isfunction) if n[0] != "_"}
+        return {
+            n: inspect.signature(f)
+            for n, f in inspect.getmembers(cls, inspect.isfunction)
+            if n[0] != "_"
+        }
 
     assert public(CudaMiniBatchEngine) == public(MiniBatchEngine)
     assert inspect.signature(CudaMiniBatchEngine) == inspect.signature(MiniBatchEngine)

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 from keras_decisions import ASKED, Model, decisions
 
-from funksvd import CSVLogger, EarlyStopping, FunkSVD, LambdaCallback, ModelCheckpoint, ReduceLROnPlateau, callbacks
+from funksvd import (
+    CSVLogger,
+    EarlyStopping,
+    FunkSVD,
+    LambdaCallback,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    callbacks,
+)
 
 RECORDED = json.loads((Path(__file__).parent / "keras_decisions.json").read_text())
 RATINGS = ([1, 2, 3, 1, 2, 3, 4], [1, 1, 1, 2, 2, 3, 3]), [4.0, 3, 2, 5, 1, 3, 2]
@@ -18,7 +26,9 @@ RATINGS = ([1, 2, 3, 1, 2, 3, 4], [1, 1, 1, 2, 2, 3, 3]), [4.0, 3, 2, 5, 1, 3, 2
 @pytest.mark.parametrize("name", ASKED)
 def test_decisions_are_those_recorded_of_keras(name):
     for title, found in decisions(callbacks, name).items():
-        for number, (ours, theirs) in enumerate(zip(found, RECORDED[f"{name}: {title}"], strict=True)):
+        for number, (ours, theirs) in enumerate(
+            zip(found, RECORDED[f"{name}: {title}"], strict=True)
+        ):
             assert ours == theirs, (title, ASKED[name][1][number])
 
 
@@ -31,15 +41,23 @@ def test_decisions_are_those_of_keras(name):
 
 def test_the_record_tells_settings_apart():
     """For these arguments there are two settings that differ in nothing else, and in their decisions."""
-    told = {"EarlyStopping": {"min_delta", "patience", "baseline", "start_from_epoch"},
-            "ReduceLROnPlateau": {"patience", "cooldown"},
-            "ModelCheckpoint": {"initial_value_threshold", "mode"}}  # fmt: skip
+    told = {
+        "EarlyStopping": {"min_delta", "patience", "baseline", "start_from_epoch"},
+        "ReduceLROnPlateau": {"patience", "cooldown"},
+        "ModelCheckpoint": {"initial_value_threshold", "mode"},
+    }
     for name, arguments in told.items():
         settings = ASKED[name][1]
-        decided = list(zip(*(RECORDED[key] for key in RECORDED if key.startswith(name)), strict=True))
+        decided = list(
+            zip(*(RECORDED[key] for key in RECORDED if key.startswith(name)), strict=True)
+        )
         found = set()
         for i, j in itertools.combinations(range(len(settings)), 2):
-            other = {key for key in settings[i].keys() | settings[j].keys() if settings[i].get(key) != settings[j].get(key)}
+            other = {
+                key
+                for key in settings[i].keys() | settings[j].keys()
+                if settings[i].get(key) != settings[j].get(key)
+            }
             if len(other) == 1 and decided[i] != decided[j]:
                 found |= other
         assert found == arguments
@@ -49,8 +67,17 @@ def test_the_record_tells_settings_apart():
 
 
 def test_a_lowered_rate_stays_lowered_under_a_schedule():
-    model = FunkSVD(2, 5, learning_rate=0.1, learning_rate_schedule="inverse_time", learning_rate_decay=0.5, random_state=0)
-    lower = ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10)  # after every epoch but the first
+    model = FunkSVD(
+        2,
+        5,
+        learning_rate=0.1,
+        learning_rate_schedule="inverse_time",
+        learning_rate_decay=0.5,
+        random_state=0,
+    )
+    lower = ReduceLROnPlateau(
+        "loss", factor=0.5, patience=1, min_delta=10
+    )  # after every epoch but the first
     model.fit(*RATINGS, callbacks=lower)
     wanted = 0.1 / (1 + 0.5 * np.arange(5)) * 0.5 ** np.array([0, 0, 1, 2, 3])
     np.testing.assert_allclose(model.history_["learning_rate"], wanted)
@@ -64,7 +91,11 @@ def test_a_lowered_rate_stays_lowered_under_a_schedule():
         ({"patience": -1}, ValueError, "patience=-1; it must be 0 or more"),
         ({"cooldown": 1.5}, TypeError, "cooldown=1.5; it must be an int"),
         ({"min_lr": -1}, ValueError, "min_lr=-1; it must be a finite number, 0 or more"),
-        ({"mode": "low"}, ValueError, "ReduceLROnPlateau: mode='low'; allowed are 'auto', 'min' and 'max'"),
+        (
+            {"mode": "low"},
+            ValueError,
+            "ReduceLROnPlateau: mode='low'; allowed are 'auto', 'min' and 'max'",
+        ),
     ],
 )
 def test_plateau_refuses(arguments, error, message):
@@ -74,7 +105,10 @@ def test_plateau_refuses(arguments, error, message):
 
 
 def test_plateau_without_its_monitor_names_those_there_are():
-    with pytest.raises(ValueError, match=r"monitor='val_loss' is not among the logs; there are loss, rmse, learning_rate"):
+    with pytest.raises(
+        ValueError,
+        match=r"monitor='val_loss' is not among the logs; there are loss, rmse, learning_rate",
+    ):
         FunkSVD(2, 2).fit(*RATINGS, callbacks=ReduceLROnPlateau())
 
 
@@ -82,7 +116,10 @@ def test_plateau_says_what_it_did(capsys):
     Model().run(ReduceLROnPlateau(patience=1, min_lr=0.05, verbose=1), [1, 1, 1, 1])
     assert capsys.readouterr().out == "Epoch 2: learning rate lowered to 0.05\n"  # and stays there
     Model().run(ReduceLROnPlateau(patience=1, verbose=1), [1, 1, 1])
-    assert capsys.readouterr().out == "Epoch 2: learning rate lowered to 0.01\nEpoch 3: learning rate lowered to 0.001\n"
+    assert (
+        capsys.readouterr().out
+        == "Epoch 2: learning rate lowered to 0.01\nEpoch 3: learning rate lowered to 0.001\n"
+    )
 
 
 @pytest.mark.parametrize("freq", [0, 3, 1.5, "batch", None])
@@ -93,7 +130,9 @@ def test_numbers_as_save_freq_are_refused(freq):
 
 
 def test_csv_holds_the_history(tmp_path):
-    model = FunkSVD(2, 3).fit(*RATINGS, validation_split=0.3, callbacks=CSVLogger(tmp_path / "log.csv"))
+    model = FunkSVD(2, 3).fit(
+        *RATINGS, validation_split=0.3, callbacks=CSVLogger(tmp_path / "log.csv")
+    )
     lines = (tmp_path / "log.csv").read_text().splitlines()
     assert lines[0] == "epoch,learning_rate,loss,rmse,seconds,val_loss,val_rmse"
     columns = np.array([line.split(",") for line in lines[1:]], float).T
@@ -113,8 +152,13 @@ def test_csv_is_closed_after_an_error_and_checked_before_the_first_epoch(tmp_pat
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
     begun = []
     with pytest.raises(FileNotFoundError):
-        FunkSVD(2, 3).fit(*RATINGS, callbacks=[CSVLogger(tmp_path / "no" / "log.csv"),
-                                               LambdaCallback(on_epoch_begin=lambda e, logs: begun.append(e))])  # fmt: skip
+        FunkSVD(2, 3).fit(
+            *RATINGS,
+            callbacks=[
+                CSVLogger(tmp_path / "no" / "log.csv"),
+                LambdaCallback(on_epoch_begin=lambda e, logs: begun.append(e)),
+            ],
+        )
     assert not begun
 
 
@@ -141,7 +185,9 @@ def test_a_loss_that_is_not_finite_ends_training():
             model.set_weights(weights)
 
     model = FunkSVD(2, 9)
-    with pytest.raises(FloatingPointError, match="diverged in epoch 4: the loss is nan; lower learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match="diverged in epoch 4: the loss is nan; lower learning_rate"
+    ):
         model.fit(*RATINGS, callbacks=[stopping, LambdaCallback(on_epoch_begin=spoil)])
     assert model.n_epochs_ == 3
     assert np.isfinite(model.predict(RATINGS[0])).all()

@@ -14,7 +14,11 @@ def some_lists(seed, m=40, n_items=60, length=20, graded=False):
     relevant = []
     for _ in range(m):
         items = rng.permutation(n_items)[: rng.integers(1, 15)].tolist()
-        relevant.append({x: int(g) for x, g in zip(items, rng.integers(1, 6, len(items)), strict=True)} if graded else items)
+        relevant.append(
+            {x: int(g) for x, g in zip(items, rng.integers(1, 6, len(items)), strict=True)}
+            if graded
+            else items
+        )
     return recommended, relevant
 
 
@@ -24,9 +28,16 @@ def test_by_hand():
     got = metrics.ranking_metrics(recommended, relevant, 3)
     ndcg = (1 + 1 / 2) / (1 + 1 / math.log2(3) + 1 / 2)
     assert got == pytest.approx(
-        {"precision": (2 / 3 + 0) / 2, "recall": (2 / 3 + 0) / 2, "hit_rate": 0.5, "mrr": 0.5,
-         "map": (1 + 2 / 3) / 3 / 2, "ndcg": ndcg / 2, "n": 2}
-    )  # fmt: skip
+        {
+            "precision": (2 / 3 + 0) / 2,
+            "recall": (2 / 3 + 0) / 2,
+            "hit_rate": 0.5,
+            "mrr": 0.5,
+            "map": (1 + 2 / 3) / 3 / 2,
+            "ndcg": ndcg / 2,
+            "n": 2,
+        }
+    )
     for name in ("precision", "recall", "hit_rate", "mrr", "map", "ndcg"):
         assert getattr(metrics, f"{name}_at_k")(recommended, relevant, 3) == got[name]
     assert metrics.coverage(recommended, 8) == 0.5
@@ -50,17 +61,31 @@ def test_ndcg_is_that_of_scikit_learn(k, graded):
         scores[row, items] = np.arange(60, 0, -1)
         for item in wanted:
             truth[row, item] = wanted[item] if graded else 1
-    assert metrics.ndcg_at_k(recommended, relevant, k) == pytest.approx(ndcg_score(truth, scores, k=k), rel=1e-12)
+    assert metrics.ndcg_at_k(recommended, relevant, k) == pytest.approx(
+        ndcg_score(truth, scores, k=k), rel=1e-12
+    )
 
 
 @pytest.mark.filterwarnings("ignore")  # numba's
 def test_all_are_those_of_ranx():
     ranx = pytest.importorskip("ranx")
     recommended, relevant, k = *some_lists(1, graded=True), 5
-    qrels = ranx.Qrels({f"u{t}": {f"i{x}": gain for x, gain in wanted.items()} for t, wanted in enumerate(relevant)})
-    run = ranx.Run({f"u{t}": {f"i{x}": 100.0 - r for r, x in enumerate(row)} for t, row in enumerate(recommended)})
+    qrels = ranx.Qrels(
+        {
+            f"u{t}": {f"i{x}": gain for x, gain in wanted.items()}
+            for t, wanted in enumerate(relevant)
+        }
+    )
+    run = ranx.Run(
+        {
+            f"u{t}": {f"i{x}": 100.0 - r for r, x in enumerate(row)}
+            for t, row in enumerate(recommended)
+        }
+    )
     names = {name: name for name in ("precision", "recall", "hit_rate", "mrr", "map", "ndcg")}
-    theirs = ranx.evaluate(qrels, run, [f"{name}@{k}" for name in names.values()], make_comparable=True)
+    theirs = ranx.evaluate(
+        qrels, run, [f"{name}@{k}" for name in names.values()], make_comparable=True
+    )
     ours = metrics.ranking_metrics(recommended, relevant, k)
     for mine, name in names.items():
         assert ours[mine] == pytest.approx(theirs[f"{name}@{k}"], rel=1e-9), name
@@ -70,19 +95,26 @@ def slow_metrics(row, wanted, k):
     """One user's metrics, as the definitions read."""
     hits = [rank for rank, x in enumerate(row[:k], 1) if x in wanted]
     best = sorted(wanted.values(), reverse=True)[:k]
-    gained = sum(wanted[x] / math.log2(1 + rank) for rank, x in enumerate(row[:k], 1) if x in wanted)
+    gained = sum(
+        wanted[x] / math.log2(1 + rank) for rank, x in enumerate(row[:k], 1) if x in wanted
+    )
     return {
-        "precision": len(hits) / k, "recall": len(hits) / len(wanted), "hit_rate": float(bool(hits)),
+        "precision": len(hits) / k,
+        "recall": len(hits) / len(wanted),
+        "hit_rate": float(bool(hits)),
         "mrr": 1 / hits[0] if hits else 0.0,
         "map": sum(sum(h <= rank for h in hits) / rank for rank in hits) / len(wanted),
         "ndcg": gained / sum(g / math.log2(1 + rank) for rank, g in enumerate(best, 1)),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("k", [1, 7, 25])
 def test_all_are_the_definitions(k):
     recommended, relevant = some_lists(2, graded=True)
-    rows = [slow_metrics(row.tolist(), wanted, k) for row, wanted in zip(recommended, relevant, strict=True)]
+    rows = [
+        slow_metrics(row.tolist(), wanted, k)
+        for row, wanted in zip(recommended, relevant, strict=True)
+    ]
     ours = metrics.ranking_metrics(recommended, relevant, k)
     for name in rows[0]:
         assert ours[name] == pytest.approx(np.mean([row[name] for row in rows]), rel=1e-12)
@@ -95,8 +127,12 @@ def test_errors_are_those_of_scikit_learn():
     w = w**2
     assert metrics.rmse(a, b) == pytest.approx(sk.root_mean_squared_error(a, b), rel=1e-12)
     assert metrics.mae(a, b) == pytest.approx(sk.mean_absolute_error(a, b), rel=1e-12)
-    assert metrics.rmse(a, b, w) == pytest.approx(sk.root_mean_squared_error(a, b, sample_weight=w), rel=1e-12)
-    assert metrics.mae(a, b, w) == pytest.approx(sk.mean_absolute_error(a, b, sample_weight=w), rel=1e-12)
+    assert metrics.rmse(a, b, w) == pytest.approx(
+        sk.root_mean_squared_error(a, b, sample_weight=w), rel=1e-12
+    )
+    assert metrics.mae(a, b, w) == pytest.approx(
+        sk.mean_absolute_error(a, b, sample_weight=w), rel=1e-12
+    )
 
 
 def test_bad_input_is_refused():
@@ -104,5 +140,7 @@ def test_bad_input_is_refused():
         metrics.rmse([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="k must be an int >= 1, got 0"):
         metrics.ndcg_at_k([[1]], [[1]], 0)
-    with pytest.raises(ValueError, match=r"a row for each of the 2 users in relevant, got shape \(1, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"a row for each of the 2 users in relevant, got shape \(1, 1\)"
+    ):
         metrics.ndcg_at_k([[1]], [[1], [2]])

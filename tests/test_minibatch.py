@@ -27,14 +27,22 @@ PENALTIES = {
 
 def some(n=900, n_users=40, n_items=30, seed=0, weighted=False):
     rng = np.random.default_rng(seed)
-    users, items, values = rng.integers(0, n_users, n), rng.integers(0, n_items, n), rng.normal(3.5, 1, n)
+    users, items, values = (
+        rng.integers(0, n_users, n),
+        rng.integers(0, n_items, n),
+        rng.normal(3.5, 1, n),
+    )
     users[:n_users], items[:n_items] = np.arange(n_users), np.arange(n_items)
     return users, items, values, rng.integers(0, 5, n) / 2 if weighted else None
 
 
 def engine_of(data, held_out=None, n_jobs=1, seed=0, engine=MiniBatchEngine, **params):
     solver = params.pop("solver", None)
-    params = {**SOLVERS.get(solver, {}), **({"solver": solver} if solver not in (None, "momentum") else {}), **params}
+    params = {
+        **SOLVERS.get(solver, {}),
+        **({"solver": solver} if solver not in (None, "momentum") else {}),
+        **params,
+    }
     model = FunkSVD(**{"n_factors": 5, "batch_size": 200, "init_std": 0.3, **params})
     parameters.check(model)
     hyper = parameters.resolved(model.get_params())
@@ -45,7 +53,10 @@ def engine_of(data, held_out=None, n_jobs=1, seed=0, engine=MiniBatchEngine, **p
 
 def tables_of(engine):
     params = engine.params()
-    return {name: getattr(params, name).copy() for name in ("user_factors", "item_factors", "user_biases", "item_biases")}
+    return {
+        name: getattr(params, name).copy()
+        for name in ("user_factors", "item_factors", "user_biases", "item_biases")
+    }
 
 
 def compare_with_naive(engine, data, dtype, epochs=2):
@@ -55,7 +66,9 @@ def compare_with_naive(engine, data, dtype, epochs=2):
     hyper, solver = vars(engine.hyper), engine.hyper.solver
     first = hyper["initial_accumulator_value"] if solver == "adagrad" else 0.0
     count = {"sgd": bool(hyper["momentum"]), "adagrad": 1, "adam": 2, "adamax": 2}[solver]
-    states = {name: [np.full(table.shape, first) for _ in range(count)] for name, table in tables.items()}
+    states = {
+        name: [np.full(table.shape, first) for _ in range(count)] for name, table in tables.items()
+    }
     weights = np.ones(len(users)) if weights is None else weights
     steps, size = 0, engine.hyper.batch_size
     for epoch in range(epochs):
@@ -63,11 +76,17 @@ def compare_with_naive(engine, data, dtype, epochs=2):
         for start in range(0, len(users), size):
             steps += 1
             batch = [x[start : start + size] for x in (users, items, values, weights)]
-            squares += mini_batch(tables, states, batch, engine.mean, solver, hyper, hyper["learning_rate"], steps)
+            squares += mini_batch(
+                tables, states, batch, engine.mean, solver, hyper, hyper["learning_rate"], steps
+            )
         tolerance = 1e-9 if dtype == "float64" else 2e-5
-        assert engine.epoch(epoch, hyper["learning_rate"]) == pytest.approx(squares / weights.sum(), rel=tolerance)
+        assert engine.epoch(epoch, hyper["learning_rate"]) == pytest.approx(
+            squares / weights.sum(), rel=tolerance
+        )
     for name, table in tables_of(engine).items():
-        np.testing.assert_allclose(table, tables[name], rtol=tolerance, atol=tolerance * np.abs(tables[name]).max() + 1e-30)
+        np.testing.assert_allclose(
+            table, tables[name], rtol=tolerance, atol=tolerance * np.abs(tables[name]).max() + 1e-30
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -78,7 +97,13 @@ def test_kernel_equals_naive(solver, penalty, dtype):
     for number, (biased, scale, weighted, above) in enumerate(ways):
         data = some(weighted=weighted, seed=number)
         bias = {} if biased else {"l2_bias": 0.02, "l1_bias": 0.0}
-        params = {**PENALTIES[penalty], **bias, "biased": biased, "reg_scale": scale, "non_negative": above}
+        params = {
+            **PENALTIES[penalty],
+            **bias,
+            "biased": biased,
+            "reg_scale": scale,
+            "non_negative": above,
+        }
         engine = engine_of(data, solver=solver, dtype=dtype, shuffle=False, **params)
         compare_with_naive(engine, data, dtype)
 
@@ -89,16 +114,24 @@ def test_kernel_equals_naive(solver, penalty, dtype):
 def test_any_row_length_and_build(k, dtype, level):
     """Rows of every width that the kernels know as a constant, and others; a last batch of one rating."""
     data = some(401)
-    engine = engine_of(data, solver="adamax", n_factors=k, dtype=dtype, shuffle=False, l2=0.01, reg_scale="row")
+    engine = engine_of(
+        data, solver="adamax", n_factors=k, dtype=dtype, shuffle=False, l2=0.01, reg_scale="row"
+    )
     engine.kernel = kernels("engines._minibatch", dtype, level)
     compare_with_naive(engine, data, dtype)
 
 
-@pytest.mark.parametrize(("n", "n_users", "n_items"), [(3, 1, 1), (50, 50, 2), (50, 2, 50), (500, 3, 3), (60, 30, 30)])
+@pytest.mark.parametrize(
+    ("n", "n_users", "n_items"), [(3, 1, 1), (50, 50, 2), (50, 2, 50), (500, 3, 3), (60, 30, 30)]
+)
 def test_any_shape(n, n_users, n_items):
     """Fewer ratings than a batch, repeated pairs, one row."""
     data = some(n, n_users, n_items)
-    compare_with_naive(engine_of(data, solver="adam", dtype="float64", shuffle=False, batch_size=1000), data, "float64")
+    compare_with_naive(
+        engine_of(data, solver="adam", dtype="float64", shuffle=False, batch_size=1000),
+        data,
+        "float64",
+    )
 
 
 def state_of(engine):
@@ -112,7 +145,9 @@ def test_same_bytes_for_any_threads(shuffle, weighted, monkeypatch):
     monkeypatch.setattr("funksvd.engines.minibatch.DEAL", 300)
     data, got = some(5000, 300, 200, weighted=weighted), []
     for n_jobs in (1, 2, 3, 8):
-        engine = engine_of(data, Ratings.from_arrays(*some(100)), n_jobs=n_jobs, solver="adamax", shuffle=shuffle)
+        engine = engine_of(
+            data, Ratings.from_arrays(*some(100)), n_jobs=n_jobs, solver="adamax", shuffle=shuffle
+        )
         losses = [engine.epoch(e, 0.05) for e in range(3)]
         got.append((losses, engine.validate(), state_of(engine)))
     assert all(one == got[0] for one in got)
@@ -120,10 +155,20 @@ def test_same_bytes_for_any_threads(shuffle, weighted, monkeypatch):
 
 def test_same_bytes_for_any_row_order():
     """Repeated pairs, weights and unknown ids among them."""
-    data, held_out, got = some(3000, 30, 20, weighted=True), some(200, 35, 20, weighted=True, seed=1), []
+    data, held_out, got = (
+        some(3000, 30, 20, weighted=True),
+        some(200, 35, 20, weighted=True, seed=1),
+        [],
+    )
     for seed in range(3):
-        order, other = (np.random.default_rng(seed).permutation(len(d[0])) for d in (data, held_out))
-        engine = engine_of([x[order] for x in data], Ratings.from_arrays(*(x[other] for x in held_out)), solver="adam")
+        order, other = (
+            np.random.default_rng(seed).permutation(len(d[0])) for d in (data, held_out)
+        )
+        engine = engine_of(
+            [x[order] for x in data],
+            Ratings.from_arrays(*(x[other] for x in held_out)),
+            solver="adam",
+        )
         got.append(([engine.epoch(e, 0.05) for e in range(2)], engine.validate(), state_of(engine)))
     assert all(one == got[0] for one in got)
 
@@ -131,8 +176,12 @@ def test_same_bytes_for_any_row_order():
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_transposed_input_gives_the_transposed_model(shuffle):
     users, items, values, _ = some(3000, 50, 50)
-    made = [FunkSVD(5, 3, solver="adamax", batch_size=400, shuffle=shuffle, random_state=0).fit(X, values)
-            for X in ((users, items), (items, users))]  # fmt: skip
+    made = [
+        FunkSVD(5, 3, solver="adamax", batch_size=400, shuffle=shuffle, random_state=0).fit(
+            X, values
+        )
+        for X in ((users, items), (items, users))
+    ]
     assert (made[0].user_factors_ == made[1].item_factors_).all()
     assert (made[0].item_biases_ == made[1].user_biases_).all()
 
@@ -210,14 +259,18 @@ def test_mini_batches_learn_what_one_at_a_time_learns():
     users, items = rng.integers(0, 100, 8000), rng.integers(0, 80, 8000)
     p, q = rng.normal(0, 0.7, (100, 2)), rng.normal(0, 0.7, (80, 2))
     values = 3 + (p[users] * q[items]).sum(1)
-    model = FunkSVD(2, 60, solver="adam", batch_size=256, learning_rate=0.02, l2=0, l2_bias=0, random_state=0)
+    model = FunkSVD(
+        2, 60, solver="adam", batch_size=256, learning_rate=0.02, l2=0, l2_bias=0, random_state=0
+    )
     model.fit((users[1000:], items[1000:]), values[1000:])
     assert model.evaluate((users[:1000], items[:1000]), values[:1000])["rmse"] < 0.03
 
 
 def test_l1_and_the_lower_bound():
     users, items, values, _ = some(4000)
-    model = FunkSVD(4, 20, solver="adamax", batch_size=500, non_negative=True, l1=0.05, random_state=0)
+    model = FunkSVD(
+        4, 20, solver="adamax", batch_size=500, non_negative=True, l1=0.05, random_state=0
+    )
     model.fit((users, items), values)
     assert model.user_factors_.min() == 0
     assert model.item_factors_.min() == 0

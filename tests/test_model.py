@@ -19,7 +19,9 @@ from funksvd import FunkSVD, LambdaCallback, Ratings, datasets, files, load
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
 DATE = lambda x: date(2000, 1, 1) + timedelta(int(x))  # noqa: E731
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder"
+)
 
 
 def some(n=2000, seed=0):
@@ -37,7 +39,10 @@ def test_every_form_of_input_gives_the_same_model():
     first = np.unique(users * 1000 + items, return_index=True)[1]
     users, items, values = users[first], items[first], values[first]
     want = FunkSVD(4, 3, random_state=0).fit((users, items), values)
-    forms = [((np.column_stack([users, items]), values)), (sparse.coo_matrix((values, (users, items))), None)]
+    forms = [
+        ((np.column_stack([users, items]), values)),
+        (sparse.coo_matrix((values, (users, items))), None),
+    ]
     columns = {"user": users, "item": items, "rating": values}
     for library in ("pandas", "polars"):
         forms.append((pytest.importorskip(library).DataFrame(columns), None))
@@ -59,12 +64,17 @@ def test_predict_is_the_formula():
 
 def test_huge_penalty_gives_the_mean():
     users, items, values = some()
-    model = FunkSVD(4, 60, l2=50, l2_bias=50, learning_rate=0.002, learning_rate_decay=0, random_state=0)
+    model = FunkSVD(
+        4, 60, l2=50, l2_bias=50, learning_rate=0.002, learning_rate_decay=0, random_state=0
+    )
     model.fit((users, items), values)
     np.testing.assert_allclose(model.predict((users, items)), values.mean(), atol=0.05)
 
 
-@pytest.mark.parametrize("make", [str, lambda x: uuid.UUID(int=int(x)), lambda x: int(x) * 10**15, lambda x: -int(x), DATE])
+@pytest.mark.parametrize(
+    "make",
+    [str, lambda x: uuid.UUID(int=int(x)), lambda x: int(x) * 10**15, lambda x: -int(x), DATE],
+)
 def test_ids_of_many_types(make, tmp_path):
     users, items, values = some()
     ids = np.array([make(u) for u in users])
@@ -92,14 +102,20 @@ def test_validation_loss_is_the_prediction_error():
     train, held_out = Ratings.from_arrays(users, items, values).split(0.2, 3)
     assert len(held_out) == 400
     model = FunkSVD(4, 5, random_state=0).fit(train, validation_data=held_out)
-    assert model.evaluate(held_out)["rmse"] == pytest.approx(model.history_["val_rmse"][-1], rel=1e-5)
+    assert model.evaluate(held_out)["rmse"] == pytest.approx(
+        model.history_["val_rmse"][-1], rel=1e-5
+    )
 
 
 def test_planted_ratings_are_found():
     made = datasets.make_ratings(600, 400, 60_000, rank=4, noise=0.5, random_state=1)
-    model = FunkSVD(8, 60, random_state=0).fit((made.users, made.items), made.ratings, validation_split=0.1)
+    model = FunkSVD(8, 60, random_state=0).fit(
+        (made.users, made.items), made.ratings, validation_split=0.1
+    )
     best = min(model.history_["val_rmse"])
-    biases = FunkSVD(1, 60, init_std=0, random_state=0).fit((made.users, made.items), made.ratings, validation_split=0.1)
+    biases = FunkSVD(1, 60, init_std=0, random_state=0).fit(
+        (made.users, made.items), made.ratings, validation_split=0.1
+    )
     assert made.noise < best < 0.5 * (made.noise + min(biases.history_["val_rmse"]))
 
 
@@ -123,7 +139,9 @@ def test_ctrl_c_returns_within_a_second():
         "m.fit((u, i), y, callbacks=[LambdaCallback(on_epoch_end=lambda e, logs: print(e, flush=True))])\n"
         "print('usable', m.interrupted_, m.n_epochs_, m.predict((u[:1], i[:1])).shape)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     for _ in range(3):
         process.stdout.readline()
     begun = time.perf_counter()
@@ -163,7 +181,9 @@ def test_unknown_ids_in_validation_count_as_predict_does():
     known = (users < 50) & (items < 35)
     for part in (slice(None), ~known):  # some, and nothing but unknown ids
         model = FunkSVD(4, 5, random_state=0).fit(
-            (users[known], items[known]), values[known], validation_data=((users[part], items[part]), values[part])
+            (users[known], items[known]),
+            values[known],
+            validation_data=((users[part], items[part]), values[part]),
         )
         want = model.evaluate((users[part], items[part]), values[part])
         assert want["unknown"] > 0
@@ -173,7 +193,10 @@ def test_unknown_ids_in_validation_count_as_predict_does():
 def test_integer_ids_spread_wide_and_dense():
     rng = np.random.default_rng(0)
     for span in (1 << 23, 1 << 26, 1 << 40):
-        users, items = rng.choice(rng.integers(0, span, 50), 3000) - span // 2, rng.integers(0, 40, 3000)
+        users, items = (
+            rng.choice(rng.integers(0, span, 50), 3000) - span // 2,
+            rng.integers(0, 40, 3000),
+        )
         ratings = Ratings.from_arrays(users, items, np.ones(3000) + rng.random(3000))
         assert (ratings.user_ids[ratings.users] == users).all()
         model = FunkSVD(3, 2, random_state=0).fit(ratings)
@@ -226,7 +249,9 @@ def test_a_part_without_weight_is_refused():
     weights = np.zeros(len(values))
     weights[0] = 1
     with pytest.raises(ValueError, match="all validation ratings weigh 0"):
-        FunkSVD(2, 1, random_state=0).fit((users, items), values, sample_weight=weights, validation_split=0.1)
+        FunkSVD(2, 1, random_state=0).fit(
+            (users, items), values, sample_weight=weights, validation_split=0.1
+        )
     for bad in (-1.0, np.nan):
         weights[3] = bad
         with pytest.raises(ValueError, match=r"finite and at least 0, got .* at index 3"):
@@ -234,7 +259,9 @@ def test_a_part_without_weight_is_refused():
 
 
 def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
-    model = FunkSVD(2, 2, random_state=0).fit(([(1, 2), (3, 4), (1, 2)], [1, 2, 3]), [1.0, 2.0, 3.0])
+    model = FunkSVD(2, 2, random_state=0).fit(
+        ([(1, 2), (3, 4), (1, 2)], [1, 2, 3]), [1.0, 2.0, 3.0]
+    )
     with pytest.raises(TypeError, match="user ids of type tuple cannot be saved"):
         model.save(tmp_path / "m.npz")
     assert os.listdir(tmp_path) == []
@@ -243,34 +270,103 @@ def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
 FEATUREWISE = {"training": "featurewise"}
 # A value of each parameter, and what else must be set for it to count.
 CHANGES = [
-    ("n_factors", 5, {}), ("n_epochs", 4, {}), ("learning_rate", 0.03, {}), ("learning_rate_schedule", "cosine", {}),
-    ("learning_rate_decay", 0.1, {}), ("l2", 0.2, {}), ("l2_bias", 0.2, {}), ("biased", False, {}), ("center", False, {}),
-    ("init_std", 0.2, {}), ("rating_scale", (3, 4), {}), ("dtype", "float64", {}), ("random_state", 1, {}),
-    ("solver", "adagrad", {}), ("momentum", 0.5, {}), ("beta_1", 0.5, {"solver": "adam"}),
-    ("beta_1", 0.5, {"solver": "adamax"}), ("beta_2", 0.9, {"solver": "adam"}), ("beta_2", 0.9, {"solver": "adamax"}),
-    *(("epsilon", 0.01, {"solver": solver}) for solver in ("adagrad_row", "adagrad", "adam", "adamax")),
-    ("initial_accumulator_value", 1, {"solver": "adagrad"}), ("initial_accumulator_value", 1, {"solver": "adagrad_row"}),
-    *((name, value, {}) for name in ("l2", "l1", "l2_bias", "l1_bias") for value in ((0.0, 0.15), (0.15, 0.0))),
-    ("l1", 0.1, {}), ("l1_bias", 0.1, {}), ("reg_scale", "row", {}), ("non_negative", True, {}),
+    ("n_factors", 5, {}),
+    ("n_epochs", 4, {}),
+    ("learning_rate", 0.03, {}),
+    ("learning_rate_schedule", "cosine", {}),
+    ("learning_rate_decay", 0.1, {}),
+    ("l2", 0.2, {}),
+    ("l2_bias", 0.2, {}),
+    ("biased", False, {}),
+    ("center", False, {}),
+    ("init_std", 0.2, {}),
+    ("rating_scale", (3, 4), {}),
+    ("dtype", "float64", {}),
+    ("random_state", 1, {}),
+    ("solver", "adagrad", {}),
+    ("momentum", 0.5, {}),
+    ("beta_1", 0.5, {"solver": "adam"}),
+    ("beta_1", 0.5, {"solver": "adamax"}),
+    ("beta_2", 0.9, {"solver": "adam"}),
+    ("beta_2", 0.9, {"solver": "adamax"}),
+    *(
+        ("epsilon", 0.01, {"solver": solver})
+        for solver in ("adagrad_row", "adagrad", "adam", "adamax")
+    ),
+    ("initial_accumulator_value", 1, {"solver": "adagrad"}),
+    ("initial_accumulator_value", 1, {"solver": "adagrad_row"}),
+    *(
+        (name, value, {})
+        for name in ("l2", "l1", "l2_bias", "l1_bias")
+        for value in ((0.0, 0.15), (0.15, 0.0))
+    ),
+    ("l1", 0.1, {}),
+    ("l1_bias", 0.1, {}),
+    ("reg_scale", "row", {}),
+    ("non_negative", True, {}),
     ("average", "factors", {"solver": "gibbs"}),
-    ("batch_size", 500, {}), ("batch_size", 500, {"batch_size": 300}), ("shuffle", False, {"batch_size": 300}),
-    *((name, value, {"batch_size": 300, "learning_rate": 0.1, "solver": solver})
-      for solver in ("sgd", "adagrad", "adam", "adamax") for name, value in (
-        ("n_factors", 5), ("n_epochs", 4), ("learning_rate", 0.2), ("l2", 0.2), ("l2", (0.0, 0.15)), ("l1", 0.1),
-        ("l1", (0.15, 0.0)), ("l2_bias", 0.2), ("l1_bias", 0.1), ("reg_scale", "row"), ("non_negative", True),
-        ("biased", False), ("center", False), ("init_std", 0.2), ("dtype", "float64"), ("random_state", 1))),
-    ("momentum", 0.5, {"batch_size": 300}), ("beta_1", 0.5, {"batch_size": 300, "solver": "adam"}),
-    ("beta_1", 0.5, {"batch_size": 300, "solver": "adamax"}), ("beta_2", 0.9, {"batch_size": 300, "solver": "adam"}),
+    ("batch_size", 500, {}),
+    ("batch_size", 500, {"batch_size": 300}),
+    ("shuffle", False, {"batch_size": 300}),
+    *(
+        (name, value, {"batch_size": 300, "learning_rate": 0.1, "solver": solver})
+        for solver in ("sgd", "adagrad", "adam", "adamax")
+        for name, value in (
+            ("n_factors", 5),
+            ("n_epochs", 4),
+            ("learning_rate", 0.2),
+            ("l2", 0.2),
+            ("l2", (0.0, 0.15)),
+            ("l1", 0.1),
+            ("l1", (0.15, 0.0)),
+            ("l2_bias", 0.2),
+            ("l1_bias", 0.1),
+            ("reg_scale", "row"),
+            ("non_negative", True),
+            ("biased", False),
+            ("center", False),
+            ("init_std", 0.2),
+            ("dtype", "float64"),
+            ("random_state", 1),
+        )
+    ),
+    ("momentum", 0.5, {"batch_size": 300}),
+    ("beta_1", 0.5, {"batch_size": 300, "solver": "adam"}),
+    ("beta_1", 0.5, {"batch_size": 300, "solver": "adamax"}),
+    ("beta_2", 0.9, {"batch_size": 300, "solver": "adam"}),
     ("beta_2", 0.9, {"batch_size": 300, "solver": "adamax"}),
-    *(("epsilon", 0.01, {"batch_size": 300, "solver": solver}) for solver in ("adagrad", "adam", "adamax")),
+    *(
+        ("epsilon", 0.01, {"batch_size": 300, "solver": solver})
+        for solver in ("adagrad", "adam", "adamax")
+    ),
     ("initial_accumulator_value", 1, {"batch_size": 300, "solver": "adagrad"}),
-    ("training", "featurewise", {}), ("min_improvement", 0.02, FEATUREWISE | {"n_epochs": 20}),
-    *((name, value, FEATUREWISE) for name, value in (
-        ("n_factors", 5), ("n_epochs", 4), ("learning_rate", 0.03), ("learning_rate_schedule", "cosine"),
-        ("learning_rate_decay", 0.1), ("l2", 0.2), ("l2", (0.0, 0.15)), ("l1", 0.1), ("l1", (0.15, 0.0)), ("l2_bias", 0.2),
-        ("l1_bias", 0.1), ("reg_scale", "row"), ("non_negative", True), ("biased", False), ("center", False),
-        ("init_std", 0.2), ("rating_scale", (3, 4)), ("dtype", "float64"), ("random_state", 1))),
-]  # fmt: skip
+    ("training", "featurewise", {}),
+    ("min_improvement", 0.02, FEATUREWISE | {"n_epochs": 20}),
+    *(
+        (name, value, FEATUREWISE)
+        for name, value in (
+            ("n_factors", 5),
+            ("n_epochs", 4),
+            ("learning_rate", 0.03),
+            ("learning_rate_schedule", "cosine"),
+            ("learning_rate_decay", 0.1),
+            ("l2", 0.2),
+            ("l2", (0.0, 0.15)),
+            ("l1", 0.1),
+            ("l1", (0.15, 0.0)),
+            ("l2_bias", 0.2),
+            ("l1_bias", 0.1),
+            ("reg_scale", "row"),
+            ("non_negative", True),
+            ("biased", False),
+            ("center", False),
+            ("init_std", 0.2),
+            ("rating_scale", (3, 4)),
+            ("dtype", "float64"),
+            ("random_state", 1),
+        )
+    ),
+]
 CHANGES_NOTHING = {"n_jobs", "verbose"}
 OF_A_GPU = {"device", "schedule", "max_device_bytes"}  # in test_gpu.py
 
@@ -285,13 +381,19 @@ def test_every_parameter_changes_the_result(name, value, others):
 
 
 def test_no_parameter_is_without_such_a_test():
-    assert {name for name, _, _ in CHANGES} | CHANGES_NOTHING | OF_A_GPU == set(FunkSVD().get_params())
+    assert {name for name, _, _ in CHANGES} | CHANGES_NOTHING | OF_A_GPU == set(
+        FunkSVD().get_params()
+    )
 
 
 def test_every_parameter_is_documented_once():
     text = FunkSVD.__doc__.partition("Parameters")[2]
-    named = [name for line in text.splitlines() if re.match(r" {4}\w", line)
-             for name in line.partition(" :")[0].strip().split(", ")]  # fmt: skip
+    named = [
+        name
+        for line in text.splitlines()
+        if re.match(r" {4}\w", line)
+        for name in line.partition(" :")[0].strip().split(", ")
+    ]
     assert sorted(named) == sorted(FunkSVD().get_params())
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     table = readme.partition("## Parameters")[2].partition("\n## ")[0]
@@ -314,7 +416,11 @@ def test_malformed_input_is_named():
         ((users[:0], items[:0]), values[:0], "at least 1 rating is needed, got none"),
         ((users[:1], items[:1]), values[:1], "at least 2 ratings are needed, got 1"),
         (np.zeros((5, 3)), np.ones(5), r"X must be \(n, 2\)"),
-        ((users, items), np.where(values > 4, np.inf, values), r"\d+ of 2000 ratings are NaN or infinite, the first at"),
+        (
+            (users, items),
+            np.where(values > 4, np.inf, values),
+            r"\d+ of 2000 ratings are NaN or infinite, the first at",
+        ),
         ((users + 0.5, items), values, "user ids are floats that are not whole numbers"),
         (([None, "a"], [1, 2]), [1, 2], "user ids hold missing values"),
         (([2**63, -1], [1, 2]), [1, 2], "user ids are .* ints that do not fit 64 bits"),
@@ -339,15 +445,21 @@ def test_malformed_input_is_named():
     with pytest.raises(TypeError, match="unexpected keyword argument 'lrate'"):
         FunkSVD(lrate=1)
     with pytest.raises(ValueError, match="not both"):
-        FunkSVD().fit((users, items), values, validation_split=0.1, validation_data=((users, items), values))
+        FunkSVD().fit(
+            (users, items), values, validation_split=0.1, validation_data=((users, items), values)
+        )
 
 
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint64])
-@pytest.mark.parametrize("others", [{}, {"batch_size": np.uint8(3), "solver": "adamax"}, {"solver": "gibbs"}])
+@pytest.mark.parametrize(
+    "others", [{}, {"batch_size": np.uint8(3), "solver": "adamax"}, {"solver": "gibbs"}]
+)
 def test_whole_numbers_of_numpy_are_those_of_python(kind, others):
     users, items, values = some()
     ours, theirs = (
-        FunkSVD(n(4), n(3), n_jobs=n(2), random_state=n(5), verbose=n(0), **others).fit((users, items), values)
+        FunkSVD(n(4), n(3), n_jobs=n(2), random_state=n(5), verbose=n(0), **others).fit(
+            (users, items), values
+        )
         for n in (int, kind)
     )
     assert same(ours, theirs)
@@ -416,7 +528,10 @@ def test_times_as_ids():
 
 def test_splits_of_neighbouring_seeds_differ_and_ignore_row_order():
     users, items, values = some()
-    ratings, order = Ratings.from_arrays(users, items, values), np.random.default_rng(1).permutation(len(users))
+    ratings, order = (
+        Ratings.from_arrays(users, items, values),
+        np.random.default_rng(1).permutation(len(users)),
+    )
     shuffled = Ratings.from_arrays(users[order], items[order], values[order])
 
     def held_out(ratings, seed):
@@ -428,8 +543,18 @@ def test_splits_of_neighbouring_seeds_differ_and_ignore_row_order():
 
 
 # (ratings, share, ratings to train on) as keras.src.trainers.data_adapters.array_slicing (Keras 3.15) splits them.
-KERAS_SPLITS = [(10, 0.1, 9), (10, 0.3, 7), (100, 0.29, 71), (100, 0.7, 30), (101, 0.1, 90), (7, 0.5, 3), (1000, 0.001, 999),
-                (1000, 0.9, 99), (3, 0.34, 1), (99, 0.01, 98)]  # fmt: skip
+KERAS_SPLITS = [
+    (10, 0.1, 9),
+    (10, 0.3, 7),
+    (100, 0.29, 71),
+    (100, 0.7, 30),
+    (101, 0.1, 90),
+    (7, 0.5, 3),
+    (1000, 0.001, 999),
+    (1000, 0.9, 99),
+    (3, 0.34, 1),
+    (99, 0.01, 98),
+]
 
 
 @pytest.mark.parametrize(("n", "share", "trained"), KERAS_SPLITS)
@@ -437,19 +562,25 @@ def test_the_tail_is_that_of_keras(n, share, trained):
     users, items, values = some(n)
     ratings = Ratings.from_arrays(users, items, values, 1.0 + np.arange(n) % 3)
     if trained < 2:
-        with pytest.raises(ValueError, match=r"fraction must leave ratings on both sides, got 0\.34 of 3"):
+        with pytest.raises(
+            ValueError, match=r"fraction must leave ratings on both sides, got 0\.34 of 3"
+        ):
             ratings.split_tail(share)
         return
     train, held_out = ratings.split_tail(share)
     assert (len(train), len(held_out)) == (trained, n - trained)
     assert (np.append(train.values, held_out.values) == values).all()
     assert (np.append(train.weights, held_out.weights) == ratings.weights).all()
-    one = FunkSVD(2, 2, random_state=0).fit(ratings, validation_split=share, validation_split_order="tail")
+    one = FunkSVD(2, 2, random_state=0).fit(
+        ratings, validation_split=share, validation_split_order="tail"
+    )
     other = FunkSVD(2, 2, random_state=0).fit(train, validation_data=held_out)
     assert one.history_["val_loss"] == other.history_["val_loss"]
 
 
 def test_the_order_of_the_split_is_checked():
     users, items, values = some()
-    with pytest.raises(ValueError, match="validation_split_order must be 'random' or 'tail', got 'head'"):
+    with pytest.raises(
+        ValueError, match="validation_split_order must be 'random' or 'tail', got 'head'"
+    ):
         FunkSVD().fit((users, items), values, validation_split=0.1, validation_split_order="head")

@@ -14,10 +14,23 @@ ALLOWED = {"funksvd", "numpy"}  # beside the standard library
 
 def test_import_loads_nothing_heavy():
     code = "import sys; before = set(sys.modules); import funksvd; print(*sorted(set(sys.modules) - before))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     tops = {name.partition(".")[0] for name in loaded if not name.lstrip("_").startswith("cython_")}
     assert tops - ALLOWED - set(sys.stdlib_module_names) == set()
-    slow = {"csv", "difflib", "argparse", "multiprocessing", "asyncio", "unittest", "sqlite3", "decimal", "email", "http"}
+    slow = {
+        "csv",
+        "difflib",
+        "argparse",
+        "multiprocessing",
+        "asyncio",
+        "unittest",
+        "sqlite3",
+        "decimal",
+        "email",
+        "http",
+    }
     assert tops & slow == set()
 
 
@@ -28,7 +41,9 @@ class Table:
 
 
 def model():
-    return FunkSVD(n_factors=2, n_epochs=1, random_state=0).fit(([1, 1, 2], [1, 2, 2]), [1.0, 2.0, 3.0])
+    return FunkSVD(n_factors=2, n_epochs=1, random_state=0).fit(
+        ([1, 1, 2], [1, 2, 2]), [1.0, 2.0, 3.0]
+    )
 
 
 def parquet(folder):
@@ -45,11 +60,19 @@ CALLS = {
     "narwhals, from_frame": ("narwhals", "frames", lambda folder: Ratings.from_frame(Table())),
     "narwhals, fit": ("narwhals", "frames", lambda folder: FunkSVD().fit(Table())),
     "narwhals, predict": ("narwhals", "frames", lambda folder: model().predict(Table())),
-    "narwhals, predict_table": ("narwhals", "frames", lambda folder: model().predict_table(Table())),
+    "narwhals, predict_table": (
+        "narwhals",
+        "frames",
+        lambda folder: model().predict_table(Table()),
+    ),
     "pyarrow, parquet": ("pyarrow", "frames", parquet),
     "pyarrow, duckdb": ("pyarrow", "frames", relation),
     "pooch": ("pooch", "datasets", lambda folder: datasets.load_movielens("ml-100k", cache=folder)),
-    "matplotlib": ("matplotlib", "plots", lambda folder: plots.learning_curve(model(), Path(folder, "x.png"))),
+    "matplotlib": (
+        "matplotlib",
+        "plots",
+        lambda folder: plots.learning_curve(model(), Path(folder, "x.png")),
+    ),
 }
 
 
@@ -99,7 +122,9 @@ for name in ("m.npz", "m.safetensors"):
 assert "<svg" in model._repr_html_()
 print("done")
 """
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.stdout == "done\n", done.stderr
     assert np.loadtxt(tmp_path / "r.csv", delimiter=",").shape == (900, 3)
 

@@ -21,7 +21,9 @@ def split():
 
 @pytest.fixture(scope="module")
 def model(split):
-    return FunkSVD(n_factors=5, n_epochs=6, learning_rate=0.05, random_state=0).fit(split[0], validation_data=split[1])
+    return FunkSVD(n_factors=5, n_epochs=6, learning_rate=0.05, random_state=0).fit(
+        split[0], validation_data=split[1]
+    )
 
 
 def lines(figure):
@@ -31,7 +33,9 @@ def lines(figure):
 def test_learning_curve(model, tmp_path):
     figure = plots.learning_curve(model, tmp_path / "curve.svg", floor=0.5)
     drawn = lines(figure)
-    assert drawn["training (during the epoch)"].tolist() == [[k + 1, y] for k, y in enumerate(model.history_["rmse"])]
+    assert drawn["training (during the epoch)"].tolist() == [
+        [k + 1, y] for k, y in enumerate(model.history_["rmse"])
+    ]
     best = int(np.argmin(model.history_["val_rmse"]))
     label = f"best: {model.history_['val_rmse'][best]:.4f} in epoch {best + 1}"
     assert drawn[label].tolist() == [[best + 1, model.history_["val_rmse"][best]]]
@@ -45,14 +49,18 @@ def test_predicted_against_actual_by_value(model, split):
     figure = plots.predicted_against_actual(model, split[1])
     predicted, actual = model.predict(split[1]), split[1].values
     medians = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linewidth() == 2]
-    assert medians == pytest.approx([np.median(predicted[actual == value]) for value in (1, 2, 3, 4, 5)])
+    assert medians == pytest.approx(
+        [np.median(predicted[actual == value]) for value in (1, 2, 3, 4, 5)]
+    )
     rmse = model.evaluate(split[1])["rmse"]
     assert figure.axes[0].get_title() == f"RMSE {rmse:.4f} on {len(actual):,} ratings"
 
 
 def test_predicted_against_actual_of_many_values(model):
     data = make_ratings(120, 80, 3000, rank=3)
-    figure = plots.predicted_against_actual(model, Ratings.from_arrays(data.users, data.items, data.ratings))
+    figure = plots.predicted_against_actual(
+        model, Ratings.from_arrays(data.users, data.items, data.ratings)
+    )
     assert figure.axes[0].collections[0].get_array().sum() == 3000
 
 
@@ -72,7 +80,9 @@ def test_error_by_popularity(model, split, by):
     expected = [np.mean(groups[bits]) ** 0.5 for bits in sorted(groups)]
     assert lines(figure)["RMSE"][:, 1] == pytest.approx(expected, rel=1e-5)
     shares = [bar.get_height() for bar in figure.axes[1].patches]
-    assert shares == pytest.approx([100 * len(groups[bits]) / len(errors) for bits in sorted(groups)])
+    assert shares == pytest.approx(
+        [100 * len(groups[bits]) / len(errors) for bits in sorted(groups)]
+    )
     names = [text.get_text() for text in figure.axes[0].get_xticklabels()]
     assert names[-1] == f"{2 ** (max(groups) - 1)}-{2 ** max(groups) - 1}"
     with pytest.raises(ValueError, match="by must be 'item' or 'user', got 'genre'"):
@@ -93,7 +103,9 @@ def test_factor_map_is_pca_of_the_most_rated(model, split):
 
 
 def test_factor_map_titles_do_not_cover_each_other(model):
-    figure = plots.factor_map(model, {str(item): "a title, a film" for item in model.item_ids_}, n_items=80)
+    figure = plots.factor_map(
+        model, {str(item): "a title, a film" for item in model.item_ids_}, n_items=80
+    )
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
     assert len(boxes) > 5
@@ -123,7 +135,9 @@ def test_html_of_a_fitted_model(model):
     tree = ET.fromstring(html)  # well formed
     cells = [cell.text for cell in tree.iter("td")]
     assert [f"{len(model.user_ids_):,}", "n_factors", "learning_rate"] == [
-        cell for cell in cells if cell in (f"{len(model.user_ids_):,}", "n_factors", "learning_rate")
+        cell
+        for cell in cells
+        if cell in (f"{len(model.user_ids_):,}", "n_factors", "learning_rate")
     ]
     curves = list(tree.iter("{http://www.w3.org/2000/svg}polyline"))
     assert [len(curve.get("points").split()) for curve in curves] == [6, 6]
@@ -142,13 +156,16 @@ def test_html_escapes_and_needs_no_fit(monkeypatch):
     ET.fromstring(html)
 
 
-@pytest.mark.parametrize("draw", [
-    lambda model, ratings: plots.learning_curve(model),
-    lambda model, ratings: plots.predicted_against_actual(model, ratings),
-    lambda model, ratings: plots.error_by_popularity(model, ratings, ratings),
-    lambda model, ratings: plots.factor_map(model),
-    lambda model, ratings: plots.factor_spectrum(model),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda model, ratings: plots.learning_curve(model),
+        lambda model, ratings: plots.predicted_against_actual(model, ratings),
+        lambda model, ratings: plots.error_by_popularity(model, ratings, ratings),
+        lambda model, ratings: plots.factor_map(model),
+        lambda model, ratings: plots.factor_spectrum(model),
+    ],
+)
 def test_without_matplotlib(monkeypatch, model, split, draw):
     for name in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -90,8 +90,12 @@ def test_detection_prefers_tab_then_double_colon_then_comma(write):
 
 
 def test_detection_needs_three_fields(write):
-    assert_ratings(read_ratings(write("1\ta;b;3\n"), user=0, item=1, rating=2), ["1\ta"], ["b"], [3.0])
-    with pytest.raises(ValueError, match=r"no separator of .*cuts the first line, '1,2', into .*pass sep="):
+    assert_ratings(
+        read_ratings(write("1\ta;b;3\n"), user=0, item=1, rating=2), ["1\ta"], ["b"], [3.0]
+    )
+    with pytest.raises(
+        ValueError, match=r"no separator of .*cuts the first line, '1,2', into .*pass sep="
+    ):
         read_ratings(write("1,2\n"))
 
 
@@ -130,8 +134,12 @@ def test_quotes_hold_separators_line_ends_and_quotes(write):
 
 
 def test_line_ends_inside_quotes_are_kept(write):
-    assert_ratings(read_ratings(write('"a\r\nb","c\nd",3\r\n1,2,3\r\n'), sep=","),
-                   ["a\r\nb", "1"], ["c\nd", "2"], [3.0, 3.0])
+    assert_ratings(
+        read_ratings(write('"a\r\nb","c\nd",3\r\n1,2,3\r\n'), sep=","),
+        ["a\r\nb", "1"],
+        ["c\nd", "2"],
+        [3.0, 3.0],
+    )
 
 
 def test_quotes_mean_nothing_to_long_separators_and_white_space(write):
@@ -143,7 +151,9 @@ def test_quoted_files_match_what_csv_wrote(write):
     rng = np.random.default_rng(0)
     ids = ["".join(rng.choice(list('ab",\n;'), 4)) + "x" for _ in range(60)]
     text = io.StringIO()
-    csv.writer(text).writerows([f"<{a}", f"<{b}", 3] for a, b in zip(ids, reversed(ids), strict=True))
+    csv.writer(text).writerows(
+        [f"<{a}", f"<{b}", 3] for a, b in zip(ids, reversed(ids), strict=True)
+    )
     users, items, _ = read_ratings(write(text.getvalue()), sep=",")
     assert users.tolist() == [f"<{name}" for name in ids]
     assert items.tolist() == [f"<{name}" for name in reversed(ids)]
@@ -171,7 +181,20 @@ def test_more_lines_than_one_chunk(write, monkeypatch):
 
 @pytest.mark.parametrize(
     "odd",
-    ["007", "+7", "-0", "00", "7.0", "1e3", "1_0", "0x7", "NA", "null", "9223372036854775808", "\u0667"],
+    [
+        "007",
+        "+7",
+        "-0",
+        "00",
+        "7.0",
+        "1e3",
+        "1_0",
+        "0x7",
+        "NA",
+        "null",
+        "9223372036854775808",
+        "\u0667",
+    ],
 )
 def test_one_id_that_is_no_plain_integer_makes_the_column_text(write, odd):
     assert_ratings(read_ratings(write(f"1,5,3\n{odd},5,3\n")), ["1", odd], [5, 5], [3.0, 3.0])
@@ -205,7 +228,9 @@ def test_header_can_be_forced(write):
     assert_ratings(read_ratings(path, header=True, user=0, item=1, rating=2), [2], [8], [4.0])
     assert_ratings(read_ratings(path, header=True, user="3", item="7", rating="1"), [4], [8], [2.0])
     assert_ratings(read_ratings(path, user="3", item="7", rating="1"), [4], [8], [2.0])
-    with pytest.raises(ValueError, match=r"1 of 1 ratings .* the first in line 1: 'user,item,rating'"):
+    with pytest.raises(
+        ValueError, match=r"1 of 1 ratings .* the first in line 1: 'user,item,rating'"
+    ):
         read_ratings(write("user,item,rating\n"), header=False)
 
 
@@ -233,12 +258,15 @@ def test_guessed_columns_come_from_the_names_not_the_order(write):
     assert_ratings(read_ratings(write("book_id,user_id,rating\n7,1,4\n8,20,2.5\n7,-3,1\n")), *THREE)
 
 
-@pytest.mark.parametrize(("names", "role", "why"), [
-    (["who", "item", "rating"], "user", "no name is known"),
-    (["user", "user_id", "item", "rating"], "user", "several look like it"),
-    (["user", "artist", "track", "rating"], "item", "several look like it"),
-    (["user", "item", "when"], "rating", "no name is known"),
-])
+@pytest.mark.parametrize(
+    ("names", "role", "why"),
+    [
+        (["who", "item", "rating"], "user", "no name is known"),
+        (["user", "user_id", "item", "rating"], "user", "several look like it"),
+        (["user", "artist", "track", "rating"], "item", "several look like it"),
+        (["user", "item", "when"], "rating", "no name is known"),
+    ],
+)
 def test_names_that_cannot_be_guessed_are_listed(names, role, why):
     listed = ", ".join(map(repr, names))
     message = rf"^x.csv: cannot tell which column is the {role} \({why}\) of {listed}; pass {role}="
@@ -252,7 +280,11 @@ def test_names_are_stripped(write):
 
 
 def test_a_choice_settles_what_cannot_be_guessed():
-    assert resolve_columns(["user", "artist", "track", "rating"], None, "track", None, "it") == (0, 2, 3)
+    assert resolve_columns(["user", "artist", "track", "rating"], None, "track", None, "it") == (
+        0,
+        2,
+        3,
+    )
     assert resolve_columns(["a", "b", "c"], 2, "a", 1, "it") == (2, 0, 1)
     assert resolve_columns(["a", "b", "c"], np.int64(2), "a", 1, "it") == (2, 0, 1)
 
@@ -260,17 +292,26 @@ def test_a_choice_settles_what_cannot_be_guessed():
 def test_without_names_there_are_only_positions():
     assert resolve_columns(3, None, None, None, "it") == (0, 1, 2)
     assert resolve_columns(9, 8, None, 0, "it") == (8, 1, 0)
-    with pytest.raises(ValueError, match=r"item='movie' names a column, but there is no header.*header=True"):
+    with pytest.raises(
+        ValueError, match=r"item='movie' names a column, but there is no header.*header=True"
+    ):
         resolve_columns(3, None, "movie", None, "it")
 
 
-@pytest.mark.parametrize(("wanted", "hint"), [
-    ("userid", "; did you mean 'userId'?"), ("USER_ID", "; did you mean 'userId'?"),
-    ("usrId", "; did you mean 'userId'?"), ("zzz", ""),
-])
+@pytest.mark.parametrize(
+    ("wanted", "hint"),
+    [
+        ("userid", "; did you mean 'userId'?"),
+        ("USER_ID", "; did you mean 'userId'?"),
+        ("usrId", "; did you mean 'userId'?"),
+        ("zzz", ""),
+    ],
+)
 def test_a_misspelt_name_is_answered_with_a_hint(write, wanted, hint):
     path = write("userId,movieId,rating\n1,2,3\n")
-    message = f"{path}: user={wanted!r} is not among the columns 'userId', 'movieId', 'rating'{hint}"
+    message = (
+        f"{path}: user={wanted!r} is not among the columns 'userId', 'movieId', 'rating'{hint}"
+    )
     with pytest.raises(ValueError, match=whole(message)):
         read_ratings(path, user=wanted)
 
@@ -279,7 +320,9 @@ def test_a_misspelt_name_is_answered_with_a_hint(write, wanted, hint):
 @pytest.mark.parametrize("content", ["1,2,3\n", "user,item,rating\n1,2,3\n"])
 def test_a_position_out_of_range_is_refused(write, content, position):
     for role in ("item", "rating"):
-        with pytest.raises(ValueError, match=rf"{role}={position} is out of range: 3 columns, from 0"):
+        with pytest.raises(
+            ValueError, match=rf"{role}={position} is out of range: 3 columns, from 0"
+        ):
             read_ratings(write(content), **{role: position})
 
 
@@ -328,7 +371,9 @@ def test_a_bad_line_is_named_or_skipped(write, bad):
         f"{path}: 2 of 5 ratings cannot be used, the first in line 4: {bad!r}; "
         "each needs a user, an item and a finite number as rating, and no more fields than the first line"
     )
-    with pytest.raises(ValueError, match=whole(f"{problem}. Pass on_bad_lines='skip' to leave them out")):
+    with pytest.raises(
+        ValueError, match=whole(f"{problem}. Pass on_bad_lines='skip' to leave them out")
+    ):
         read_ratings(path)
 
     with pytest.warns(UserWarning, match=whole(f"{problem}. They are left out")) as warned:
@@ -338,7 +383,9 @@ def test_a_bad_line_is_named_or_skipped(write, bad):
 
 
 def test_a_line_number_counts_the_lines_inside_quotes(write):
-    with pytest.raises(ValueError, match=r"1 of 3 ratings cannot be used, the first in line 4: '9,x,bad'"):
+    with pytest.raises(
+        ValueError, match=r"1 of 3 ratings cannot be used, the first in line 4: '9,x,bad'"
+    ):
         read_ratings(write('1,"a\nb\nc",3\n9,x,bad\n2,y,4\n'), header=False, sep=",")
 
 
@@ -362,12 +409,17 @@ def test_skipped_ids_leave_no_trace(write):
 def test_quotes_left_open_are_never_skipped(write, on_bad_lines):
     """Skipping would drop the good lines that the open quotes swallowed."""
     path = write('1,2,3\n"4,5,1\n1,3,2\n1,4,2\n')
-    with pytest.raises(ValueError, match=r"ratings\.txt: quotes opened on line 2 are not closed properly"):
+    with pytest.raises(
+        ValueError, match=r"ratings\.txt: quotes opened on line 2 are not closed properly"
+    ):
         read_ratings(path, on_bad_lines=on_bad_lines)
 
 
 def test_nothing_but_bad_lines_is_an_error(write):
-    with pytest.warns(UserWarning, match="2 of 2"), pytest.raises(ValueError, match="holds no ratings"):
+    with (
+        pytest.warns(UserWarning, match="2 of 2"),
+        pytest.raises(ValueError, match="holds no ratings"),
+    ):
         read_ratings(write("user,item,rating\n1,2,x\n1,2\n"), on_bad_lines="skip")
 
 
@@ -375,7 +427,8 @@ def test_nothing_but_bad_lines_is_an_error(write):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "\n \n\n", "\ufeff", "user,item,rating\n", gzip.compress(b""), "user,item,rating"]
+    "content",
+    ["", "\n \n\n", "\ufeff", "user,item,rating\n", gzip.compress(b""), "user,item,rating"],
 )
 @pytest.mark.parametrize("sep", [None, ","])
 def test_a_file_without_ratings_is_refused(write, content, sep):
@@ -390,11 +443,15 @@ def test_missing_files_and_directories_raise_what_python_raises(tmp_path):
         read_ratings(tmp_path)
 
 
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:-9],
-    lambda data: data[:len(data) // 2] + b"\0" * 40 + data[len(data) // 2:],
-    lambda data: data[:-8] + b"\0" * 8,
-], ids=["cut", "overwritten", "checksum"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-9],
+        lambda data: data[: len(data) // 2] + b"\0" * 40 + data[len(data) // 2 :],
+        lambda data: data[:-8] + b"\0" * 8,
+    ],
+    ids=["cut", "overwritten", "checksum"],
+)
 def test_damaged_gzip_is_named(write, damage):
     text = "".join(f"{user},{user * 7919 % 1009},3\n" for user in range(5000))
     with pytest.raises(ValueError, match=r"ratings\.txt: the gzip data is damaged or cut short"):
@@ -403,19 +460,26 @@ def test_damaged_gzip_is_named(write, damage):
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 def test_text_that_is_not_utf8_is_named_by_line(write, compress):
-    good = b"".join(b"%d,2,3\n" % user for user in range(4000))  # longer than the first block that is decoded
+    good = b"".join(
+        b"%d,2,3\n" % user for user in range(4000)
+    )  # longer than the first block that is decoded
     with pytest.raises(ValueError, match=r"ratings\.txt: line 4001 is not UTF-8 text"):
         read_ratings(write(compress(good + "Jürgen,2,3\n".encode("latin-1") + good)))
     with pytest.raises(ValueError, match="line 1 is not UTF-8 text"):
         read_ratings(write("1,2,3\n".encode("utf-16")))
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"on_bad_lines": "warn"}, "on_bad_lines must be 'raise' or 'skip', got 'warn'"),
-    ({"header": 0}, "header must be None, True or False, got 0"),
-    ({"sep": ""}, "sep must be None or a string without quotes and line ends, got ''"),
-    ({"sep": '"'}, "sep must be"), ({"sep": "\n"}, "sep must be"), ({"sep": b","}, "sep must be"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"on_bad_lines": "warn"}, "on_bad_lines must be 'raise' or 'skip', got 'warn'"),
+        ({"header": 0}, "header must be None, True or False, got 0"),
+        ({"sep": ""}, "sep must be None or a string without quotes and line ends, got ''"),
+        ({"sep": '"'}, "sep must be"),
+        ({"sep": "\n"}, "sep must be"),
+        ({"sep": b","}, "sep must be"),
+    ],
+)
 def test_arguments_are_checked(write, arguments, message):
     with pytest.raises(ValueError, match=message):
         read_ratings(write("1,2,3\n"), **arguments)
@@ -426,10 +490,14 @@ def test_arguments_are_checked(write, arguments, message):
 
 def test_parquet_is_recognised_by_content(write_parquet):
     users, items, ratings = THREE
-    assert_ratings(read_ratings(write_parquet("x.csv", item=items, user=users, stars=ratings)), *THREE)
+    assert_ratings(
+        read_ratings(write_parquet("x.csv", item=items, user=users, stars=ratings)), *THREE
+    )
     path = write_parquet(a=items, b=users, c=[4, 2, 1])
     assert_ratings(read_ratings(path, user="b", item=0, rating=2), users, items, [4.0, 2.0, 1.0])
-    with pytest.raises(ValueError, match=r"user='B' is not among the columns .*; did you mean 'b'\?"):
+    with pytest.raises(
+        ValueError, match=r"user='B' is not among the columns .*; did you mean 'b'\?"
+    ):
         read_ratings(path, user="B", item=0, rating=2)
 
 
@@ -441,8 +509,12 @@ def test_parquet_ids_follow_the_rule_of_text(write_parquet):
     items = pa.array([b"a", b"b", b"a"]).dictionary_encode()
     path = write_parquet(user=[1.0, 2e12, -3.0], item=items, rating=ratings)
     assert_ratings(read_ratings(path), [1, 2 * 10**12, -3], ["a", "b", "a"], [1.0, 2.0, 3.0])
-    path = write_parquet(user=pa.array([1, 2, 2**64 - 1], pa.uint64()), item=[1.5, 2.0, 3.0], rating=ratings)
-    assert_ratings(read_ratings(path), ["1", "2", str(2**64 - 1)], ["1.5", "2", "3"], [1.0, 2.0, 3.0])
+    path = write_parquet(
+        user=pa.array([1, 2, 2**64 - 1], pa.uint64()), item=[1.5, 2.0, 3.0], rating=ratings
+    )
+    assert_ratings(
+        read_ratings(path), ["1", "2", str(2**64 - 1)], ["1.5", "2", "3"], [1.0, 2.0, 3.0]
+    )
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
@@ -451,33 +523,62 @@ def test_parquet_text_is_the_same_from_any_row_groups(tmp_path, kind, rows):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     rng = np.random.default_rng(rows)
     n = min(30 * rows, 20_000)
-    ids = np.array(["", "é", "long " * 50, *(f"user-{k}" for k in range(3000))])[rng.integers(1, 3003, (2, n))]
+    ids = np.array(["", "é", "long " * 50, *(f"user-{k}" for k in range(3000))])[
+        rng.integers(1, 3003, (2, n))
+    ]
     stars = rng.integers(1, 6, n)
     types = {"string": pa.string(), "large_string": pa.large_string(), "dictionary": pa.string()}
     columns = [pa.array(column.tolist(), types[kind]) for column in ids]
     if kind == "dictionary":
         columns = [column.dictionary_encode() for column in columns]
     path = tmp_path / "ratings.parquet"
-    parquet.write_table(pa.table([*columns, stars], ["user", "item", "rating"]), path, row_group_size=rows)
-    assert_ratings(read_ratings(path), *(np.char.strip(column).tolist() for column in ids), stars.tolist())
+    parquet.write_table(
+        pa.table([*columns, stars], ["user", "item", "rating"]), path, row_group_size=rows
+    )
+    assert_ratings(
+        read_ratings(path), *(np.char.strip(column).tolist() for column in ids), stars.tolist()
+    )
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string"])
-def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(tmp_path, monkeypatch, kind):
+def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(
+    tmp_path, monkeypatch, kind
+):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     arrow = importlib.import_module("funksvd.ratings.arrow")
     rng = np.random.default_rng(0)
     path = tmp_path / "ratings.parquet"
-    ids = [[None if k == 5 else f"é{k}" for k in rng.integers(0, distinct, 50_000)] for distinct in (20_000, 50)]
-    table = pa.table([*(pa.array(column, getattr(pa, kind)()) for column in ids), rng.integers(1, 6, 50_000)],
-                     ["user", "item", "rating"])  # fmt: skip
+    ids = [
+        [None if k == 5 else f"é{k}" for k in rng.integers(0, distinct, 50_000)]
+        for distinct in (20_000, 50)
+    ]
+    table = pa.table(
+        [*(pa.array(column, getattr(pa, kind)()) for column in ids), rng.integers(1, 6, 50_000)],
+        ["user", "item", "rating"],
+    )
     nested = pa.array([{"item": "no"}] * 50_000)  # its leaves stand between the columns
-    parquet.write_table(table.add_column(0, "nested", nested), path, row_group_size=20_000, dictionary_pagesize_limit=20_000)
+    parquet.write_table(
+        table.add_column(0, "nested", nested),
+        path,
+        row_group_size=20_000,
+        dictionary_pagesize_limit=20_000,
+    )
     with parquet.ParquetFile(path) as file:
-        assert [arrow._is_encoded(file, name) for name in ("user", "item", "rating")] == [False, True, False]
+        assert [arrow._is_encoded(file, name) for name in ("user", "item", "rating")] == [
+            False,
+            True,
+            False,
+        ]
     good = [k for k, pair in enumerate(zip(*ids, strict=True)) if None not in pair]
-    expected = *([column[k] for k in good] for column in ids), table["rating"].to_numpy()[good].tolist()
-    for is_encoded in (arrow._is_encoded, lambda *_: True, lambda *_: False):  # slower the other ways, yet the same
+    expected = (
+        *([column[k] for k in good] for column in ids),
+        table["rating"].to_numpy()[good].tolist(),
+    )
+    for is_encoded in (
+        arrow._is_encoded,
+        lambda *_: True,
+        lambda *_: False,
+    ):  # slower the other ways, yet the same
         monkeypatch.setattr(arrow, "_is_encoded", is_encoded)
         with pytest.warns(UserWarning, match="the first in row"):
             assert_ratings(read_ratings(path, on_bad_lines="skip"), *expected)
@@ -488,7 +589,11 @@ def test_text_codes_equal_a_dict(dtype):
     rng = np.random.default_rng(0)
     table, codes, texts = _texts.TextCodes(), [], []
     for n in (0, 1, 31, 32, 33, 5000, 5000):  # one table for all, from a few slots to many
-        batch = [rng.bytes(rng.integers(0, 20)).hex()[: rng.integers(0, 40)] for _ in range(n)] + ["", "user-1", "user-12"]
+        batch = [rng.bytes(rng.integers(0, 20)).hex()[: rng.integers(0, 40)] for _ in range(n)] + [
+            "",
+            "user-1",
+            "user-12",
+        ]
         batch += list(rng.permutation(texts[: len(texts) // 2]))
         offsets = np.cumsum([0] + [len(text) for text in batch]).astype(dtype)
         out = np.empty(len(batch), np.int32)
@@ -507,7 +612,9 @@ def test_parquet_nulls_and_nans_are_bad_rows(write_parquet):
         item=["7", "8", "8", "8", None, " ", "8", "7"],
         rating=[4.0, 3.0, 2.5, 3.0, 3.0, 3.0, None, 1.0],
     )
-    message = r"5 of 8 .* the first in row 1 \(from 0\): .*'user': None, 'item': '8', 'rating': 3\.0"
+    message = (
+        r"5 of 8 .* the first in row 1 \(from 0\): .*'user': None, 'item': '8', 'rating': 3\.0"
+    )
     with pytest.raises(ValueError, match=message):
         read_ratings(path)
     with pytest.warns(UserWarning, match=message):
@@ -526,7 +633,9 @@ def test_parquet_ratings_may_be_any_numbers(write_parquet):
 
 @pytest.mark.parametrize("rating", [["1", "2"], [True, False]])
 def test_parquet_ratings_must_be_numbers(write_parquet, rating):
-    with pytest.raises(ValueError, match=r"the rating column 'rating' holds (string|bool), not numbers"):
+    with pytest.raises(
+        ValueError, match=r"the rating column 'rating' holds (string|bool), not numbers"
+    ):
         read_ratings(write_parquet(user=[1, 2], item=[1, 2], rating=rating))
 
 
@@ -545,7 +654,9 @@ def test_parquet_that_cannot_be_used_is_named(write_parquet):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file"):
         read_ratings(path)
-    text = pa.Array.from_buffers(pa.string(), 1, [None, pa.py_buffer(np.int32([0, 1])), pa.py_buffer(b"\xff")])
+    text = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(np.int32([0, 1])), pa.py_buffer(b"\xff")]
+    )
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file .*utf-8"):
         read_ratings(write_parquet(user=text, item=[1], rating=[1]))
 
@@ -580,7 +691,9 @@ def outcome(path, fast, **arguments):
         patch.setattr(reading, "_parse_with_arrow", spy)
         patch.setattr(reading, "_ARROW_MIN_BYTES", 0 if fast else sys.maxsize)
         try:
-            result = [(a.dtype, a.flags.writeable, a.tolist()) for a in read_ratings(path, **arguments)]
+            result = [
+                (a.dtype, a.flags.writeable, a.tolist()) for a in read_ratings(path, **arguments)
+            ]
         except ValueError as error:
             result = str(error)
     return any(parsed), (result, [str(warning.message) for warning in caught])
@@ -636,7 +749,22 @@ def test_fast_path_agrees_or_steps_back(write, content, by_arrow, compress, on_b
 ODD_IDS = ["1", "2", "-3", "0", "007", "+7", "a", "NA", "", " 5", "9223372036854775808", "é"]
 ODDER_IDS = ["1", "2", "x y", "null", "1.0", "\x00", '"q"', '"', "\x0b1", "_"]
 ODDER_IDS += ['"a\nb"', '"a,b"', '""', '"a""b"', ":", "\x1f"]
-ODD_RATINGS = ["1", "2.5", " 3", "+4", "1e2", ".5", "5.", "nan", "", "x", "1_0", "0x1", "-inf", "1e400"]
+ODD_RATINGS = [
+    "1",
+    "2.5",
+    " 3",
+    "+4",
+    "1e2",
+    ".5",
+    "5.",
+    "nan",
+    "",
+    "x",
+    "1_0",
+    "0x1",
+    "-inf",
+    "1e400",
+]
 
 
 @given(
@@ -687,7 +815,9 @@ def test_progress_is_shown_after_a_second(write, monkeypatch, capsys):
     assert capsys.readouterr().err == ""  # it was quick
     import tqdm
 
-    monkeypatch.setattr(tqdm, "tqdm", lambda *args, **options: tqdm.std.tqdm(*args, **options | {"delay": 0}))
+    monkeypatch.setattr(
+        tqdm, "tqdm", lambda *args, **options: tqdm.std.tqdm(*args, **options | {"delay": 0})
+    )
     read_ratings(path, progress=True)
     assert "reading ratings.txt" in capsys.readouterr().err
     read_ratings(path)
@@ -697,12 +827,18 @@ def test_progress_is_shown_after_a_second(write, monkeypatch, capsys):
 def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
     pytest.importorskip("pyarrow")
     planted = make_ratings(2000, 500, 60_000)
-    table = zip(planted.users.tolist(), planted.items.tolist(), planted.ratings.tolist(), strict=True)
-    path = write("user,item,rating,time\n" + "".join(f"u{u},{i},{r!r},978300760\n" for u, i, r in table))
+    table = zip(
+        planted.users.tolist(), planted.items.tolist(), planted.ratings.tolist(), strict=True
+    )
+    path = write(
+        "user,item,rating,time\n" + "".join(f"u{u},{i},{r!r},978300760\n" for u, i, r in table)
+    )
     assert path.stat().st_size > text_module._ARROW_MIN_BYTES  # and so several blocks to pyarrow
     monkeypatch.setattr(reading, "_parse", None)
     found = read_ratings(path)
-    assert_ratings(found, [f"u{u}" for u in planted.users], planted.items.tolist(), planted.ratings.tolist())
+    assert_ratings(
+        found, [f"u{u}" for u in planted.users], planted.items.tolist(), planted.ratings.tolist()
+    )
 
 
 def test_text_needs_no_pyarrow(write, monkeypatch):

@@ -26,31 +26,47 @@ from funksvd import (
 )
 
 # Each way to train.
-WAYS = [{}, {"dtype": "float64"}, {"learning_rate_schedule": "cosine"}, {"learning_rate_schedule": "inverse_time"},
-        {"momentum": 0.5}, *({"solver": solver} for solver in ("adagrad_row", "adagrad", "adam", "adamax")),
-        {"training": "featurewise"}, {"training": "featurewise", "dtype": "float64", "rating_scale": (2, 5)},
-        {"solver": "adam", "dtype": "float64", "l1": 0.01, "reg_scale": "row", "non_negative": True},
-        {"solver": "gibbs"},
-        *({"batch_size": 500, "solver": solver} for solver in ("sgd", "adagrad", "adam", "adamax")),
-        {"batch_size": 500, "momentum": 0.5, "shuffle": False, "dtype": "float64", "l1": 0.01}]  # fmt: skip
+WAYS = [
+    {},
+    {"dtype": "float64"},
+    {"learning_rate_schedule": "cosine"},
+    {"learning_rate_schedule": "inverse_time"},
+    {"momentum": 0.5},
+    *({"solver": solver} for solver in ("adagrad_row", "adagrad", "adam", "adamax")),
+    {"training": "featurewise"},
+    {"training": "featurewise", "dtype": "float64", "rating_scale": (2, 5)},
+    {"solver": "adam", "dtype": "float64", "l1": 0.01, "reg_scale": "row", "non_negative": True},
+    {"solver": "gibbs"},
+    *({"batch_size": 500, "solver": solver} for solver in ("sgd", "adagrad", "adam", "adamax")),
+    {"batch_size": 500, "momentum": 0.5, "shuffle": False, "dtype": "float64", "l1": 0.01},
+]
 N_EPOCHS = 8
 
 
 def some(n=3000, seed=0):
     rng = np.random.default_rng(seed)
     users, items = rng.integers(0, 80, n), rng.integers(0, 50, n)
-    return (users, items), 3.5 + rng.normal(0, 0.4, 80)[users] + rng.normal(0, 0.4, 50)[items] + rng.normal(0, 0.6, n)
+    return (users, items), 3.5 + rng.normal(0, 0.4, 80)[users] + rng.normal(0, 0.4, 50)[
+        items
+    ] + rng.normal(0, 0.6, n)
 
 
 def watched(folder):
     """Callbacks that decide something: the rate falls, and the best weights are not the last."""
-    return [ModelCheckpoint(folder / "{epoch}.npz"), ReduceLROnPlateau("val_loss", 0.3, patience=1, min_delta=1e-2),
-            EarlyStopping(patience=99, start_from_epoch=1), CSVLogger(folder / "log.csv", append=True)]  # fmt: skip
+    return [
+        ModelCheckpoint(folder / "{epoch}.npz"),
+        ReduceLROnPlateau("val_loss", 0.3, patience=1, min_delta=1e-2),
+        EarlyStopping(patience=99, start_from_epoch=1),
+        CSVLogger(folder / "log.csv", append=True),
+    ]
 
 
 def logged(path):
     with open(path, newline="") as file:
-        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if name != "seconds"}
+            for row in csv.DictReader(file)
+        ]
 
 
 def content(model, folder):
@@ -72,19 +88,29 @@ def test_resumed_training_ends_with_the_same_bytes(params, tmp_path):
     wanted, log = content(whole, tmp_path), logged(tmp_path / "log.csv")
     n_epochs = whole.n_epochs_
     for epoch in (1, 3, n_epochs - 1, n_epochs):
-        resumed = model().fit(X, y, callbacks=watched(tmp_path), resume=tmp_path / f"{epoch}.npz", **settings)
+        resumed = model().fit(
+            X, y, callbacks=watched(tmp_path), resume=tmp_path / f"{epoch}.npz", **settings
+        )
         assert content(resumed, tmp_path) == wanted
-        assert {k: len(v) for k, v in resumed.history_.items()} == dict.fromkeys(whole.history_, n_epochs)
+        assert {k: len(v) for k, v in resumed.history_.items()} == dict.fromkeys(
+            whole.history_, n_epochs
+        )
         assert logged(tmp_path / "log.csv") == log
 
 
 def test_threads_verbosity_and_the_order_of_rows_may_differ(tmp_path):
     X, y = some(300_000)  # enough for threads
     order = np.random.default_rng(1).permutation(len(y))
-    whole = FunkSVD(5, 4, random_state=0, n_jobs=1).fit(X, y, callbacks=ModelCheckpoint(tmp_path / "{epoch}.npz"))
+    whole = FunkSVD(5, 4, random_state=0, n_jobs=1).fit(
+        X, y, callbacks=ModelCheckpoint(tmp_path / "{epoch}.npz")
+    )
     other = FunkSVD(5, 4, random_state=0, n_jobs=3)
-    other.fit((X[0][order], X[1][order]), y[order], callbacks=ModelCheckpoint(tmp_path / "b.npz"),
-              resume=str(tmp_path / "2.npz"))  # fmt: skip
+    other.fit(
+        (X[0][order], X[1][order]),
+        y[order],
+        callbacks=ModelCheckpoint(tmp_path / "b.npz"),
+        resume=str(tmp_path / "2.npz"),
+    )
     assert content(other, tmp_path) == content(whole, tmp_path)
 
 
@@ -111,10 +137,16 @@ def test_after_ctrl_c_or_an_error_training_goes_on(tmp_path):
 
         keep = ModelCheckpoint(tmp_path / "m.npz")
         model = FunkSVD(5, 6, random_state=0)
-        with pytest.raises(RuntimeError) if error is RuntimeError else pytest.warns(UserWarning, match="interrupted"):
+        with (
+            pytest.raises(RuntimeError)
+            if error is RuntimeError
+            else pytest.warns(UserWarning, match="interrupted")
+        ):
             model.fit(X, y, callbacks=[keep, LambdaCallback(on_epoch_end=fail)])
         assert model.n_epochs_ == 5
-        assert load(tmp_path / "m.npz").n_epochs_ == 4  # written when all callbacks are done, and one was not
+        assert (
+            load(tmp_path / "m.npz").n_epochs_ == 4
+        )  # written when all callbacks are done, and one was not
         model.fit(X, y, callbacks=keep, resume=tmp_path / "m.npz")
         assert content(model, tmp_path) == content(whole, tmp_path)
 
@@ -130,7 +162,9 @@ def test_a_training_that_was_stopped_stays_so(tmp_path):
     whole = fit()
     assert whole.n_epochs_ < 60
     assert content(fit(tmp_path / "m.npz"), tmp_path) == content(whole, tmp_path)
-    last = load(tmp_path / "m.npz")  # not the best epoch: that one stands beside it, for the end of the training
+    last = load(
+        tmp_path / "m.npz"
+    )  # not the best epoch: that one stands beside it, for the end of the training
     assert not (last.item_factors_ == whole.item_factors_).all()
 
 
@@ -146,7 +180,11 @@ def test_a_callback_of_ones_own_keeps_its_state(tmp_path):
                 self.first = self.model.get_weights()
 
         def get_state(self):
-            return {"seen": self.seen, "total": self.total, "first": self.first} if hasattr(self, "seen") else {}
+            return (
+                {"seen": self.seen, "total": self.total, "first": self.first}
+                if hasattr(self, "seen")
+                else {}
+            )
 
         def set_state(self, state):
             self.__dict__.update(state)
@@ -156,7 +194,10 @@ def test_a_callback_of_ones_own_keeps_its_state(tmp_path):
         whole, later = Mine(), Mine()
         FunkSVD(5, 4, random_state=0).fit(X, y, callbacks=[ModelCheckpoint(tmp_path / name), whole])
         FunkSVD(5, 4, random_state=0).fit(
-            X, y, callbacks=[ModelCheckpoint(tmp_path / f"b-{name}"), later], resume=tmp_path / name.format(epoch=2)
+            X,
+            y,
+            callbacks=[ModelCheckpoint(tmp_path / f"b-{name}"), later],
+            resume=tmp_path / name.format(epoch=2),
         )
         assert later.seen == whole.seen
         assert (later.total == whole.total).all()
@@ -169,8 +210,13 @@ def test_callbacks_know_how_many_epochs_there_are(tmp_path, capsys):
 
     def seen(resume=None, **params):
         callback = Callback()
-        FunkSVD(5, 4, random_state=0, **params).fit(X, y, callbacks=[ModelCheckpoint(tmp_path / "{epoch}.npz"), callback],
-                                                    resume=resume, verbose=2)  # fmt: skip
+        FunkSVD(5, 4, random_state=0, **params).fit(
+            X,
+            y,
+            callbacks=[ModelCheckpoint(tmp_path / "{epoch}.npz"), callback],
+            resume=resume,
+            verbose=2,
+        )
         return callback.params, [line.split()[1] for line in capsys.readouterr().out.splitlines()]
 
     assert seen() == ({"epochs": 4, "initial_epoch": 0}, ["1/4", "2/4", "3/4", "4/4"])
@@ -184,12 +230,16 @@ def test_each_monitor_waits_on_where_it_was(tmp_path):
 
     def fit(folder, resume=None):
         folder.mkdir()
-        callbacks = [ModelCheckpoint(folder / "state-{epoch}.npz"),
-                     ModelCheckpoint(folder / "best-{epoch}.npz", save_best_only=True),
-                     ReduceLROnPlateau(factor=0.9, patience=2, cooldown=2)]  # fmt: skip
+        callbacks = [
+            ModelCheckpoint(folder / "state-{epoch}.npz"),
+            ModelCheckpoint(folder / "best-{epoch}.npz", save_best_only=True),
+            ReduceLROnPlateau(factor=0.9, patience=2, cooldown=2),
+        ]
         model = FunkSVD(20, 14, l2=0, l2_bias=0, random_state=0)
         model.fit(X, y, validation_split=0.2, callbacks=callbacks, resume=resume)
-        return model.history_["learning_rate"], {path.name: load(path).history_["loss"] for path in folder.iterdir()}
+        return model.history_["learning_rate"], {
+            path.name: load(path).history_["loss"] for path in folder.iterdir()
+        }
 
     rates, files_written = fit(tmp_path / "whole")
     assert len(set(np.round(np.diff(np.log(rates)), 6))) == 2  # lowered beside the schedule
@@ -206,7 +256,10 @@ def test_a_state_that_a_file_cannot_keep_is_refused(tmp_path):
         def get_state(self):
             return {"file": print}
 
-    with pytest.raises(TypeError, match="a file cannot keep a builtin_function_or_method, got <built-in function print>"):
+    with pytest.raises(
+        TypeError,
+        match="a file cannot keep a builtin_function_or_method, got <built-in function print>",
+    ):
         FunkSVD(5, 4).fit(*some(), callbacks=[ModelCheckpoint(tmp_path / "m.npz"), Mine()])
     assert os.listdir(tmp_path) == []
 
@@ -226,7 +279,9 @@ def test_the_order_of_rows_counts_where_batches_are_as_given(tmp_path):
         if shuffle:
             assert content(fit(*other, resume=path), tmp_path) == content(whole, tmp_path)
         else:
-            with pytest.raises(ValueError, match="the training ratings are others: their content differs"):
+            with pytest.raises(
+                ValueError, match="the training ratings are others: their content differs"
+            ):
                 fit(*other, resume=path)
 
 
@@ -236,8 +291,14 @@ def test_the_order_of_rows_counts_where_batches_are_as_given(tmp_path):
 def test_a_checkpoint_is_a_model_file(tmp_path):
     X, y = some()
     model = FunkSVD(5, 3, random_state=0)
-    model.fit(X, y, callbacks=[ModelCheckpoint(tmp_path / "whole.npz"),
-                               ModelCheckpoint(tmp_path / "weights.npz", save_weights_only=True)])  # fmt: skip
+    model.fit(
+        X,
+        y,
+        callbacks=[
+            ModelCheckpoint(tmp_path / "whole.npz"),
+            ModelCheckpoint(tmp_path / "weights.npz", save_weights_only=True),
+        ],
+    )
     for name in ("whole.npz", "weights.npz"):
         for mmap in (False, True):
             assert (load(tmp_path / name, mmap=mmap).predict(X) == model.predict(X)).all()
@@ -265,7 +326,9 @@ def test_it_is_plain_arrays(tmp_path):
 def checkpoint(tmp_path_factory):
     path = tmp_path_factory.mktemp("resume") / "m.npz"
     X, y = some()
-    FunkSVD(5, 4, random_state=0, l2=0.1, l1=(0, 0)).fit(X, y, validation_split=0.2, callbacks=ModelCheckpoint(path))
+    FunkSVD(5, 4, random_state=0, l2=0.1, l1=(0, 0)).fit(
+        X, y, validation_split=0.2, callbacks=ModelCheckpoint(path)
+    )
     return path
 
 
@@ -278,24 +341,42 @@ def checkpoint(tmp_path_factory):
         ({"random_state": 1}, "random_state is 0 there, 1 here"),
         ({"random_state": None}, "random_state is 0 there, null here"),
         ({"dtype": "float64"}, 'dtype is "float32" there, "float64" here'),
-        ({"learning_rate_schedule": lambda epoch: 0.1}, 'learning_rate_schedule is "exponential" there, a function here'),
+        (
+            {"learning_rate_schedule": lambda epoch: 0.1},
+            'learning_rate_schedule is "exponential" there, a function here',
+        ),
         ({"n_epochs": 3}, "it has 4 epochs behind it, more than n_epochs=3"),
         ({"y": some(seed=1)[1]}, "the training ratings are others: their content differs"),
-        ({"X": (some()[0][0] + 1, some()[0][1])}, "the training ratings are others: their users' ids differs"),
+        (
+            {"X": (some()[0][0] + 1, some()[0][1])},
+            "the training ratings are others: their users' ids differs",
+        ),
         ({"X": (some()[0][0].astype(str), some()[0][1])}, "the training ratings are others"),
-        ({"X": (some()[0][0][:-5], some()[0][1][:-5]), "y": some()[1][:-5]},
-         r"training ratings are others: their number differs \(2400 there, 2396 here\)"),
-        ({"sample_weight": np.full(3000, 2.0)}, "the training ratings are others: their content differs"),
+        (
+            {"X": (some()[0][0][:-5], some()[0][1][:-5]), "y": some()[1][:-5]},
+            r"training ratings are others: their number differs \(2400 there, 2396 here\)",
+        ),
+        (
+            {"sample_weight": np.full(3000, 2.0)},
+            "the training ratings are others: their content differs",
+        ),
         ({"validation_split": 0.0}, "it was trained with validation ratings"),
         ({"validation_split": 0.3}, r"number differs \(2400 there, 2100 here\)"),
         ({"callbacks": []}, "callbacks that have a state are ModelCheckpoint there, none here"),
-        ({"callbacks": [ModelCheckpoint("m.npz"), EarlyStopping()]},
-         "callbacks that have a state are ModelCheckpoint there, ModelCheckpoint, EarlyStopping here"),
+        (
+            {"callbacks": [ModelCheckpoint("m.npz"), EarlyStopping()]},
+            "callbacks that have a state are ModelCheckpoint there, ModelCheckpoint, EarlyStopping here",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_differs_is_named(checkpoint, change, said, tmp_path):
     X, y = some()
-    data = {"X": X, "y": y, "validation_split": 0.2, "callbacks": ModelCheckpoint(tmp_path / "n.npz")}
+    data = {
+        "X": X,
+        "y": y,
+        "validation_split": 0.2,
+        "callbacks": ModelCheckpoint(tmp_path / "n.npz"),
+    }
     data |= {key: value for key, value in change.items() if key in (*data, "sample_weight")}
     params = {"n_factors": 5, "n_epochs": 4, "random_state": 0, "l2": 0.1, "l1": (0, 0)}
     params |= {key: value for key, value in change.items() if key not in data}
@@ -323,7 +404,9 @@ def test_pairs_the_other_way_round_are_other_ratings():
 
 def test_a_schedule_that_ends_with_the_epochs_needs_as_many(tmp_path):
     X, y = some()
-    FunkSVD(5, 4, random_state=0, learning_rate_schedule="cosine").fit(X, y, callbacks=ModelCheckpoint(tmp_path / "m.npz"))
+    FunkSVD(5, 4, random_state=0, learning_rate_schedule="cosine").fit(
+        X, y, callbacks=ModelCheckpoint(tmp_path / "m.npz")
+    )
     with pytest.raises(ValueError, match="cannot be resumed: n_epochs is 4 there, 8 here"):
         FunkSVD(5, 8, random_state=0, learning_rate_schedule="cosine").fit(
             X, y, callbacks=ModelCheckpoint(tmp_path / "m.npz"), resume=tmp_path / "m.npz"
@@ -335,7 +418,9 @@ def test_another_version_is_refused_and_other_kernels_are_told(checkpoint, tmp_p
     data = {"X": X, "y": y, "validation_split": 0.2, "resume": checkpoint}
     model = FunkSVD(5, 4, random_state=0, l2=0.1, l1=(0, 0))
     monkeypatch.setattr("funksvd.training.checkpoints.LEVEL", "v9")
-    with pytest.warns(UserWarning, match=r"written by the kernels '\w+', these are 'v9': the last bits may differ"):
+    with pytest.warns(
+        UserWarning, match=r"written by the kernels '\w+', these are 'v9': the last bits may differ"
+    ):
         model.fit(**data, callbacks=ModelCheckpoint(tmp_path / "n.npz"))
     monkeypatch.setattr(funksvd, "__version__", "9.9")
     with pytest.raises(ValueError, match=r"it was written by funksvd 0\.[\d.]+, this is 9\.9"):
@@ -351,7 +436,9 @@ def test_a_file_that_is_no_checkpoint(checkpoint, tmp_path):
     with pytest.raises(ValueError, match=r"text\.npz is not a whole funksvd model"):
         model.fit(X, y, resume=tmp_path / "text.npz")
     model.fit(X, y).save(tmp_path / "model.npz")
-    with pytest.raises(ValueError, match=r"model\.npz is a model without the state of its training"):
+    with pytest.raises(
+        ValueError, match=r"model\.npz is a model without the state of its training"
+    ):
         model.fit(X, y, resume=tmp_path / "model.npz")
     assert model.n_epochs_ == 4  # still the fitted one
     whole = checkpoint.read_bytes()
@@ -389,7 +476,9 @@ files.write_npz = half
 
 
 def train(path, n_epochs, resume=None, more=""):
-    code = TRAIN.format(test=__file__, path=str(path), resume=resume and str(resume), n_epochs=n_epochs, more=more)
+    code = TRAIN.format(
+        test=__file__, path=str(path), resume=resume and str(resume), n_epochs=n_epochs, more=more
+    )
     return subprocess.Popen([sys.executable, "-c", code])
 
 
@@ -405,7 +494,9 @@ def test_killed_in_the_middle_of_a_checkpoint_the_one_before_is_whole(tmp_path):
     assert train(path, 6, resume=path).wait(60) == 0
     whole = tmp_path / "whole.npz"
     assert train(whole, 6).wait(60) == 0
-    assert files.opened(path, FunkSVD)[1]["callbacks"] == files.opened(whole, FunkSVD)[1]["callbacks"]
+    assert (
+        files.opened(path, FunkSVD)[1]["callbacks"] == files.opened(whole, FunkSVD)[1]["callbacks"]
+    )
     assert content(load(path), tmp_path) == content(load(whole), tmp_path)
 
 

@@ -33,12 +33,19 @@ def test_schedules_are_those_of_keras(schedule):
 
 
 def test_a_function_gives_the_rate_itself():
-    assert rates(learning_rate_schedule=lambda epoch: 0.01 / (epoch + 1)) == [0.01 / e for e in range(1, 7)]
+    assert rates(learning_rate_schedule=lambda epoch: 0.01 / (epoch + 1)) == [
+        0.01 / e for e in range(1, 7)
+    ]
 
 
-@pytest.mark.parametrize(("rate", "error"), [(0, ValueError), (np.nan, ValueError), ("fast", TypeError), (None, TypeError)])
+@pytest.mark.parametrize(
+    ("rate", "error"),
+    [(0, ValueError), (np.nan, ValueError), ("fast", TypeError), (None, TypeError)],
+)
 def test_a_function_must_give_a_rate(rate, error):
-    with pytest.raises(error, match=r"learning_rate_schedule\(2\) returned .* a finite number above 0"):
+    with pytest.raises(
+        error, match=r"learning_rate_schedule\(2\) returned .* a finite number above 0"
+    ):
         rates(learning_rate_schedule=lambda epoch: 0.01 if epoch < 2 else rate)
 
 
@@ -61,7 +68,11 @@ def test_a_callback_that_lowers_the_rate_lowers_what_comes_after(schedule):
 
 def test_a_scheduler_gets_the_rate_of_the_epoch_before():
     """As in Keras with a constant rate: lr * 0.5 an epoch compounds."""
-    got = rates(LearningRateScheduler(lambda epoch, rate: rate * 0.5), learning_rate=0.1, learning_rate_schedule="constant")
+    got = rates(
+        LearningRateScheduler(lambda epoch, rate: rate * 0.5),
+        learning_rate=0.1,
+        learning_rate_schedule="constant",
+    )
     np.testing.assert_allclose(got, 0.1 * 0.5 ** np.arange(1, 7), rtol=1e-14)
 
 
@@ -71,7 +82,9 @@ def test_each_solver_has_a_rate_of_its_own():
 
 
 def test_a_file_leaves_a_function_out(tmp_path):
-    model = FunkSVD(2, 3, learning_rate_schedule=lambda epoch: 0.01, l1=(0, 0.0), n_jobs=1).fit(*RATINGS)
+    model = FunkSVD(2, 3, learning_rate_schedule=lambda epoch: 0.01, l1=(0, 0.0), n_jobs=1).fit(
+        *RATINGS
+    )
     model.save(tmp_path / "m.npz")
     again = load(tmp_path / "m.npz")
     assert again.learning_rate_schedule == "exponential"

@@ -19,7 +19,9 @@ def some_params(n_users, n_items, k, dtype="float32", seed=0, levels=0):
     rng = np.random.default_rng(seed)
 
     def draw(*shape):
-        return (rng.integers(0, levels, shape) / 4 if levels else rng.normal(0, 0.4, shape)).astype(dtype)
+        return (rng.integers(0, levels, shape) / 4 if levels else rng.normal(0, 0.4, shape)).astype(
+            dtype
+        )
 
     return Params(3.5, draw(n_users), draw(n_items), draw(n_users, k), draw(n_items, k))
 
@@ -34,7 +36,11 @@ def some_model(seed=0, **params):
 
 def seen_by(ratings):
     out: dict = {}
-    for user, item in zip(ratings.user_ids[ratings.users].tolist(), ratings.item_ids[ratings.items].tolist(), strict=True):
+    for user, item in zip(
+        ratings.user_ids[ratings.users].tolist(),
+        ratings.item_ids[ratings.items].tolist(),
+        strict=True,
+    ):
         out.setdefault(user, set()).add(item)
     return out
 
@@ -42,7 +48,8 @@ def seen_by(ratings):
 @pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
-    ("n_users", "n_items", "k", "n"), [(50, 700, 8, 10), (37, 333, 5, 7), (9, 2000, 64, 50), (800, 60, 1, 3)]
+    ("n_users", "n_items", "k", "n"),
+    [(50, 700, 8, 10), (37, 333, 5, 7), (9, 2000, 64, 50), (800, 60, 1, 3)],
 )
 def test_top_equals_sorting_all_predictions(n_users, n_items, k, n, dtype, level, monkeypatch):
     monkeypatch.setattr(top_module, "kernels", lambda source, dtype: kernels(source, dtype, level))
@@ -51,9 +58,13 @@ def test_top_equals_sorting_all_predictions(n_users, n_items, k, n, dtype, level
 
 @settings(deadline=None, max_examples=60)
 @given(
-    n_users=st.integers(1, 20), n_items=st.integers(1, 300), k=st.integers(1, 9), n=st.integers(1, 40),
-    levels=st.sampled_from([0, 1, 2, 5]), seed=st.integers(0, 99),
-)  # fmt: skip
+    n_users=st.integers(1, 20),
+    n_items=st.integers(1, 300),
+    k=st.integers(1, 9),
+    n=st.integers(1, 40),
+    levels=st.sampled_from([0, 1, 2, 5]),
+    seed=st.integers(0, 99),
+)
 def test_top_of_any_shape_and_with_ties(n_users, n_items, k, n, levels, seed):
     check_top(some_params(n_users, n_items, k, "float32", seed, levels), n, seed)
 
@@ -62,7 +73,10 @@ def check_top(params, n, seed):
     rng = np.random.default_rng(seed)
     n_users, n_items = len(params.user_biases), len(params.item_biases)
     users = rng.integers(-1, n_users, 2 * n_users).astype(np.int32)
-    pairs = rng.integers(-1, n_users, 3 * n_items).astype(np.int32), rng.integers(-1, n_items, 3 * n_items).astype(np.int32)
+    pairs = (
+        rng.integers(-1, n_users, 3 * n_items).astype(np.int32),
+        rng.integers(-1, n_items, 3 * n_items).astype(np.int32),
+    )
     items = np.flatnonzero(rng.random(n_items) < 0.7).astype(np.int32)
     seen = top_module.Seen.of_codes(*pairs, n_users, n_items)
     codes, scores = top_module.top(params, users, n, seen, items, n_jobs=2)
@@ -94,7 +108,9 @@ def test_recommend_for_one_many_and_all():
     ids, scores = model.recommend(n=15, exclude=ratings)
     assert ids.shape == scores.shape == (60, 15)
     rows = model.predict_all()
-    want = naive.recommend(rows, model.item_ids_.tolist(), 15, [seen[u] for u in model.user_ids_.tolist()])
+    want = naive.recommend(
+        rows, model.item_ids_.tolist(), 15, [seen[u] for u in model.user_ids_.tolist()]
+    )
     assert ids.tolist() == want
     for users in ([6, 0, 177], np.array([6, 0, 177]), (6, 0, 177)):
         some, some_scores = model.recommend(users, 15, ratings)
@@ -228,7 +244,9 @@ def test_an_explanation_adds_up_and_is_exact_for_a_folded_user(biased):
     folded = model.fold_in((np.full(4, 1), items), values, extend=False)
     why = folded.explain(1, model.item_ids_[7], (np.full(4, 1), items), values)
     assert why.prediction == folded.predict(([1], model.item_ids_[[7]]))[0]
-    assert why.baseline + why.contributions.sum() + why.rest == pytest.approx(why.prediction, rel=1e-12)
+    assert why.baseline + why.contributions.sum() + why.rest == pytest.approx(
+        why.prediction, rel=1e-12
+    )
     assert abs(why.rest) < 1e-9  # the user's row is the ridge solution itself
     assert (np.diff(np.abs(why.contributions)) <= 0).all()
     found = zip(why.items.tolist(), why.ratings.tolist(), strict=True)
@@ -236,16 +254,22 @@ def test_an_explanation_adds_up_and_is_exact_for_a_folded_user(biased):
     # Without one rating the prediction loses its contribution, were the others' weights left as they are; and a rating
     # at the item's own baseline pulls nothing.
     level = folded.global_mean_ + folded.item_biases_[40]
-    again = model.fold_in((np.full(4, 1), items), np.where(items == items[1], level, values), extend=False)
+    again = model.fold_in(
+        (np.full(4, 1), items), np.where(items == items[1], level, values), extend=False
+    )
     pull = dict(zip(why.items.tolist(), why.contributions, strict=True))[int(items[1])]
     moved = folded.predict(([1], model.item_ids_[[7]])) - again.predict(([1], model.item_ids_[[7]]))
     assert moved[0] == pytest.approx(pull, rel=1e-6)
     trained = model.explain(6, model.item_ids_[7], ratings)
-    assert trained.baseline + trained.contributions.sum() + trained.rest == pytest.approx(trained.prediction, rel=1e-9)
+    assert trained.baseline + trained.contributions.sum() + trained.rest == pytest.approx(
+        trained.prediction, rel=1e-9
+    )
 
 
 def test_ids_of_tuples_are_one_user():
-    model = FunkSVD(2, 2, random_state=0).fit(([(1, 2), (3, 4), (1, 2)], [1, 2, 3]), [1.0, 2.0, 3.0])
+    model = FunkSVD(2, 2, random_state=0).fit(
+        ([(1, 2), (3, 4), (1, 2)], [1, 2, 3]), [1.0, 2.0, 3.0]
+    )
     assert model.recommend((1, 2), 2)[0].shape == (2,)
     assert model.recommend([(1, 2), (3, 4)], 2)[0].shape == (2, 2)
 
@@ -255,11 +279,19 @@ def test_bad_requests_are_refused():
     for call, error, said in [
         (lambda: model.recommend(6, 0), ValueError, "n must be an int >= 1, got 0"),
         (lambda: model.recommend(6, 2.0), ValueError, "n must be an int >= 1, got 2.0"),
-        (lambda: model.recommend(6, unknown="skip"), ValueError, "unknown must be 'raise' or 'mean' or 'nan', got 'skip'"),
+        (
+            lambda: model.recommend(6, unknown="skip"),
+            ValueError,
+            "unknown must be 'raise' or 'mean' or 'nan', got 'skip'",
+        ),
         (lambda: model.recommend("6"), TypeError, "user ids are str here but were int in fit"),
         (lambda: model.recommend(6, candidates=["a"]), TypeError, "item ids are str here"),
         (lambda: model.similar_items(1), ValueError, "item 1 is unknown"),
-        (lambda: model.similar_items(7, measure="l2"), ValueError, "measure must be 'cosine' or 'dot', got 'l2'"),
+        (
+            lambda: model.similar_items(7, measure="l2"),
+            ValueError,
+            "measure must be 'cosine' or 'dot', got 'l2'",
+        ),
         (lambda: model.predict_all([1]), ValueError, "user 1 is unknown"),
         (lambda: FunkSVD().recommend(6), ValueError, "not fitted"),
     ]:
@@ -277,7 +309,9 @@ def test_tables_need_narwhals(monkeypatch):
 @pytest.mark.parametrize("carries", [True, False])
 def test_sorting_by_user_is_stable_for_any_threads(n_jobs, carries):
     rng = np.random.default_rng(0)
-    users, items = (rng.integers(0, n, 500).astype(np.int32) for n in (40, 30))  # with repeated pairs
+    users, items = (
+        rng.integers(0, n, 500).astype(np.int32) for n in (40, 30)
+    )  # with repeated pairs
     places = np.arange(500, dtype=np.int32)
     order = np.lexsort((places, items, users))
     start, found, carried, _ = by_user(users, items, places if carries else None, 41, 30, n_jobs)
@@ -302,6 +336,11 @@ def test_slack_covers_both_ways_to_round():
     base = rng.normal(0, 1, 64).astype(np.float32)
     factors = np.tile(base, (4000, 1))
     swap = rng.permuted(np.tile(np.arange(64), (4000, 1)), axis=1)
-    params = Params(0.0, np.zeros(3, np.float32), np.zeros(4000, np.float32), np.ones((3, 64), np.float32),
-                    np.take_along_axis(factors, swap, 1))  # fmt: skip
+    params = Params(
+        0.0,
+        np.zeros(3, np.float32),
+        np.zeros(4000, np.float32),
+        np.ones((3, 64), np.float32),
+        np.take_along_axis(factors, swap, 1),
+    )
     check_top(params, 5, 0)

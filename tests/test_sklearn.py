@@ -56,9 +56,13 @@ NOT_IDS = dict.fromkeys(
 
 
 def checks(estimator, failing):
-    with warnings.catch_warnings():  # FunkSVD does not inherit from BaseEstimator: it works without scikit-learn
+    with (
+        warnings.catch_warnings()
+    ):  # FunkSVD does not inherit from BaseEstimator: it works without scikit-learn
         warnings.simplefilter("ignore")
-        return parametrize_with_checks([estimator], expected_failed_checks=lambda estimator: failing)
+        return parametrize_with_checks(
+            [estimator], expected_failed_checks=lambda estimator: failing
+        )
 
 
 @checks(FunkSVD(n_factors=2, n_epochs=2, random_state=0), NOT_IDS)
@@ -83,7 +87,11 @@ class OfNumbers(FunkSVD):
         return super().score(self._ids(X), y, **options)
 
     def partial_fit(self, X, y=None, **options):
-        return super().partial_fit(self._ids(X), y, **options) if hasattr(self, "_params") else self.fit(X, y)
+        return (
+            super().partial_fit(self._ids(X), y, **options)
+            if hasattr(self, "_params")
+            else self.fit(X, y)
+        )
 
 
 OF_NUMBERS = {
@@ -123,7 +131,11 @@ def test_grid_search_picks_the_same_with_any_n_jobs():
     grid = {"n_factors": [2, 4], "l2": [0.02, 5.0]}
     results = [
         GridSearchCV(
-            FunkSVD(n_epochs=5, random_state=0), grid, cv=3, n_jobs=n_jobs, scoring="neg_root_mean_squared_error"
+            FunkSVD(n_epochs=5, random_state=0),
+            grid,
+            cv=3,
+            n_jobs=n_jobs,
+            scoring="neg_root_mean_squared_error",
         ).fit(X, y)
         for n_jobs in (1, 2)
     ]
@@ -135,8 +147,15 @@ def test_grid_search_picks_the_same_with_any_n_jobs():
 
 def test_cross_validate_with_splitters_of_ratings():
     X, y = some()
-    for cv, n in ((UserHoldout(0.2, n_splits=2), 2), (LeaveLastOut(), 1), (TimeSplit(), 1), (ColdUserSplit(3), 3)):
-        scores = cross_validate(FunkSVD(2, 5, random_state=0), X, y, cv=cv, error_score="raise")["test_score"]
+    for cv, n in (
+        (UserHoldout(0.2, n_splits=2), 2),
+        (LeaveLastOut(), 1),
+        (TimeSplit(), 1),
+        (ColdUserSplit(3), 3),
+    ):
+        scores = cross_validate(FunkSVD(2, 5, random_state=0), X, y, cv=cv, error_score="raise")[
+            "test_score"
+        ]
         assert len(scores) == n
     warm = cross_validate(FunkSVD(2, 5, random_state=0), X, y, cv=UserHoldout())["test_score"]
     assert warm.mean() > scores.mean() + 0.1  # users never seen are harder
@@ -179,9 +198,13 @@ def test_user_holdout():
         np.testing.assert_array_equal(held, np.rint(counts * size) if size < 1 else np.full(60, 2))
         assert set(test) != set(other)
     ratings = Ratings.from_arrays(X[:, 0], X[:, 1], y)
-    np.testing.assert_array_equal(next(UserHoldout().split(ratings))[1], next(UserHoldout().split(X))[1])
+    np.testing.assert_array_equal(
+        next(UserHoldout().split(ratings))[1], next(UserHoldout().split(X))[1]
+    )
     lonely = np.array([[1, 1], [1, 2], [2, 1]])
-    assert next(UserHoldout(5).split(lonely))[0].tolist().count(2) == 1  # the only rating of user 2 stays
+    assert (
+        next(UserHoldout(5).split(lonely))[0].tolist().count(2) == 1
+    )  # the only rating of user 2 stays
 
 
 def test_user_holdout_does_not_depend_on_row_order():
@@ -236,7 +259,9 @@ def test_splitters_refuse_bad_parameters():
     ]:
         with pytest.raises(ValueError, match=said):
             next(cv.split(X))
-    with pytest.raises(ValueError, match=r"groups must hold one time a rating, \(3000,\), got shape \(2,\)"):
+    with pytest.raises(
+        ValueError, match=r"groups must hold one time a rating, \(3000,\), got shape \(2,\)"
+    ):
         next(LeaveLastOut().split(X, groups=[1, 2]))
 
 
@@ -257,11 +282,17 @@ def test_optuna_prunes_through_a_callback():
                 raise optuna.TrialPruned
 
     def objective(trial):
-        model = FunkSVD(2, 10, l2=trial.suggest_categorical("l2", [0.02, 0.05, 20.0]), random_state=0)
-        return model.fit(X, y, validation_split=0.2, callbacks=Pruning(trial)).history_["val_rmse"][-1]
+        model = FunkSVD(
+            2, 10, l2=trial.suggest_categorical("l2", [0.02, 0.05, 20.0]), random_state=0
+        )
+        return model.fit(X, y, validation_split=0.2, callbacks=Pruning(trial)).history_["val_rmse"][
+            -1
+        ]
 
-    study = optuna.create_study(sampler=optuna.samplers.GridSampler({"l2": [0.02, 0.05, 20.0]}, seed=1),
-                                pruner=optuna.pruners.MedianPruner(n_startup_trials=1))  # fmt: skip
+    study = optuna.create_study(
+        sampler=optuna.samplers.GridSampler({"l2": [0.02, 0.05, 20.0]}, seed=1),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=1),
+    )
     study.optimize(objective, n_trials=3)
     states = {trial.params["l2"]: trial.state.name for trial in study.trials}
     assert study.best_params["l2"] < 1

@@ -110,7 +110,9 @@ class CallbackList:
 
     def states(self):
         """[(name of the class, state)] of the callbacks that have one."""
-        found = [(type(c).__name__, c.get_state()) for c in self.callbacks if hasattr(c, "get_state")]
+        found = [
+            (type(c).__name__, c.get_state()) for c in self.callbacks if hasattr(c, "get_state")
+        ]
         return [(name, state) for name, state in found if state is not None]
 
     def matched(self, states):
@@ -143,7 +145,9 @@ class LambdaCallback(Callback):
         Called as ``function(logs)``.
     """
 
-    def __init__(self, on_epoch_begin=None, on_epoch_end=None, on_train_begin=None, on_train_end=None):
+    def __init__(
+        self, on_epoch_begin=None, on_epoch_end=None, on_train_begin=None, on_train_end=None
+    ):
         hooks = {
             "on_epoch_begin": on_epoch_begin,
             "on_epoch_end": on_epoch_end,

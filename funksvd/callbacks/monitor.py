@@ -23,7 +23,9 @@ class Monitor(Callback):
 
     def __init__(self, monitor, mode, min_delta=0, best=None):
         if mode not in ("auto", "min", "max"):
-            raise ValueError(f"{type(self).__name__}: mode={mode!r}; allowed are 'auto', 'min' and 'max'")
+            raise ValueError(
+                f"{type(self).__name__}: mode={mode!r}; allowed are 'auto', 'min' and 'max'"
+            )
         self.monitor = monitor
         self.mode = mode
         self.min_delta = abs(min_delta)

@@ -21,7 +21,9 @@ class ProgressBar(Callback):
     def on_train_begin(self, logs=None):
         from tqdm.auto import tqdm  # slow to import, and needed only here
 
-        self._bar = tqdm(total=self.params["epochs"], initial=self.params["initial_epoch"], unit="epoch")
+        self._bar = tqdm(
+            total=self.params["epochs"], initial=self.params["initial_epoch"], unit="epoch"
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}
@@ -49,7 +51,9 @@ class EpochLines(Callback):
         self.write = say if write is None else write
 
     def on_train_begin(self, logs=None):
-        self.best = min(getattr(self.model, "history_", {}).get("val_loss", ()), default=None)  # of epochs before `resume`
+        self.best = min(
+            getattr(self.model, "history_", {}).get("val_loss", ()), default=None
+        )  # of epochs before `resume`
 
     def on_epoch_end(self, epoch, logs=None):
         logs = logs or {}

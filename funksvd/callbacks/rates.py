@@ -103,7 +103,9 @@ class ReduceLROnPlateau(Monitor):
                 self.cooldown_counter = self.cooldown
                 self.wait = 0
                 if self.verbose:
-                    say(f"Epoch {epoch + 1}: learning rate lowered to {self.model.current_learning_rate:g}\n")
+                    say(
+                        f"Epoch {epoch + 1}: learning rate lowered to {self.model.current_learning_rate:g}\n"
+                    )
 
 
 class LearningRateScheduler(Callback):
@@ -127,7 +129,9 @@ class LearningRateScheduler(Callback):
 
     def __init__(self, schedule, verbose=0):
         if not callable(schedule):
-            raise TypeError(f"schedule={schedule!r}; it must be a function of epoch and learning rate")
+            raise TypeError(
+                f"schedule={schedule!r}; it must be a function of epoch and learning rate"
+            )
         self.schedule = schedule
         self.verbose = verbose
         try:

@@ -70,8 +70,10 @@ class ModelCheckpoint(Monitor):
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
         if save_freq != "epoch":
-            raise ValueError(f"save_freq={save_freq!r}; it must be 'epoch': a model is saved after whole epochs, "
-                             "and a number counts batches in Keras")  # fmt: skip
+            raise ValueError(
+                f"save_freq={save_freq!r}; it must be 'epoch': a model is saved after whole epochs, "
+                "and a number counts batches in Keras"
+            )
         self.save_freq = save_freq
         self.verbose = verbose
         self._due = None
@@ -118,7 +120,9 @@ class ModelCheckpoint(Monitor):
                 f"ModelCheckpoint: path={self.path!r} has the field {field!r}, which", field, fields
             ) from None
         except (AttributeError, TypeError, ValueError) as error:
-            raise ValueError(f"ModelCheckpoint: path={self.path!r} cannot be filled in: {error}") from error
+            raise ValueError(
+                f"ModelCheckpoint: path={self.path!r} cannot be filled in: {error}"
+            ) from error
 
     def _check_path(self, example):
         name = f"ModelCheckpoint: path={self.path!r}"
@@ -126,7 +130,9 @@ class ModelCheckpoint(Monitor):
 
         template = os.path.dirname(self.path)
         if any(field is not None for _, field, _, _ in string.Formatter().parse(template)):
-            raise ValueError(f"{name} has a field in its directory; only the file name may have fields")
+            raise ValueError(
+                f"{name} has a field in its directory; only the file name may have fields"
+            )
         from funksvd.machine.replacing import check_writable  # neither is this
 
         try:

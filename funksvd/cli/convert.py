@@ -20,8 +20,10 @@ def convert(args):
         is_model = file.read(2) == b"PK" or args.file.endswith(".safetensors")
     kinds = (".npz", ".safetensors") if is_model else (".csv", ".parquet")
     if not args.output.endswith(kinds):
-        raise ValueError(f"{args.file} holds {'a model' if is_model else 'ratings'}, so the name of the output must end in "
-                         f"{' or '.join(kinds)}, got {args.output}")  # fmt: skip
+        raise ValueError(
+            f"{args.file} holds {'a model' if is_model else 'ratings'}, so the name of the output must end in "
+            f"{' or '.join(kinds)}, got {args.output}"
+        )
     if is_model:
         load(args.file).save(args.output)
         said = f"Wrote the model to {args.output} ({os.path.getsize(args.output):,} bytes)."
@@ -53,4 +55,6 @@ def write_ratings(args, columns):
         parts = range(0, len(columns[0]), WRITTEN)
         for start in progress(parts, "writing", "part"):
             users, items, values = (column[start : start + WRITTEN].tolist() for column in columns)
-            out.writerows(zip(users, items, (repr(value).removesuffix(".0") for value in values), strict=True))
+            out.writerows(
+                zip(users, items, (repr(value).removesuffix(".0") for value in values), strict=True)
+            )

@@ -18,7 +18,9 @@ def check_output(path, *inputs):
     check_writable(path)
     for name in filter(None, inputs):
         if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
-            raise ValueError(f"{path} is read here, and would be replaced; give the output another name")
+            raise ValueError(
+                f"{path} is read here, and would be replaced; give the output another name"
+            )
 
 
 def save(args, model):
@@ -29,8 +31,14 @@ def save(args, model):
 def read(args, path):
     """Users, items and ratings of a file, read as the options say."""
     columns = {name: getattr(args, f"{name}_column") for name in COLUMNS}
-    return read_columns(path, **columns, sep=args.sep, header=args.header, on_bad_lines=args.on_bad_lines,
-                        progress=shows_progress())  # fmt: skip
+    return read_columns(
+        path,
+        **columns,
+        sep=args.sep,
+        header=args.header,
+        on_bad_lines=args.on_bad_lines,
+        progress=shows_progress(),
+    )
 
 
 def read_typed(args, model, path):
@@ -41,10 +49,17 @@ def read_typed(args, model, path):
 def typed(model, path, users, items, *ratings):
     """Give the ids of a file the type of the model's: a file with ids 1, 2, 3 may be part of one with 1, 2, x."""
     found = []
-    for role, column, known_ids in (("user", users, model.user_ids_), ("item", items, model.item_ids_)):
+    for role, column, known_ids in (
+        ("user", users, model.user_ids_),
+        ("item", items, model.item_ids_),
+    ):
         ids = column.ids if isinstance(column, Encoded) else column
         if known_ids.dtype.kind in "iu" and ids.dtype.kind not in "iu":
-            strange = next(text for text in ids.tolist() if str(number(text)) != text or type(number(text)) is not int)
+            strange = next(
+                text
+                for text in ids.tolist()
+                if str(number(text)) != text or type(number(text)) is not int
+            )
             raise ValueError(
                 f"{path}: {role} id {strange!r} is not a plain whole number, which all {role} ids of the model are"
             )

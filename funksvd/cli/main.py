@@ -105,14 +105,19 @@ def _in_one_line(error):
 # Options
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="funksvd", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Funk's SVD of ratings: train, evaluate and use a model.", epilog=_EPILOG,
+        prog="funksvd",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Funk's SVD of ratings: train, evaluate and use a model.",
+        epilog=_EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"funksvd {__version__}")
     added = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     command = add_command(
-        added, "train", train, "train a model on a file of ratings",
+        added,
+        "train",
+        train,
+        "train a model on a file of ratings",
         """
         Read ratings from delimited text (also gzipped) or Parquet, train a model on them and save it. A part of the
         ratings is held out; training ends when the error on that part has stopped improving, and the model of the
@@ -121,22 +126,46 @@ def _parser():
         "funksvd train ratings.csv -o movies.npz --n-factors 32 --rating-scale 1 5",
     )
     command.add_argument("file", metavar="FILE", help="ratings, one a line: user, item, rating")
-    command.add_argument("-o", "--output", metavar="MODEL", default="funksvd-model.npz",
-                         help="file for the model (default: funksvd-model.npz)")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="MODEL",
+        default="funksvd-model.npz",
+        help="file for the model (default: funksvd-model.npz)",
+    )
     add_file_options(command)
-    command.add_argument("--validation-split", type=float, default=0.1, metavar="SHARE",
-                         help="share of the ratings to hold out; 0 holds out none and trains all epochs (default: 0.1)")
-    command.add_argument("--patience", type=int, default=3, metavar="EPOCHS",
-                         help="epochs without improvement after which training ends (default: 3)")
-    command.add_argument("--checkpoint", metavar="FILE",
-                         help="keep the state of the training there after each epoch (default: none, or --resume FILE)")
-    command.add_argument("--resume", metavar="FILE",
-                         help="go on from such a file, with the same ratings and options; --epochs may be more")
+    command.add_argument(
+        "--validation-split",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="share of the ratings to hold out; 0 holds out none and trains all epochs (default: 0.1)",
+    )
+    command.add_argument(
+        "--patience",
+        type=int,
+        default=3,
+        metavar="EPOCHS",
+        help="epochs without improvement after which training ends (default: 3)",
+    )
+    command.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="keep the state of the training there after each epoch (default: none, or --resume FILE)",
+    )
+    command.add_argument(
+        "--resume",
+        metavar="FILE",
+        help="go on from such a file, with the same ratings and options; --epochs may be more",
+    )
     add_parameters(command)
     add_json(command)
 
     command = add_command(
-        added, "evaluate", evaluate, "measure a model's error on a file of ratings",
+        added,
+        "evaluate",
+        evaluate,
+        "measure a model's error on a file of ratings",
         """
         Print a model's root mean squared error (RMSE) and mean absolute error (MAE) on the ratings of a file, and the
         share of them whose user or item the model has not seen in training.
@@ -149,7 +178,10 @@ def _parser():
     add_json(command)
 
     command = add_command(
-        added, "predict", predict, "predict a rating for each user and item of a file",
+        added,
+        "predict",
+        predict,
+        "predict a rating for each user and item of a file",
         """
         Predict a rating for each pair of user and item in a file, and write them as CSV with the columns user, item and
         prediction, in the order of the file. Other columns of the file are ignored.
@@ -158,15 +190,24 @@ def _parser():
     )
     add_model(command)
     command.add_argument("file", metavar="FILE", help="pairs, one a line: user, item")
-    command.add_argument("-o", "--output", metavar="CSV", help="file to write (default: standard output)")
-    command.add_argument("--unknown", choices=("mean", "nan", "raise"), default="mean",
-                         help="for users and items not seen in training: predict what is known without them, "
-                         "write nan, or fail (default: mean)")
+    command.add_argument(
+        "-o", "--output", metavar="CSV", help="file to write (default: standard output)"
+    )
+    command.add_argument(
+        "--unknown",
+        choices=("mean", "nan", "raise"),
+        default="mean",
+        help="for users and items not seen in training: predict what is known without them, "
+        "write nan, or fail (default: mean)",
+    )
     add_file_options(command, columns=("user", "item"))
     add_json(command, "a line of JSON for each pair")
 
     command = add_command(
-        added, "recommend", recommend, "list the items with the highest predictions for users",
+        added,
+        "recommend",
+        recommend,
+        "list the items with the highest predictions for users",
         """
         Print the items with the highest predicted ratings, best first, for some users or for all. With --exclude, items
         that a user has rated in that file are left out: a model does not keep its training ratings.
@@ -176,17 +217,31 @@ def _parser():
     )
     add_model(command)
     whom = command.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--user", metavar="ID", action="append", help="whom to recommend to; may be given several times")
+    whom.add_argument(
+        "--user",
+        metavar="ID",
+        action="append",
+        help="whom to recommend to; may be given several times",
+    )
     whom.add_argument("--all", action="store_true", help="recommend to every user of the model")
-    command.add_argument("-n", type=int, default=10, metavar="ITEMS", help="how many items a user (default: 10)")
-    command.add_argument("--exclude", metavar="FILE", help="ratings whose items not to recommend again")
+    command.add_argument(
+        "-n", type=int, default=10, metavar="ITEMS", help="how many items a user (default: 10)"
+    )
+    command.add_argument(
+        "--exclude", metavar="FILE", help="ratings whose items not to recommend again"
+    )
     add_titles(command)
-    command.add_argument("-o", "--output", metavar="CSV", help="file to write (default: standard output)")
+    command.add_argument(
+        "-o", "--output", metavar="CSV", help="file to write (default: standard output)"
+    )
     add_file_options(command, short=False)
     add_json(command, "a line of JSON for each user")
 
     command = add_command(
-        added, "similar", similar, "list the items (or users) that are most like one",
+        added,
+        "similar",
+        similar,
+        "list the items (or users) that are most like one",
         """
         Print the items whose factors are most like those of one item, or the users most like one user. Cosine compares
         what kind of item it is; dot also counts how strongly people feel about it.
@@ -198,12 +253,17 @@ def _parser():
     which.add_argument("--item", metavar="ID", help="item to compare with")
     which.add_argument("--user", metavar="ID", help="user to compare with")
     command.add_argument("-n", type=int, default=10, metavar="N", help="how many (default: 10)")
-    command.add_argument("--measure", choices=("cosine", "dot"), default="cosine", help="(default: cosine)")
+    command.add_argument(
+        "--measure", choices=("cosine", "dot"), default="cosine", help="(default: cosine)"
+    )
     add_titles(command)
     add_json(command)
 
     command = add_command(
-        added, "fold-in", fold_in, "add users or items to a model without training it again",
+        added,
+        "fold-in",
+        fold_in,
+        "add users or items to a model without training it again",
         """
         Compute factors for the users of a file of ratings, given the items that the model knows, and save a model that
         knows these users, too. Nothing else of the model changes. A user that it knows already gets new factors from
@@ -212,15 +272,26 @@ def _parser():
         "funksvd fold-in movies.npz new_users.csv -o movies.npz",
     )
     add_model(command)
-    command.add_argument("file", metavar="FILE", help="ratings of new users, one a line: user, item, rating")
-    command.add_argument("-o", "--output", metavar="MODEL", required=True, help="file for the extended model")
-    command.add_argument("--side", choices=("users", "items"), default="users",
-                         help="what to fold in: users, or items given the users that the model knows (default: users)")
+    command.add_argument(
+        "file", metavar="FILE", help="ratings of new users, one a line: user, item, rating"
+    )
+    command.add_argument(
+        "-o", "--output", metavar="MODEL", required=True, help="file for the extended model"
+    )
+    command.add_argument(
+        "--side",
+        choices=("users", "items"),
+        default="users",
+        help="what to fold in: users, or items given the users that the model knows (default: users)",
+    )
     add_file_options(command)
     add_json(command)
 
     command = add_command(
-        added, "tune", tune, "search for better parameters by cross-validation",
+        added,
+        "tune",
+        tune,
+        "search for better parameters by cross-validation",
         """
         Train every setting of a small grid on each fold of the ratings, stop each fit when its error on the part held
         out has stopped improving, and print a table, the best setting first. The number of epochs needs no place in the
@@ -229,19 +300,38 @@ def _parser():
         "funksvd tune ratings.csv --grid n_factors=32,64,128 --grid l2=0.04,0.08 --folds 3 -o movies.npz",
     )
     command.add_argument("file", metavar="FILE", help="ratings, one a line: user, item, rating")
-    command.add_argument("--grid", metavar="NAME=V,V", action="append",
-                         help="values of a parameter to try; may be given several times "
-                         "(default: twelve settings of n_factors, l2 and learning_rate)")
-    command.add_argument("--folds", type=int, default=3, metavar="N", help="parts, each held out once (default: 3)")
-    command.add_argument("--patience", type=int, default=3, metavar="EPOCHS",
-                         help="epochs without improvement after which a fit ends (default: 3)")
-    command.add_argument("-o", "--output", metavar="MODEL", help="train on all ratings with the best setting and save it")
+    command.add_argument(
+        "--grid",
+        metavar="NAME=V,V",
+        action="append",
+        help="values of a parameter to try; may be given several times "
+        "(default: twelve settings of n_factors, l2 and learning_rate)",
+    )
+    command.add_argument(
+        "--folds", type=int, default=3, metavar="N", help="parts, each held out once (default: 3)"
+    )
+    command.add_argument(
+        "--patience",
+        type=int,
+        default=3,
+        metavar="EPOCHS",
+        help="epochs without improvement after which a fit ends (default: 3)",
+    )
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="MODEL",
+        help="train on all ratings with the best setting and save it",
+    )
     add_file_options(command)
     add_parameters(command)
     add_json(command, "the settings as JSON")
 
     command = add_command(
-        added, "plot", plot, "draw a model: its learning curve, errors or factors",
+        added,
+        "plot",
+        plot,
+        "draw a model: its learning curve, errors or factors",
         """
         Draw one picture; needs matplotlib. learning-curve: RMSE of each epoch. predictions: predicted against actual
         ratings of --ratings. popularity: RMSE on --ratings by how many ratings an item (or user) has in --train. map:
@@ -249,32 +339,55 @@ def _parser():
         """,
         "funksvd plot map movies.npz --titles movies.csv --ratings ratings.csv -o map.png",
     )
-    command.add_argument("kind", choices=("learning-curve", "predictions", "popularity", "map", "spectrum"),
-                         metavar="KIND", help="learning-curve, predictions, popularity, map or spectrum")
+    command.add_argument(
+        "kind",
+        choices=("learning-curve", "predictions", "popularity", "map", "spectrum"),
+        metavar="KIND",
+        help="learning-curve, predictions, popularity, map or spectrum",
+    )
     add_model(command)
-    command.add_argument("-o", "--output", metavar="IMAGE", help="png, svg or pdf (default: KIND.png)")
-    command.add_argument("--ratings", metavar="FILE", help="ratings to measure on; for map, the items with most of these")
-    command.add_argument("--train", metavar="FILE", help="ratings that the model was trained on, to count")
-    command.add_argument("--by", choices=("item", "user"), default="item", help="whose popularity (default: item)")
+    command.add_argument(
+        "-o", "--output", metavar="IMAGE", help="png, svg or pdf (default: KIND.png)"
+    )
+    command.add_argument(
+        "--ratings",
+        metavar="FILE",
+        help="ratings to measure on; for map, the items with most of these",
+    )
+    command.add_argument(
+        "--train", metavar="FILE", help="ratings that the model was trained on, to count"
+    )
+    command.add_argument(
+        "--by", choices=("item", "user"), default="item", help="whose popularity (default: item)"
+    )
     add_titles(command)
     add_file_options(command, short=False)
     add_json(command)
 
     command = add_command(
-        added, "convert", convert, "change the format of a model or of ratings",
+        added,
+        "convert",
+        convert,
+        "change the format of a model or of ratings",
         """
         Write a model as npz or safetensors, or ratings as CSV or Parquet (which reads several times faster); the end of
         the output's name says which.
         """,
-        "funksvd convert movies.npz movies.safetensors", "funksvd convert ratings.csv ratings.parquet",
+        "funksvd convert movies.npz movies.safetensors",
+        "funksvd convert ratings.csv ratings.parquet",
     )
     command.add_argument("file", metavar="FILE", help="a model, or ratings")
-    command.add_argument("output", metavar="OUTPUT", help="file to write: .npz, .safetensors; .csv, .parquet")
+    command.add_argument(
+        "output", metavar="OUTPUT", help="file to write: .npz, .safetensors; .csv, .parquet"
+    )
     add_file_options(command)
     add_json(command)
 
     command = add_command(
-        added, "info", info, "describe a model file, or this installation",
+        added,
+        "info",
+        info,
+        "describe a model file, or this installation",
         """
         Print what a model file holds: sizes, parameters, epochs and the errors of the last one. Without a file, print
         what this installation of funksvd runs on.
@@ -285,7 +398,10 @@ def _parser():
     add_json(command)
 
     command = add_command(
-        added, "demo", run, "train on made-up ratings whose best possible error is known",
+        added,
+        "demo",
+        run,
+        "train on made-up ratings whose best possible error is known",
         """
         Make a million ratings from a planted model plus noise, in the shape of MovieLens 1M, train on nine tenths of
         them and compare the error on the last tenth with the best possible one. Needs no file and no network, takes a
@@ -293,8 +409,18 @@ def _parser():
         """,
         "funksvd demo",
     )
-    command.add_argument("-o", "--output", metavar="MODEL", default="funksvd-demo.npz",
-                         help="file for the model (default: funksvd-demo.npz)")
-    command.add_argument("--n-jobs", type=number, default=default_parameters()["n_jobs"], metavar="THREADS",
-                         help=f"threads; -1 is all cores (default: {default_parameters()['n_jobs']})")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="MODEL",
+        default="funksvd-demo.npz",
+        help="file for the model (default: funksvd-demo.npz)",
+    )
+    command.add_argument(
+        "--n-jobs",
+        type=number,
+        default=default_parameters()["n_jobs"],
+        metavar="THREADS",
+        help=f"threads; -1 is all cores (default: {default_parameters()['n_jobs']})",
+    )
     return parser

@@ -13,7 +13,11 @@ COLUMNS = ("user", "item", "rating")
 # Options and files
 def model_parameters(args):
     """The parameters of the model among the options."""
-    parameters = {name: value for name, value in vars(args).items() if name in FunkSVD().get_params() and name != "verbose"}
+    parameters = {
+        name: value
+        for name, value in vars(args).items()
+        if name in FunkSVD().get_params() and name != "verbose"
+    }
     if parameters.get("rating_scale") is not None:
         parameters["rating_scale"] = tuple(parameters["rating_scale"])
     return parameters
@@ -67,9 +71,14 @@ _PAIRS = ("l2", "l1", "l2_bias", "l1_bias")
 
 
 def add_command(added, name, run, summary, description, *examples):
-    command = added.add_parser(name, help=summary, description=" ".join(description.split()),
-                                  epilog="\n".join(f"Example: {example}" for example in examples),
-                                  formatter_class=_Help, allow_abbrev=False)
+    command = added.add_parser(
+        name,
+        help=summary,
+        description=" ".join(description.split()),
+        epilog="\n".join(f"Example: {example}" for example in examples),
+        formatter_class=_Help,
+        allow_abbrev=False,
+    )
     command.set_defaults(run=run, json=False)
     return command
 
@@ -78,16 +87,22 @@ class _Help(argparse.RawDescriptionHelpFormatter):
     """The description as a paragraph, the examples one a line."""
 
     def _fill_text(self, text, width, indent):
-        return "\n".join(super(argparse.RawDescriptionHelpFormatter, self)._fill_text(line, width, indent)
-                         for line in text.splitlines())  # fmt: skip
+        return "\n".join(
+            super(argparse.RawDescriptionHelpFormatter, self)._fill_text(line, width, indent)
+            for line in text.splitlines()
+        )
 
 
 def add_json(command, what="the result as JSON"):
-    command.add_argument("--json", action="store_true", help=f"print {what}, and messages on standard error")
+    command.add_argument(
+        "--json", action="store_true", help=f"print {what}, and messages on standard error"
+    )
 
 
 def add_titles(command):
-    command.add_argument("--titles", metavar="CSV", help="table with a column item_id or id and a column title")
+    command.add_argument(
+        "--titles", metavar="CSV", help="table with a column item_id or id and a column title"
+    )
 
 
 def add_model(command):
@@ -98,13 +113,29 @@ def add_file_options(command, columns=COLUMNS, short=True):
     group = command.add_argument_group("how FILE is read")
     for name in columns:
         flags = [f"--{name}", f"--{name}-column"] if short else [f"--{name}-column"]
-        group.add_argument(*flags, dest=f"{name}_column", type=_column, metavar="COLUMN",
-                           help=f"name of the {name} column, or its position from 0 (default: found by its name)")
-    group.add_argument("--sep", type=_separator, help=r"what separates fields, such as , or :: or \t (default: found)")
-    group.add_argument("--header", action=argparse.BooleanOptionalAction,
-                       help="whether the first line holds column names (default: found)")
-    group.add_argument("--on-bad-lines", choices=("raise", "skip"), default="raise",
-                       help="fail at a line that cannot be used, or leave it out with a warning (default: raise)")
+        group.add_argument(
+            *flags,
+            dest=f"{name}_column",
+            type=_column,
+            metavar="COLUMN",
+            help=f"name of the {name} column, or its position from 0 (default: found by its name)",
+        )
+    group.add_argument(
+        "--sep",
+        type=_separator,
+        help=r"what separates fields, such as , or :: or \t (default: found)",
+    )
+    group.add_argument(
+        "--header",
+        action=argparse.BooleanOptionalAction,
+        help="whether the first line holds column names (default: found)",
+    )
+    group.add_argument(
+        "--on-bad-lines",
+        choices=("raise", "skip"),
+        default="raise",
+        help="fail at a line that cannot be used, or leave it out with a warning (default: raise)",
+    )
 
 
 def add_parameters(command):
@@ -119,7 +150,11 @@ def add_parameters(command):
         elif name == "rating_scale":
             options.update(nargs=2, type=float, metavar=("LOW", "HIGH"))
         elif name in _PAIRS:
-            options.update(type=_number_or_pair, metavar="X[,X]", help=f"{about}; two are users,items (default: {default})")
+            options.update(
+                type=_number_or_pair,
+                metavar="X[,X]",
+                help=f"{about}; two are users,items (default: {default})",
+            )
         else:
             kind = str if isinstance(default, str) else number
             options.update(type=kind, metavar="N" if type(default) is int else "X")
@@ -128,7 +163,9 @@ def add_parameters(command):
 
 def default_parameters():
     parameters = inspect.signature(FunkSVD).parameters.values()
-    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "verbose"}
+    defaults = {
+        parameter.name: parameter.default for parameter in parameters if parameter.name != "verbose"
+    }
     return defaults | {"random_state": 0}
 
 

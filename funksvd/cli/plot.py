@@ -18,13 +18,17 @@ def plot(args):
     output = args.output or f"{args.kind}.png"
     check_output(output, args.model, args.ratings, args.train, args.titles)
     model = load(args.model)
-    ratings, trained = (read_typed(args, model, getattr(args, name)) if getattr(args, name) else None
-                        for name in ("ratings", "train"))  # fmt: skip
+    ratings, trained = (
+        read_typed(args, model, getattr(args, name)) if getattr(args, name) else None
+        for name in ("ratings", "train")
+    )
     titles = read_titles(args.titles) if args.titles else None
     {
         "learning-curve": lambda: plots.learning_curve(model, output),
         "predictions": lambda: plots.predicted_against_actual(model, ratings, output),
-        "popularity": lambda: plots.error_by_popularity(model, ratings, trained, output, by=args.by),
+        "popularity": lambda: plots.error_by_popularity(
+            model, ratings, trained, output, by=args.by
+        ),
         "map": lambda: plots.factor_map(model, titles, output, ratings=ratings),
         "spectrum": lambda: plots.factor_spectrum(model, output),
     }[args.kind]()

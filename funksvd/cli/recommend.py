@@ -28,9 +28,13 @@ def recommend(args):
     with writer(args, [*names, "item", "score", *(["title"] if titles else [])], n_users) as write:
         for some, items, scores in batches:
             for user, *ranked in zip(some.tolist(), items.tolist(), scores.tolist(), strict=True):
-                best = [(item, score) for item, score in zip(*ranked, strict=True) if score == score]
+                best = [
+                    (item, score) for item, score in zip(*ranked, strict=True) if score == score
+                ]
                 first = [user] if names else []
-                rows = [[*first, item, f"{score:.4f}", *titled(titles, item)] for item, score in best]
+                rows = [
+                    [*first, item, f"{score:.4f}", *titled(titles, item)] for item, score in best
+                ]
                 entries = [named(titles, item) | {"score": score} for item, score in best]
                 write(rows, {"user": user, "recommendations": entries})
     if args.output is not None:

@@ -58,7 +58,15 @@ def progress(iterable, what, unit, total=None):
     """A bar on a terminal, for what takes more than a second."""
     from tqdm import tqdm
 
-    return tqdm(iterable, desc=what, unit=unit, total=total, delay=1, leave=False, disable=not shows_progress())
+    return tqdm(
+        iterable,
+        desc=what,
+        unit=unit,
+        total=total,
+        delay=1,
+        leave=False,
+        disable=not shows_progress(),
+    )
 
 
 def titled(titles, item):

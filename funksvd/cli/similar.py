@@ -18,11 +18,18 @@ def similar(args):
     side = "user" if args.item is None else "item"
     asked = known_id(model, side, getattr(args, side))
     titles = read_titles(args.titles) if args.titles else {}
-    ids, scores = (model.similar_users if side == "user" else model.similar_items)(asked, args.n, args.measure)
+    ids, scores = (model.similar_users if side == "user" else model.similar_items)(
+        asked, args.n, args.measure
+    )
     pairs = list(zip(ids.tolist(), scores.tolist(), strict=True))
     if args.json:
-        print_json({side: asked, "measure": args.measure,
-                    "similar": [named(titles, x, side) | {"similarity": score} for x, score in pairs]})  # fmt: skip
+        print_json(
+            {
+                side: asked,
+                "measure": args.measure,
+                "similar": [named(titles, x, side) | {"similarity": score} for x, score in pairs],
+            }
+        )
         return
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow([side, "similarity", *(["title"] if titles else [])])

@@ -23,24 +23,50 @@ def train(args):
     model._check_params()  # before a large file is read
     start = time.perf_counter()
     ratings = Ratings.from_arrays(*read(args, args.file))
-    say(args, f"Read {len(ratings):,} ratings by {count(ratings.n_users, 'user')} of {count(ratings.n_items, 'item')} "
-              f"from {args.file} in {time.perf_counter() - start:.1f} s.")  # fmt: skip
+    say(
+        args,
+        f"Read {len(ratings):,} ratings by {count(ratings.n_users, 'user')} of {count(ratings.n_items, 'item')} "
+        f"from {args.file} in {time.perf_counter() - start:.1f} s.",
+    )
 
     validated = args.validation_split != 0
     lines = EpochLines(write=lambda line: say(args, line.rstrip("\n")))
-    callbacks = [*([stopping] if validated else []), *([ModelCheckpoint(checkpoint)] if checkpoint else []), lines]
-    model.fit(ratings, validation_split=args.validation_split, callbacks=callbacks, resume=args.resume)
+    callbacks = [
+        *([stopping] if validated else []),
+        *([ModelCheckpoint(checkpoint)] if checkpoint else []),
+        lines,
+    ]
+    model.fit(
+        ratings, validation_split=args.validation_split, callbacks=callbacks, resume=args.resume
+    )
     if model.interrupted_:
-        say(args, f"Stopped by Ctrl-C after {count(model.n_epochs_, 'epoch')}; saving what was learned.")
+        say(
+            args,
+            f"Stopped by Ctrl-C after {count(model.n_epochs_, 'epoch')}; saving what was learned.",
+        )
     best = stopping.best_epoch if validated else model.n_epochs_ - 1
     if validated:
-        say(args, f"Best epoch {best + 1}: validation RMSE {model.history_['val_rmse'][best]:.4f} on the "
-                  f"{args.validation_split:.0%} of the ratings held out; its weights are kept.")  # fmt: skip
+        say(
+            args,
+            f"Best epoch {best + 1}: validation RMSE {model.history_['val_rmse'][best]:.4f} on the "
+            f"{args.validation_split:.0%} of the ratings held out; its weights are kept.",
+        )
     else:
-        say(args, f"Training RMSE {model.history_['rmse'][-1]:.4f} in the last epoch; nothing was held out.")
+        say(
+            args,
+            f"Training RMSE {model.history_['rmse'][-1]:.4f} in the last epoch; nothing was held out.",
+        )
     save(args, model)
     if args.json:
         last = {name: values[best] for name, values in model.history_.items()}
-        print_json({"model": args.output, "ratings": len(ratings), "users": ratings.n_users, "items": ratings.n_items,
-                    "epoch": best + 1, **last})  # fmt: skip
+        print_json(
+            {
+                "model": args.output,
+                "ratings": len(ratings),
+                "users": ratings.n_users,
+                "items": ratings.n_items,
+                "epoch": best + 1,
+                **last,
+            }
+        )
     return 130 if model.interrupted_ else 0

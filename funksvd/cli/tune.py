@@ -20,26 +20,51 @@ def tune(args):
 
     if args.output is not None:
         check_output(args.output, args.file)
-    grid = dict(grid_of(text) for text in args.grid) if args.grid else default_grid(model_parameters(args))
+    grid = (
+        dict(grid_of(text) for text in args.grid)
+        if args.grid
+        else default_grid(model_parameters(args))
+    )
     parameters = {name: value for name, value in model_parameters(args).items() if name not in grid}
-    FunkSVD().set_params(**parameters, **{name: values[0] for name, values in grid.items()})._check_params()
+    FunkSVD().set_params(
+        **parameters, **{name: values[0] for name, values in grid.items()}
+    )._check_params()
     ratings = Ratings.from_arrays(*read(args, args.file))
     n_settings = int(np.prod([len(values) for values in grid.values()]))
     say(args, f"Trying {n_settings} settings on {args.folds} folds of {len(ratings):,} ratings.")
-    settings = search(ratings, grid, n_folds=args.folds, patience=args.patience, progress=shows_progress(),
-                           **parameters)  # fmt: skip
+    settings = search(
+        ratings,
+        grid,
+        n_folds=args.folds,
+        patience=args.patience,
+        progress=shows_progress(),
+        **parameters,
+    )
     best = settings[0]
     if args.json:
         print_json([setting._asdict() for setting in settings])
     else:
-        rows = [[*map(str, s.parameters.values()), f"{s.rmse:.4f}", f"{s.sd:.4f}", s.n_epochs, f"{s.seconds:.1f}"]
-                for s in settings]  # fmt: skip
+        rows = [
+            [
+                *map(str, s.parameters.values()),
+                f"{s.rmse:.4f}",
+                f"{s.sd:.4f}",
+                s.n_epochs,
+                f"{s.seconds:.1f}",
+            ]
+            for s in settings
+        ]
         print_table([*best.parameters, "RMSE", "sd", "epochs", "s"], rows)
-    featurewise = (parameters | best.parameters)["training"] == "featurewise"  # an epoch is a feature there
+    featurewise = (parameters | best.parameters)[
+        "training"
+    ] == "featurewise"  # an epoch is a feature there
     chosen = best.parameters | {"n_factors" if featurewise else "n_epochs": max(1, best.n_epochs)}
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
     if args.output is None:
-        say(args, f"\nTrain with the best: funksvd train {shlex.quote(args.file)} --validation-split 0 {options}")
+        say(
+            args,
+            f"\nTrain with the best: funksvd train {shlex.quote(args.file)} --validation-split 0 {options}",
+        )
         return
     model = FunkSVD(**(parameters | chosen)).fit(ratings, verbose=0)
     say(args, f"\nTrained on all ratings with the best: {options}")
@@ -53,6 +78,10 @@ def grid_of(text):
     known = list(FunkSVD().get_params())
     if not equals or not values or name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]}?" if close and name not in known else f"; parameters are {', '.join(known)}"
+        hint = (
+            f"; did you mean {close[0]}?"
+            if close and name not in known
+            else f"; parameters are {', '.join(known)}"
+        )
         raise ValueError(f"--grid takes PARAMETER=VALUE,VALUE,..., got {text!r}{hint}")
     return name, [number(value.strip()) for value in values.split(",")]

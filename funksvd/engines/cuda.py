@@ -18,7 +18,9 @@ COLLISIONS = 0.2  # Hogwild: warps at one row at a time, on the average; 0.4 cos
 
 def hogwild_warps(grid):
     """Warps that may train at once without strata, so that two of them seldom meet at one popular row."""
-    meetings = max(float(np.sum((counts / counts.sum()) ** 2)) for counts in (grid.run_counts, grid.counts))
+    meetings = max(
+        float(np.sum((counts / counts.sum()) ** 2)) for counts in (grid.run_counts, grid.counts)
+    )
     return max(1, min(int(COLLISIONS / meetings), grid.n_bands**2))
 
 
@@ -48,17 +50,24 @@ class CudaEngine(CpuEngine):
         grids = [grid for grid in (self.grid, self.check) if grid is not None]
         streamed = self._plan_memory(grids, memory_limit(self.cupy, hyper, card))
         penalties = [] if hyper.reg_scale == "row" else [hyper.l1, hyper.l1_bias]
-        proximal = hyper.non_negative or any(of_side(p, side) for p in penalties for side in ("users", "items"))
+        proximal = hyper.non_negative or any(
+            of_side(p, side) for p in penalties for side in ("users", "items")
+        )
         self.arrays = {}
         with on_card(self.cupy):
             self.kernels = {
                 weighted: self.cupy.RawModule(
-                    code=source(), options=options(self.k, self.half, self.solver, hyper.biased, weighted, proximal)
+                    code=source(),
+                    options=options(
+                        self.k, self.half, self.solver, hyper.biased, weighted, proximal
+                    ),
                 )
                 for weighted in {grid.weight is not None for grid in grids}
             }
             self._upload()
-            self.walks = {id(grid): (Streamed if streamed else Resident)(self.cupy, grid) for grid in grids}
+            self.walks = {
+                id(grid): (Streamed if streamed else Resident)(self.cupy, grid) for grid in grids
+            }
 
     def _plan_memory(self, grids, limit):
         """Whether the ratings must be streamed; DeviceError where even that is too much."""
@@ -69,7 +78,9 @@ class CudaEngine(CpuEngine):
             return False
         least = model + sum(map(Streamed.bytes_of, grids))
         if least > limit:
-            raise too_large(least, limit, self.hyper, f"dtype={'float16' if self.half else 'float32'!r}")
+            raise too_large(
+                least, limit, self.hyper, f"dtype={'float16' if self.half else 'float32'!r}"
+            )
         if self.hyper.schedule == "hogwild":
             raise DeviceError(
                 f"the ratings do not fit the {limit / GIB:.3f} GiB of the GPU beside the model, and schedule='hogwild' "
@@ -93,7 +104,9 @@ class CudaEngine(CpuEngine):
 
     def snapshot(self):
         arrays = {name: self.arrays[name].get() for name in self.STATE}
-        return {name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()}
+        return {
+            name: a.astype(np.float32) if a.dtype == np.float16 else a for name, a in arrays.items()
+        }
 
     def restore(self, state):
         super().restore(state)
@@ -116,7 +129,9 @@ class CudaEngine(CpuEngine):
         return super().validate()
 
     def _pass(self, grid, epoch, solver=None, rules=None):
-        kernel = self.kernels[grid.weight is not None].get_function("measure" if solver is None else "train")
+        kernel = self.kernels[grid.weight is not None].get_function(
+            "measure" if solver is None else "train"
+        )
         n, walk = grid.n_bands, self.walks[id(grid)]
         constants = self.cupy.asarray(constants_of(self.mean, rules))
         out = self.cupy.empty(n * n, np.float64)
@@ -137,11 +152,17 @@ class CudaEngine(CpuEngine):
 
     def _shrink_rows(self, sides, rate):
         kernel = next(iter(self.kernels.values())).get_function("shrink")
-        for side, factors, biases in zip(sides, ("run_factors", "factors"), ("run_biases", "biases"), strict=True):
+        for side, factors, biases in zip(
+            sides, ("run_factors", "factors"), ("run_biases", "biases"), strict=True
+        ):
             penalties = []
             for l1, l2 in (("l1", "l2"), ("l1_bias", "l2_bias")):
                 l1, l2 = (of_side(getattr(self.hyper, name), side) for name in (l1, l2))
                 penalties += np.float32(rate * l1), np.float32(1 / (1 + rate * l2))
             rows = len(getattr(self, biases))
             arguments = self.arrays[factors], self.arrays[biases], np.int64(rows), *penalties
-            kernel((min(-(-rows // 8), 4096),), (BLOCK,), (*arguments, self._random(*np.float64([rate]).view(np.uint32))))
+            kernel(
+                (min(-(-rows // 8), 4096),),
+                (BLOCK,),
+                (*arguments, self._random(*np.float64([rate]).view(np.uint32))),
+            )

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-TASK = np.dtype([("rating", "i8"), ("run", "i8"), ("runs", "i4"), ("gathered", "i4"), ("block", "i4"), ("unused", "i4")])
+TASK = np.dtype(
+    [
+        ("rating", "i8"),
+        ("run", "i8"),
+        ("runs", "i4"),
+        ("gathered", "i4"),
+        ("block", "i4"),
+        ("unused", "i4"),
+    ]
+)
 SPARE = 8  # entries past a block's ratings that a kernel may read
 
 
@@ -12,15 +21,25 @@ def tasks_of(grid):
     """`Task` of every block."""
     n = grid.n_bands
     tasks = np.zeros(n * n, TASK)
-    tasks["rating"], tasks["run"], tasks["runs"] = grid.block_start[:-1], grid.block_runs[:-1], np.diff(grid.block_runs)
-    tasks["gathered"] = np.tile(grid.bands[:-1] + np.arange(n), n)  # every band before ends with a spare row
+    tasks["rating"], tasks["run"], tasks["runs"] = (
+        grid.block_start[:-1],
+        grid.block_runs[:-1],
+        np.diff(grid.block_runs),
+    )
+    tasks["gathered"] = np.tile(
+        grid.bands[:-1] + np.arange(n), n
+    )  # every band before ends with a spare row
     tasks["block"] = np.arange(n * n)
     return tasks
 
 
 def columns_of(grid):
     """(a grid's arrays by run, by rating)."""
-    return [grid.run_row, grid.run_end], [grid.index, grid.rating, *([] if grid.weight is None else [grid.weight])]
+    return [grid.run_row, grid.run_end], [
+        grid.index,
+        grid.rating,
+        *([] if grid.weight is None else [grid.weight]),
+    ]
 
 
 def as_arguments(columns):
@@ -43,12 +62,20 @@ class Resident:
 
     def launch_all(self, kernel, blocks, n_warps, after):
         order = self.cupy.asarray(blocks.astype(np.int32))
-        kernel((n_warps,), (32,), (self.tasks, order, np.int32(len(blocks)), *as_arguments(self.columns), *after))
+        kernel(
+            (n_warps,),
+            (32,),
+            (self.tasks, order, np.int32(len(blocks)), *as_arguments(self.columns), *after),
+        )
 
     def launch_strata(self, kernel, blocks, after):
         order, n = self.cupy.asarray(blocks.astype(np.int32)), np.int32(len(blocks))
         for d in range(len(blocks)):
-            kernel((len(blocks),), (32,), (self.tasks, order[d], n, *as_arguments(self.columns), *after))
+            kernel(
+                (len(blocks),),
+                (32,),
+                (self.tasks, order[d], n, *as_arguments(self.columns), *after),
+            )
 
 
 class Streamed:
@@ -67,14 +94,18 @@ class Streamed:
         for _ in range(2):
             device = [cupy.empty(size, dtype) for size, dtype in shapes]
             memory = [cupy.cuda.alloc_pinned_memory(a.nbytes) for a in device]
-            pinned = [np.frombuffer(m, a.dtype, len(a)) for m, a in zip(memory, device, strict=True)]
+            pinned = [
+                np.frombuffer(m, a.dtype, len(a)) for m, a in zip(memory, device, strict=True)
+            ]
             self.buffers.append((device, pinned, cupy.cuda.Event(), cupy.cuda.Event()))
 
     @staticmethod
     def most(grid):
         """(runs, ratings) that a stratum can have."""
         n = grid.n_bands
-        sizes = (np.diff(a).reshape(n, n).max(axis=1).sum() for a in (grid.block_runs, grid.block_start))
+        sizes = (
+            np.diff(a).reshape(n, n).max(axis=1).sum() for a in (grid.block_runs, grid.block_start)
+        )
         n_runs, n_ratings = map(int, sizes)
         return n_runs, n_ratings + SPARE
 
@@ -82,7 +113,10 @@ class Streamed:
     def bytes_of(cls, grid):
         n_runs, n_ratings = cls.most(grid)
         by_run, by_rating = (sum(column.itemsize for column in part) for part in columns_of(grid))
-        return 2 * (n_runs * by_run + n_ratings * by_rating + grid.n_bands * TASK.itemsize) + grid.n_bands**2 * 8
+        return (
+            2 * (n_runs * by_run + n_ratings * by_rating + grid.n_bands * TASK.itemsize)
+            + grid.n_bands**2 * 8
+        )
 
     def launch_all(self, kernel, blocks, _, after):
         self.launch_strata(kernel, blocks.reshape(self.grid.n_bands, -1), after)
@@ -99,7 +133,13 @@ class Streamed:
                 a[:size].set(host[:size], stream=self.stream)
             copied.record(self.stream)
             current.wait_event(copied)
-            arguments = device[0], self.order, np.int32(len(stratum)), *as_arguments(device[1:]), *after
+            arguments = (
+                device[0],
+                self.order,
+                np.int32(len(stratum)),
+                *as_arguments(device[1:]),
+                *after,
+            )
             kernel((len(stratum),), (32,), arguments)
             done.record(current)
         current.synchronize()  # an interrupted pass leaves no copy behind

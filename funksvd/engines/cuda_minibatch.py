@@ -31,17 +31,29 @@ class CudaMiniBatchEngine(MiniBatchEngine):
         cupy, size = self.cupy, self.batch_size
         n_check = 0 if self.check is None else len(self.check[0])
         host = (*self.tables, *self.tables, *self.states)
-        needed = sum(a.nbytes for a in host) + 16 * sum(self.sizes) + 24 * size + 12 * n_check + 8 * self.sizes[0]
+        needed = (
+            sum(a.nbytes for a in host)
+            + 16 * sum(self.sizes)
+            + 24 * size
+            + 12 * n_check
+            + 8 * self.sizes[0]
+        )
         limit = memory_limit(cupy, hyper, card)
         if needed > limit:
             raise too_large(needed, limit, hyper, f"batch_size={hyper.batch_size}")
         with on_card(cupy):
-            module = cupy.RawModule(code=source("_minibatch.cu"),
-                                    options=options(self.k + 2 * hyper.biased, False, self.solver))  # fmt: skip
-            self.passes = {name: module.get_function(name) for name in ("forward", "backward", "measure")}
+            module = cupy.RawModule(
+                code=source("_minibatch.cu"),
+                options=options(self.k + 2 * hyper.biased, False, self.solver),
+            )
+            self.passes = {
+                name: module.get_function(name) for name in ("forward", "backward", "measure")
+            }
             # Each table ends with the row of an unknown id: a 1 where the others have theirs.
             shapes = [(len(table) + 1, table.shape[1]) for table in self.tables]
-            self.cards, self.fresh = ([cupy.empty(shape, np.float32) for shape in shapes] for _ in range(2))
+            self.cards, self.fresh = (
+                [cupy.empty(shape, np.float32) for shape in shapes] for _ in range(2)
+            )
             self.card_states = [cupy.empty(a.shape, np.float32) for a in self.states]
             self.card_columns = [cupy.asarray(columns) for columns in self.columns]
             self.starts = [cupy.empty(n + 1, np.int64) for n in self.sizes]
@@ -70,11 +82,18 @@ class CudaMiniBatchEngine(MiniBatchEngine):
         users, items, values, weights = self.check
         rows, others = (
             np.where(codes < 0, np.int32(n), codes)
-            for codes, n in zip((users, items) if self.users_first else (items, users), self.sizes, strict=True)
+            for codes, n in zip(
+                (users, items) if self.users_first else (items, users), self.sizes, strict=True
+            )
         )
         n_rows, n_others = (n + 1 for n in self.sizes)
         order, start = ordered(rows, others, n_rows, n_others)
-        parts = start, others[order], values[order].astype(np.float32), weights[order].astype(np.float32)
+        parts = (
+            start,
+            others[order],
+            values[order].astype(np.float32),
+            weights[order].astype(np.float32),
+        )
         return [self.cupy.asarray(part) for part in parts]
 
     # ------------------------------------------------------------------------------------------ passes
@@ -91,20 +110,39 @@ class CudaMiniBatchEngine(MiniBatchEngine):
         order, starts = np.empty(size, np.int32), [np.zeros(n + 1, np.int64) for n in self.sizes]
         np.cumsum(np.bincount(row, minlength=self.sizes[0]), out=starts[0][1:])
         _keys.group(other, np.arange(size, dtype=np.int32), starts[1], order)
-        here = [device[:size] for device in (self.row, self.other, self.order, self.rating, self.weight)]
+        here = [
+            device[:size] for device in (self.row, self.other, self.order, self.rating, self.weight)
+        ]
         for device, host in zip(here, (row, other, order, rating, weight), strict=True):
             if len(host):
                 device.set(host)
         for device, host in zip(self.starts, starts, strict=True):
             device.set(host)
-        scalars = [float(beta) ** int(self.steps[0]) for beta in (self.hyper.beta_1, self.hyper.beta_2)]
-        after = self.cupy.asarray(constants_of(self.mean, rules)), *map(np.float32, (*scalars, share))
+        scalars = [
+            float(beta) ** int(self.steps[0]) for beta in (self.hyper.beta_1, self.hyper.beta_2)
+        ]
+        after = (
+            self.cupy.asarray(constants_of(self.mean, rules)),
+            *map(np.float32, (*scalars, share)),
+        )
         rows, others, order, rating, weight = here
         of_batch = rating, weight, self.push, np.int32(self.weight_given), np.float32(2 / size)
         for side, (name, index) in enumerate((("forward", others), ("backward", rows))):
-            self._launch(name, self.starts[side], order, index, *of_batch, self.cards[side], self.cards[1 - side],
-                         self.fresh[side], self.card_states[side], self.card_columns[side], self.squares,
-                         np.int64(self.sizes[side]), *after)  # fmt: skip
+            self._launch(
+                name,
+                self.starts[side],
+                order,
+                index,
+                *of_batch,
+                self.cards[side],
+                self.cards[1 - side],
+                self.fresh[side],
+                self.card_states[side],
+                self.card_columns[side],
+                self.squares,
+                np.int64(self.sizes[side]),
+                *after,
+            )
         self.cards, self.fresh = self.fresh, self.cards
 
     weight_given = property(lambda self: len(self.batches[3]) > 0)
@@ -116,16 +154,35 @@ class CudaMiniBatchEngine(MiniBatchEngine):
     def validate(self):
         start, other, rating, weight = self.checked
         squares = self.cupy.asarray(np.zeros(len(start) - 1))
-        self._launch("measure", start, other, other, rating, weight, self.push, np.int32(1), np.float32(0), self.cards[0],
-                     self.cards[1], self.fresh[0], self.card_states[0], self.card_columns[0], squares,
-                     np.int64(len(start) - 1), self.cupy.asarray(constants_of(self.mean, None)),
-                     *map(np.float32, (0, 0, 0)))  # fmt: skip
+        self._launch(
+            "measure",
+            start,
+            other,
+            other,
+            rating,
+            weight,
+            self.push,
+            np.int32(1),
+            np.float32(0),
+            self.cards[0],
+            self.cards[1],
+            self.fresh[0],
+            self.card_states[0],
+            self.card_columns[0],
+            squares,
+            np.int64(len(start) - 1),
+            self.cupy.asarray(constants_of(self.mean, None)),
+            *map(np.float32, (0, 0, 0)),
+        )
         return float(squares.get().sum()) / float(self.check[3].sum())
 
     # ------------------------------------------------------------------------------------------ host and card
 
     def snapshot(self):
-        arrays = (*(card.get()[:-1] for card in self.cards), *(card.get() for card in self.card_states))
+        arrays = (
+            *(card.get()[:-1] for card in self.cards),
+            *(card.get() for card in self.card_states),
+        )
         return dict(zip(NAMES, arrays, strict=True)) | {"steps": self.steps.copy()}
 
     def restore(self, state):

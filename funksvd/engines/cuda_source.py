@@ -10,7 +10,20 @@ from funksvd.machine.kernels import kernels
 
 _, *SOLVERS = kernels("engines._sgd", np.float32).SOLVERS
 RULE = kernels("engines._sgd", np.float32).RULE
-HYPER = ("rate", "l2", "l1", "l2_bias", "l1_bias", "low", "momentum", "beta_1", "beta_2", "fresh_1", "fresh_2", "epsilon")
+HYPER = (
+    "rate",
+    "l2",
+    "l1",
+    "l2_bias",
+    "l1_bias",
+    "low",
+    "momentum",
+    "beta_1",
+    "beta_2",
+    "fresh_1",
+    "fresh_2",
+    "epsilon",
+)
 BLOCK = 128  # threads, where a kernel goes over rows
 
 
@@ -23,14 +36,27 @@ def lanes_of(n_factors, half):
 
 def options(n_factors, half, solver, biased=True, weighted=False, proximal=False):
     """The compiler's options for one model."""
-    macros = {"N_FACTORS": n_factors, "LANES": lanes_of(n_factors, half), "HALF": half, "SOLVER": SOLVERS.index(solver),
-              "BIASED": biased, "WEIGHTED": weighted, "PROXIMAL": proximal}  # fmt: skip
-    return (*(f"-D{name}={int(value)}" for name, value in macros.items()), "--std=c++17", "--fmad=false")
+    macros = {
+        "N_FACTORS": n_factors,
+        "LANES": lanes_of(n_factors, half),
+        "HALF": half,
+        "SOLVER": SOLVERS.index(solver),
+        "BIASED": biased,
+        "WEIGHTED": weighted,
+        "PROXIMAL": proximal,
+    }
+    return (
+        *(f"-D{name}={int(value)}" for name, value in macros.items()),
+        "--std=c++17",
+        "--fmad=false",
+    )
 
 
 def source(name="_sgd.cu"):
     """The text of kernels behind that of what they share."""
-    return "".join(Path(__file__).with_name(part).read_text(encoding="utf-8") for part in ("_solvers.cu", name))
+    return "".join(
+        Path(__file__).with_name(part).read_text(encoding="utf-8") for part in ("_solvers.cu", name)
+    )
 
 
 def constants_of(mean, rules):

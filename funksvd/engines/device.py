@@ -31,7 +31,9 @@ def open_device(device):
     if not cupy.cuda.is_available():
         try:
             said = f"it counts {cupy.cuda.runtime.getDeviceCount()} devices"
-        except Exception as error:  # CuPy's own types, which a machine without a driver may not have
+        except (
+            Exception
+        ) as error:  # CuPy's own types, which a machine without a driver may not have
             said = str(error)
         raise DeviceError(
             f"device={device!r}: CuPy {cupy.__version__} finds no GPU that it can use ({said}); install NVIDIA's driver, "
@@ -49,7 +51,9 @@ def open_device(device):
         ) from error
     card = cupy.cuda.Device(number)
     if int(card.compute_capability) < 50:
-        raise DeviceError(f"device={device!r} has compute capability {card.compute_capability}; 50 (Maxwell) is the least")
+        raise DeviceError(
+            f"device={device!r} has compute capability {card.compute_capability}; 50 (Maxwell) is the least"
+        )
     return cupy, card
 
 
@@ -72,4 +76,6 @@ def on_card(cupy):
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
-        raise DeviceError(f"the GPU ran out of memory: {error}; lower max_device_bytes, or close other programs") from error
+        raise DeviceError(
+            f"the GPU ran out of memory: {error}; lower max_device_bytes, or close other programs"
+        ) from error

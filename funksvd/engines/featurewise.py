@@ -26,8 +26,14 @@ class FeatureEngine(CpuEngine):
 
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         super().__init__(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
-        self.cache = None  # what the features before the next one predict, for each rating of the grid
-        self.limits = (-np.inf, np.inf) if hyper.rating_scale is None else tuple(map(float, hyper.rating_scale))
+        self.cache = (
+            None  # what the features before the next one predict, for each rating of the grid
+        )
+        self.limits = (
+            (-np.inf, np.inf)
+            if hyper.rating_scale is None
+            else tuple(map(float, hyper.rating_scale))
+        )
 
     def _start(self, side, factors, rows, codes, counts, n_jobs):
         """Features that are not trained yet are zero."""
@@ -46,11 +52,20 @@ class FeatureEngine(CpuEngine):
 
     def _first(self, feature):
         """Random values of a feature by code; rows without ratings stay at 0."""
-        values = np.zeros(len(self.run_factors), self.dtype), np.zeros(len(self.factors), self.dtype)
-        for side, (x, counts) in enumerate(zip(values, (self.grid.run_counts, self.grid.counts), strict=True)):
+        values = (
+            np.zeros(len(self.run_factors), self.dtype),
+            np.zeros(len(self.factors), self.dtype),
+        )
+        for side, (x, counts) in enumerate(
+            zip(values, (self.grid.run_counts, self.grid.counts), strict=True)
+        ):
             rng = np.random.default_rng([self.seed, 1, side, feature])
-            start = rng.standard_normal(len(counts), dtype=self.dtype) * self.dtype.type(self.hyper.init_std)
-            x[self.places[side]] = np.where(counts > 0, np.abs(start) if self.hyper.non_negative else start, 0)
+            start = rng.standard_normal(len(counts), dtype=self.dtype) * self.dtype.type(
+                self.hyper.init_std
+            )
+            x[self.places[side]] = np.where(
+                counts > 0, np.abs(start) if self.hyper.non_negative else start, 0
+            )
         return values
 
     def _feature(self, biases, number, run, other, learning_rate):
@@ -74,19 +89,35 @@ class FeatureEngine(CpuEngine):
         """One pass; returns the mean squared error seen on the way."""
         grid, hyper, suffix = self.grid, self.hyper, "_bias" if biases else ""
         sides = ("users", "items") if grid.users_run else ("items", "users")
-        penalties = [[of_side(getattr(hyper, name + suffix), side) for name in ("l2", "l1")] for side in sides]
+        penalties = [
+            [of_side(getattr(hyper, name + suffix), side) for name in ("l2", "l1")]
+            for side in sides
+        ]
         per_row = hyper.reg_scale == "row"
         low = 0.0 if hyper.non_negative and not biases else -np.inf
-        rule = np.array([(rate, *self.limits), *((*((0.0, 0.0) if per_row else pair), low) for pair in penalties)])
+        rule = np.array(
+            [
+                (rate, *self.limits),
+                *((*((0.0, 0.0) if per_row else pair), low) for pair in penalties),
+            ]
+        )
         squares = np.zeros(grid.n_bands**2)
         weight = np.empty(0, self.dtype) if grid.weight is None else grid.weight
 
         def work(x, y):
             runs, part, rows = self._block(x, y)
             squares[x * grid.n_bands + y] = _featurewise.train(
-                run, other[rows], grid.run_row[runs], grid.run_end[runs], grid.index[part], grid.rating[part],
-                weight[part], self.cache[part], biases, rule,
-            )  # fmt: skip
+                run,
+                other[rows],
+                grid.run_row[runs],
+                grid.run_end[runs],
+                grid.index[part],
+                grid.rating[part],
+                weight[part],
+                self.cache[part],
+                biases,
+                rule,
+            )
 
         self._walk(number, work)
         if per_row:
@@ -100,20 +131,35 @@ class FeatureEngine(CpuEngine):
 
         def work(x, y):
             runs, part, rows = self._block(x, y)
-            _featurewise.advance(run, other[rows], grid.run_row[runs], grid.run_end[runs], grid.index[part],
-                                 self.cache[part], biases, *self.limits)  # fmt: skip
+            _featurewise.advance(
+                run,
+                other[rows],
+                grid.run_row[runs],
+                grid.run_end[runs],
+                grid.index[part],
+                self.cache[part],
+                biases,
+                *self.limits,
+            )
 
         self._walk(0, work)
 
     def _block(self, x, y):
         """(runs, ratings, gathered rows) of a block, as slices."""
         grid, b = self.grid, x * self.grid.n_bands + y
-        return (slice(grid.block_runs[b], grid.block_runs[b + 1]), slice(grid.block_start[b], grid.block_start[b + 1] + 8),
-                slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1))  # fmt: skip
+        return (
+            slice(grid.block_runs[b], grid.block_runs[b + 1]),
+            slice(grid.block_start[b], grid.block_start[b + 1] + 8),
+            slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1),
+        )
 
     def _walk(self, number, work):
         n = self.grid.n_bands
-        order = [(d, x, y) for d, ys in enumerate(strata(self.seed, number, n).tolist()) for x, y in enumerate(ys)]
+        order = [
+            (d, x, y)
+            for d, ys in enumerate(strata(self.seed, number, n).tolist())
+            for x, y in enumerate(ys)
+        ]
         run_blocks(order, n, work, min(self.n_jobs, n), self.pool)
 
     def _refill(self, n_features):

@@ -32,7 +32,9 @@ from funksvd.ratings.sorting import by_user, sorted_by
 from funksvd.weights import Params, predict
 
 PRIOR = (0.5, 0.5)  # shape and rate of the precisions' gamma priors
-START_STD = 0.1  # of the factors; a start at fitted factors has too high precisions, which mix slowly
+START_STD = (
+    0.1  # of the factors; a start at fitted factors has too high precisions, which mix slowly
+)
 START_PRECISION, START_BIAS_PRECISION = 10.0, 2.0
 NOISE_SWEEPS = 4  # the noise weights stay at 1 for so many, and rows are drawn plainly
 RELAX = -0.9  # of the rows' draws, see `_gibbs.rows`
@@ -40,7 +42,10 @@ PAIRS = 4096  # on which the spread of predictions is measured
 WAITING = 4  # samples that are added to the mean together
 LOAD = 1 << 14  # ratings of a chunk of rows, at least; a row costs as much as ROW_COST ratings
 ROW_COST, MOST_CHUNKS = 20, 48
-ROWS, DENSE_ROWS = 1 << 14, 1 << 10  # rows of a chunk where all rows cost the same, and of matrix products, at least
+ROWS, DENSE_ROWS = (
+    1 << 14,
+    1 << 10,
+)  # rows of a chunk where all rows cost the same, and of matrix products, at least
 FEW = 50_000  # ratings that one thread works on
 
 
@@ -77,14 +82,26 @@ class GibbsEngine:
         self.low_rank_kernel = kernels("engines._low_rank", np.float32)
         self.hyper, self.k, self.seed = hyper, hyper.n_factors, seed % 2**64
         width = -(-self.k // 8) * 8
-        users, items, values, weights = ratings.users, ratings.items, np.asarray(ratings.values), ratings.weights
+        users, items, values, weights = (
+            ratings.users,
+            ratings.items,
+            np.asarray(ratings.values),
+            ratings.weights,
+        )
         if weights is not None:  # a rating that counts for nothing says nothing
             counts = weights > 0
-            users, items, values, weights = users[counts], items[counts], values[counts], weights[counts]
+            users, items, values, weights = (
+                users[counts],
+                items[counts],
+                values[counts],
+                weights[counts],
+            )
         if len(users) > np.iinfo(np.int32).max:
             raise ValueError(f"solver='gibbs' takes fewer than 2**31 ratings, got {len(users)}")
         self.n, self.n_jobs = len(users), n_jobs if len(users) > FEW else 1
-        self.sides = self._sorted(users, items, values, weights, ratings.n_users, ratings.n_items, width)
+        self.sides = self._sorted(
+            users, items, values, weights, ratings.n_users, ratings.n_items, width
+        )
         del users, items, values, weights
         self.chunks = [chunks_of(np.asarray(side.start)) for side in self.sides]
         self.most = max(8, *(int(np.diff(side.start).max()) for side in self.sides))
@@ -93,13 +110,20 @@ class GibbsEngine:
         self.alpha, self.sweep, self.kept = 1.0, 0, 0
         self.burn_in = burn_in(hyper.n_epochs)
         self.constant = self.now = 0.0  # of the kept samples, summed; of this sweep
-        self.inverse_alpha, self.prior = 0.0, np.zeros((2, 2))  # of a row without ratings: see `_posterior`
-        self.kurtosis = self.kurtosis_now = 0.0  # of the residuals over their noise; summed, of this sweep
+        self.inverse_alpha, self.prior = (
+            0.0,
+            np.zeros((2, 2)),
+        )  # of a row without ratings: see `_posterior`
+        self.kurtosis = self.kurtosis_now = (
+            0.0  # of the residuals over their noise; summed, of this sweep
+        )
         self.given = None
         n_users, n_items = ratings.n_users, ratings.n_items
         self.totals = [aligned(n, width, np.float32) for n in (n_users, n_items)]
         self.sums = [np.zeros((n, 4)) for n in (n_users, n_items)]
-        self.terms = self.waiting = 0  # of the tables' columns: the rank in units of n_factors, samples after these
+        self.terms = self.waiting = (
+            0  # of the tables' columns: the rank in units of n_factors, samples after these
+        )
         self.turning = None  # of tables that are full
         self.low_rank = self._tables(0)
         rng = np.random.default_rng([self.seed, 1])
@@ -129,8 +153,14 @@ class GibbsEngine:
             over(lambda part: np.take(array, carried[part], out=out[part], mode="clip"))
             return out
 
-        alone = weights is None and values.dtype == np.float32  # else the ratings' places are sorted, and these gathered
-        carried = np.ascontiguousarray(values).view(np.int32) if alone else np.arange(self.n, dtype=np.int32)
+        alone = (
+            weights is None and values.dtype == np.float32
+        )  # else the ratings' places are sorted, and these gathered
+        carried = (
+            np.ascontiguousarray(values).view(np.int32)
+            if alone
+            else np.arange(self.n, dtype=np.int32)
+        )
         start, index, carried, lent = by_user(users, items, carried, n_users, n_items, self.n_jobs)
         raw = carried.view(np.float32) if alone else gathered(values)
         weight = None if weights is None else gathered(weights)
@@ -159,7 +189,9 @@ class GibbsEngine:
         other = sorted_by(index, codes, value.view(np.int32), n_items, self.n_jobs, lent)
         other_scale = scale
         if weights is not None:
-            other_scale = sorted_by(index, codes, scale.view(np.int32), n_items, self.n_jobs)[2].view(np.float32)
+            other_scale = sorted_by(index, codes, scale.view(np.int32), n_items, self.n_jobs)[
+                2
+            ].view(np.float32)
         both = (start, index, value, scale), (*other[:2], other[2].view(np.float32), other_scale)
         return [self._side(*side, width, number) for number, side in enumerate(both)]
 
@@ -187,7 +219,11 @@ class GibbsEngine:
             return
         users, items = held_out.codes_in(ratings._tables)
         values = np.asarray(held_out.values, np.float64)
-        weights = np.ones(len(values)) if held_out.weights is None else np.asarray(held_out.weights, np.float64)
+        weights = (
+            np.ones(len(values))
+            if held_out.weights is None
+            else np.asarray(held_out.weights, np.float64)
+        )
         order = np.lexsort((weights, values, items, users))
         self.held_out = users[order], items[order], values[order], weights[order]
         self.held_sum, self.held_now = np.zeros(len(values)), np.zeros(len(values))
@@ -228,7 +264,9 @@ class GibbsEngine:
             finally:
                 self.scratch.append(scratch)
 
-        n_threads = min(self.n_jobs, len(parts)) if len(parts) > 2 else 1  # a part of each side is not worth waking one
+        n_threads = (
+            min(self.n_jobs, len(parts)) if len(parts) > 2 else 1
+        )  # a part of each side is not worth waking one
         others = [self.pool.submit(work) for _ in range(n_threads - 1)]
         try:
             work()
@@ -280,7 +318,9 @@ class GibbsEngine:
         np.asarray(x.mean)[:] -= delta
 
         def moved(_, side, *rows):
-            (self.kernel.move if side == number else self.kernel.tilt)(self.sides[side], delta, *rows)
+            (self.kernel.move if side == number else self.kernel.tilt)(
+                self.sides[side], delta, *rows
+            )
 
         self._over(moved, self._parts(ROWS, number, other))
 
@@ -317,7 +357,9 @@ class GibbsEngine:
         key = self._key(1, self.sweep, number)
 
         def draw(scratch, *rows):
-            return self.kernel.rows(own, other, *rows, scratch, key, self.alpha, NU, noise, relax, self.most)
+            return self.kernel.rows(
+                own, other, *rows, scratch, key, self.alpha, NU, noise, relax, self.most
+            )
 
         return np.sum(self._over(draw, self.chunks[number]), axis=0)
 
@@ -333,15 +375,21 @@ class GibbsEngine:
 
         def rows_kept(_, number, *rows):
             total, sums = self.totals[number], self.sums[number] if kept else np.zeros((0, 4))
-            kernel.keep(self.sides[number], self.sides[1 - number].mean, number == 0, *rows, total, sums)
+            kernel.keep(
+                self.sides[number], self.sides[1 - number].mean, number == 0, *rows, total, sums
+            )
             if kept and self._is_low_rank():
                 side = self.sides[number]
-                self.low_rank_kernel.append(side.means, side.start, column, *rows, self.low_rank[number])
+                self.low_rank_kernel.append(
+                    side.means, side.start, column, *rows, self.low_rank[number]
+                )
 
         self._over(rows_kept, self._parts(ROWS, 0, 1))
         self.now = users.bias_mean + items.bias_mean + float(np.dot(users.mean, items.mean))
         if self.held_out is not None:
-            self.held_now = predict(self._centred(), *self.held_out[:2], self.n_jobs).astype(np.float64)
+            self.held_now = predict(self._centred(), *self.held_out[:2], self.n_jobs).astype(
+                np.float64
+            )
         if not kept:
             return
         self.kept += 1
@@ -378,7 +426,10 @@ class GibbsEngine:
             grams[number] += out
 
         def best_rank():
-            by, rows = [aligned(size, columns, np.float32) for _ in range(2)], aligned(size, -(-size // 16) * 16, np.float32)
+            by, rows = (
+                [aligned(size, columns, np.float32) for _ in range(2)],
+                aligned(size, -(-size // 16) * 16, np.float32),
+            )
             self.low_rank_kernel.best_rank(*grams, rows, np.empty((4, size)), terms * self.k, *by)
             return by
 
@@ -393,7 +444,9 @@ class GibbsEngine:
         tables = self._tables(terms)
 
         def turned(scratch, number, *rows):
-            self.low_rank_kernel.transform(self.low_rank[number], by[number], *rows, scratch, tables[number])
+            self.low_rank_kernel.transform(
+                self.low_rank[number], by[number], *rows, scratch, tables[number]
+            )
 
         self._over(turned, self._parts(DENSE_ROWS, 0, 1))
         return terms, tables
@@ -401,7 +454,13 @@ class GibbsEngine:
     def _centred(self):
         """The model of this sweep in standardised units, factors with the padding."""
         users, items = self.sides
-        return Params(self.now, *(np.asarray(a) for a in (users.mean_biases, items.mean_biases, users.means, items.means)))
+        return Params(
+            self.now,
+            *(
+                np.asarray(a)
+                for a in (users.mean_biases, items.mean_biases, users.means, items.means)
+            ),
+        )
 
     def validate(self):
         """Mean squared error on the held-out ratings of the samples' mean prediction; in the burn-in of this sweep's."""
@@ -421,10 +480,17 @@ class GibbsEngine:
             factors = [np.asarray(side.means)[:, : self.k] for side in self.sides]
         else:
             biases = [sums[:, 0] / n for sums in self.sums]
-            factors = self._mean_factors() if self._is_low_rank() else [total[:, : self.k] / n for total in self.totals]
+            factors = (
+                self._mean_factors()
+                if self._is_low_rank()
+                else [total[:, : self.k] / n for total in self.totals]
+            )
         constant = self.constant / n if self.kept else self.now
-        out = Params(self.mean + self.sd * constant, *((self.sd * b).astype(np.float32) for b in biases),
-                     *(aligned(*f.shape, np.float32) for f in factors))  # fmt: skip
+        out = Params(
+            self.mean + self.sd * constant,
+            *((self.sd * b).astype(np.float32) for b in biases),
+            *(aligned(*f.shape, np.float32) for f in factors),
+        )
         out.user_factors[:], out.item_factors[:] = (np.sqrt(self.sd) * f for f in factors)
         if self.kept:
             out.noise, out.user_posterior, out.item_posterior = self._posterior()
@@ -434,7 +500,9 @@ class GibbsEngine:
         tables = self._cut()[1]
         scales = [np.sqrt(self.kept * (np.diff(side.start) + 3.0)) for side in self.sides]
         rank = self._terms() * self.k
-        return [table[:, :rank] / scale[:, None] for table, scale in zip(tables, scales, strict=True)]
+        return [
+            table[:, :rank] / scale[:, None] for table, scale in zip(tables, scales, strict=True)
+        ]
 
     def _posterior(self):
         """Arrays from which `sampled.variance` knows how sure a prediction is, in the units of the ratings.
@@ -444,7 +512,9 @@ class GibbsEngine:
         is, so B and V are scaled by the ratio, over some pairs, of the predictions' spread to that of the formula.
         """
         n, rows = self.kept, []
-        for sums, total, side, prior in zip(self.sums, self.totals, self.sides, self.prior, strict=True):
+        for sums, total, side, prior in zip(
+            self.sums, self.totals, self.sides, self.prior, strict=True
+        ):
             mean = total / n
             norm = np.einsum("nk,nk->n", mean, mean, dtype=np.float64)
             spread = np.maximum(sums[:, 2] / n - norm, 0) / self.k
@@ -455,7 +525,9 @@ class GibbsEngine:
             rows.append(np.vstack([row, unknown]))
         users, items = rows[0][self.pairs[0]], rows[1][self.pairs[1]]
         first, second = self.pair_sums.T / n
-        formula = np.sum(users[:, 1] + items[:, 1] + users[:, 2] * items[:, 3] + users[:, 3] * items[:, 2])
+        formula = np.sum(
+            users[:, 1] + items[:, 1] + users[:, 2] * items[:, 3] + users[:, 3] * items[:, 2]
+        )
         ratio = np.sum(np.maximum(second - first**2, 0)) / formula if formula else 1.0
         for row, side in zip(rows, self.sides, strict=True):
             known = np.append(np.diff(side.start) > 0, False)
@@ -471,14 +543,29 @@ class GibbsEngine:
     # -------------------------------------------------------------------------------------------- its state
 
     ARRAYS = ("factors", "scalars", "means", "mean_biases", "mean", "precision")
-    NUMBERS = ("alpha", "sweep", "kept", "constant", "now", "inverse_alpha", "kurtosis", "terms", "waiting")
+    NUMBERS = (
+        "alpha",
+        "sweep",
+        "kept",
+        "constant",
+        "now",
+        "inverse_alpha",
+        "kurtosis",
+        "terms",
+        "waiting",
+    )
 
     def _arrays(self):
-        out = {f"{name}_{number}": np.asarray(getattr(side, name))
-               for number, side in enumerate(self.sides) for name in self.ARRAYS}  # fmt: skip
+        out = {
+            f"{name}_{number}": np.asarray(getattr(side, name))
+            for number, side in enumerate(self.sides)
+            for name in self.ARRAYS
+        }
         kept = {"totals": self.totals, "sums": self.sums}
-        kept["low_rank"] = [table[:, : (self.terms + self.waiting) * total.shape[1]]
-                            for table, total in zip(self.low_rank, self.totals, strict=True)]  # fmt: skip
+        kept["low_rank"] = [
+            table[:, : (self.terms + self.waiting) * total.shape[1]]
+            for table, total in zip(self.low_rank, self.totals, strict=True)
+        ]
         for name, arrays in kept.items():
             out |= {f"{name}_{number}": array for number, array in enumerate(arrays)}
         if self.held_out is not None:
@@ -498,7 +585,9 @@ class GibbsEngine:
             out[name][:] = old
 
         copied = [name for name in out if not name.startswith("low_rank")]
-        large = [name for name in copied if out[name].nbytes >= HUGE_PAGE]  # these are worth a thread
+        large = [
+            name for name in copied if out[name].nbytes >= HUGE_PAGE
+        ]  # these are worth a thread
         out |= {name: out[name].copy() for name in copied if name not in large}
         self._over(copy, [(name,) for name in large])
         out |= {name: np.array(getattr(self, name)) for name in self.NUMBERS}
@@ -507,8 +596,10 @@ class GibbsEngine:
 
     def make_room(self, state):
         """Arrays as large as those of a snapshot with these numbers; those of earlier snapshots are not written to."""
-        self.terms, self.waiting = (int(np.clip(state.get(name, 0), 0, most)) for name, most in
-                                    (("terms", MOST_TERMS), ("waiting", WAITING)))  # fmt: skip
+        self.terms, self.waiting = (
+            int(np.clip(state.get(name, 0), 0, most))
+            for name, most in (("terms", MOST_TERMS), ("waiting", WAITING))
+        )
         self.low_rank, self.turning = self._tables(self.terms), None
 
     def restore(self, state):

@@ -26,8 +26,14 @@ BUSY = 50_000  # ratings and rows of a step below which threads cost more than t
 
 def ordered(rows, others, n_rows, n_others):
     """The places of ratings by (row, other), ties in the order they come; where the ratings of each row start."""
-    by_other, out, start = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32), np.zeros(n_rows + 1, np.int64)
-    _keys.group(others, np.arange(len(rows), dtype=np.int32), np.zeros(n_others + 1, np.int64), by_other)
+    by_other, out, start = (
+        np.empty(len(rows), np.int32),
+        np.empty(len(rows), np.int32),
+        np.zeros(n_rows + 1, np.int64),
+    )
+    _keys.group(
+        others, np.arange(len(rows), dtype=np.int32), np.zeros(n_others + 1, np.int64), by_other
+    )
     _keys.group(rows[by_other], by_other, start, out)
     return out, start
 
@@ -55,8 +61,15 @@ class MiniBatchEngine:
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         n = len(ratings)
         if n >= MOST:
-            raise ValueError(f"batch_size must be 1 for {MOST:,} ratings or more, got {hyper.batch_size} for {n:,}")
-        self.hyper, self.k, self.dtype, self.seed = hyper, hyper.n_factors, np.dtype(hyper.dtype), seed
+            raise ValueError(
+                f"batch_size must be 1 for {MOST:,} ratings or more, got {hyper.batch_size} for {n:,}"
+            )
+        self.hyper, self.k, self.dtype, self.seed = (
+            hyper,
+            hyper.n_factors,
+            np.dtype(hyper.dtype),
+            seed,
+        )
         self.kernel, self.solver = kernels("engines._minibatch", self.dtype), solver_of(hyper)
         codes, sizes = (ratings.users, ratings.items), (ratings.n_users, ratings.n_items)
         counts = [np.bincount(c, minlength=size) for c, size in zip(codes, sizes, strict=True)]
@@ -66,7 +79,9 @@ class MiniBatchEngine:
         self.n_batches = -(-n // self.batch_size)
         self.n_jobs = n_jobs if min(n, self.batch_size + sum(sizes)) >= BUSY else 1
 
-        order, self.start = canonical(codes[a], codes[b], ratings.values, ratings.weights, *self.sizes)
+        order, self.start = canonical(
+            codes[a], codes[b], ratings.values, ratings.weights, *self.sizes
+        )
         weight = np.ones(0) if ratings.weights is None else ratings.weights[order]
         self.total_weight = float(weight.sum()) if len(weight) else float(n)
         values = ratings.values[order]
@@ -75,18 +90,29 @@ class MiniBatchEngine:
         kept = codes[b][order], values.astype(self.dtype), weight.astype(self.dtype)
         # The batches of an epoch: row, other, rating, weight, one batch after the other.
         if hyper.shuffle:
-            self.kept, self.batches = kept, (np.empty(n, np.int32), *(np.empty_like(x) for x in kept))
+            self.kept, self.batches = (
+                kept,
+                (np.empty(n, np.int32), *(np.empty_like(x) for x in kept)),
+            )
         else:
             ordered_batches = np.empty(n, np.int32)
-            _keys.group(order // np.int32(self.batch_size), np.arange(n, dtype=np.int32),
-                        np.zeros(self.n_batches + 1, np.int64), ordered_batches)  # fmt: skip
-            self.batches = tuple(x[ordered_batches] if len(x) else x for x in (codes[a][order], *kept))
+            _keys.group(
+                order // np.int32(self.batch_size),
+                np.arange(n, dtype=np.int32),
+                np.zeros(self.n_batches + 1, np.int64),
+                ordered_batches,
+            )
+            self.batches = tuple(
+                x[ordered_batches] if len(x) else x for x in (codes[a][order], *kept)
+            )
 
         self.check = None
         if held_out is not None:
             known = held_out.codes_in(ratings._tables)
             shifted = [c + np.int32(1) for c in known]  # unknown ids are -1
-            order, _ = canonical(*shifted, held_out.values, held_out.weights, *(size + 1 for size in sizes))
+            order, _ = canonical(
+                *shifted, held_out.values, held_out.weights, *(size + 1 for size in sizes)
+            )
             weights = np.ones(len(order)) if held_out.weights is None else held_out.weights[order]
             self.check = known[0][order], known[1][order], held_out.values[order], weights
         self._rows(hyper, (counts[a], counts[b]), n_jobs)
@@ -100,12 +126,16 @@ class MiniBatchEngine:
         width = -(-(self.k + 2 * hyper.biased) // 8) * 8
         self.tables = [aligned(size, width, self.dtype) for size in self.sizes]
         self.spare = [aligned(size, width, self.dtype) for size in self.sizes]
-        self.states = [first_state(self.solver, size, width, self.dtype, hyper)[0] for size in self.sizes]
+        self.states = [
+            first_state(self.solver, size, width, self.dtype, hyper)[0] for size in self.sizes
+        ]
         self.steps = np.zeros(1, np.int64)
         self.sides = ("users", "items") if self.users_first else ("items", "users")
         self.columns = []
         for side, (name, table) in enumerate(zip(self.sides, self.tables, strict=True)):
-            start_factors(table, np.arange(len(table)), counts[side], side, hyper, self.seed, n_jobs)
+            start_factors(
+                table, np.arange(len(table)), counts[side], side, hyper, self.seed, n_jobs
+            )
             columns = aligned(4, width, self.dtype)
             l2, l1, low, learnt = columns
             factors, bias = slice(self.k), self.k + side
@@ -121,13 +151,17 @@ class MiniBatchEngine:
 
     def epoch(self, epoch, learning_rate):
         """A step for each batch; returns the mean squared error seen on the way."""
-        rules = [np.array(rule(self.hyper, name, learning_rate, penalties=False)) for name in self.sides]
+        rules = [
+            np.array(rule(self.hyper, name, learning_rate, penalties=False)) for name in self.sides
+        ]
         squares = np.zeros(self.sizes[0])
         with team(self.n_jobs) as run:
             if self.hyper.shuffle:
                 self._deal(epoch, run)
             for first in range(0, len(self.batches[0]), self.batch_size):
-                self._step([x[first : first + self.batch_size] for x in self.batches], rules, squares, run)
+                self._step(
+                    [x[first : first + self.batch_size] for x in self.batches], rules, squares, run
+                )
         return float(squares.sum()) / self.total_weight
 
     def _deal(self, epoch, run):
@@ -138,7 +172,9 @@ class MiniBatchEngine:
         left = np.diff(starts, append=n)
         firsts, hands = range(0, n, size), []
         for first in firsts:
-            hands.append(rng.multivariate_hypergeometric(left, min(size, n - first), method="marginals"))
+            hands.append(
+                rng.multivariate_hypergeometric(left, min(size, n - first), method="marginals")
+            )
             left -= hands[-1]
         cursors = starts + np.cumsum(hands, axis=0) - hands
         seeds = rng.integers(0, 2**64, len(hands), np.uint64)
@@ -159,7 +195,9 @@ class MiniBatchEngine:
         share = 1 / size if hyper.reg_scale == "rating" else 0.0
         side, other_side = (
             kernel.Side(*arrays, *clocks, share)
-            for arrays in zip(self.tables, self.spare, self.states, self.columns, rules, strict=True)
+            for arrays in zip(
+                self.tables, self.spare, self.states, self.columns, rules, strict=True
+            )
         )
         rows = kernel.cut(row, self.sizes[0], n_parts)
         places = np.searchsorted(row, rows)
@@ -170,11 +208,27 @@ class MiniBatchEngine:
 
         def forward(i):
             part = parts[i]
-            kernel.forward(side, other_side, solver, rows[i], rows[i + 1], row[part], other[part], rating[part],
-                           weight[part], self.mean, 2 / size, self.counts[i], self.entries, squares)  # fmt: skip
+            kernel.forward(
+                side,
+                other_side,
+                solver,
+                rows[i],
+                rows[i + 1],
+                row[part],
+                other[part],
+                rating[part],
+                weight[part],
+                self.mean,
+                2 / size,
+                self.counts[i],
+                self.entries,
+                squares,
+            )
 
         def backward(i):
-            kernel.backward(other_side, side, solver, others[i], others[i + 1], self.entry_start, self.entries)
+            kernel.backward(
+                other_side, side, solver, others[i], others[i + 1], self.entry_start, self.entries
+            )
 
         run(count, range(n_parts))
         kernel.starts(self.counts, self.entry_start)
@@ -189,16 +243,22 @@ class MiniBatchEngine:
         squares, n, params = 0.0, PAIR_CHUNK * 16, self.params()
         for part in (slice(first, first + n) for first in range(0, len(users), n)):
             predicted = predict(params, users[part], items[part], self.n_jobs)
-            squares += float(np.sum(weights[part] * (values[part] - predicted.astype(np.float64)) ** 2))
+            squares += float(
+                np.sum(weights[part] * (values[part] - predicted.astype(np.float64)) ** 2)
+            )
         return squares / float(weights.sum())
 
     def snapshot(self):
         """A copy of all that an epoch changes, by name."""
-        arrays = zip(("run_rows", "rows", "run_state", "state"), (*self.tables, *self.states), strict=True)
+        arrays = zip(
+            ("run_rows", "rows", "run_state", "state"), (*self.tables, *self.states), strict=True
+        )
         return {name: array.copy() for name, array in arrays} | {"steps": self.steps.copy()}
 
     def restore(self, state):
-        for name, array in zip(("run_rows", "rows", "run_state", "state"), (*self.tables, *self.states), strict=True):
+        for name, array in zip(
+            ("run_rows", "rows", "run_state", "state"), (*self.tables, *self.states), strict=True
+        ):
             array[:] = state[name]
         self.steps[:] = state["steps"]
 
@@ -208,14 +268,23 @@ class MiniBatchEngine:
         for side, table in enumerate(self.tables):
             factors = aligned(len(table), self.k, self.dtype)
             factors[:] = table[:, : self.k]
-            biases = table[:, self.k + side].copy() if self.hyper.biased else np.zeros(len(table), self.dtype)
+            biases = (
+                table[:, self.k + side].copy()
+                if self.hyper.biased
+                else np.zeros(len(table), self.dtype)
+            )
             sides.append((biases, factors))
-        (user_biases, user_factors), (item_biases, item_factors) = sides if self.users_first else sides[::-1]
+        (user_biases, user_factors), (item_biases, item_factors) = (
+            sides if self.users_first else sides[::-1]
+        )
         return Params(self.mean, user_biases, item_biases, user_factors, item_factors)
 
     def load(self, params):
         """Take over a model."""
-        sides = [(params.user_biases, params.user_factors), (params.item_biases, params.item_factors)]
+        sides = [
+            (params.user_biases, params.user_factors),
+            (params.item_biases, params.item_factors),
+        ]
         self.mean = params.global_mean
         for side, (biases, factors) in enumerate(sides if self.users_first else sides[::-1]):
             self.tables[side][:, : self.k] = factors

@@ -34,7 +34,9 @@ class CpuEngine:
         self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
         width = -(-self.k // 8) * 8
         self.solver = solver_of(hyper)
-        self.grid = grid = ratings.grid(width * self.dtype.itemsize, self.dtype, seed, n_jobs, warps=self.WARPS)
+        self.grid = grid = ratings.grid(
+            width * self.dtype.itemsize, self.dtype, seed, n_jobs, warps=self.WARPS
+        )
         self.check = self.strange = None
         if held_out is not None:
             known, self.strange = held_out.like(ratings)
@@ -50,8 +52,12 @@ class CpuEngine:
         self.run_state, self.run_extra = first_state(self.solver, len(self.run_factors), *of_rows)
         self.state, self.extra = first_state(self.solver, len(self.factors), *of_rows)
         # Row of each position on the gathered side: every band ends with a spare row of zeros.
-        self.rows = np.arange(len(grid.codes)) + np.repeat(np.arange(grid.n_bands), np.diff(grid.bands))
-        self.places = [np.empty(len(c), np.int64) for c in (grid.run_codes, grid.codes)]  # row of each code
+        self.rows = np.arange(len(grid.codes)) + np.repeat(
+            np.arange(grid.n_bands), np.diff(grid.bands)
+        )
+        self.places = [
+            np.empty(len(c), np.int64) for c in (grid.run_codes, grid.codes)
+        ]  # row of each code
         for side, (factors, rows, codes, counts) in enumerate(
             (
                 (self.run_factors, np.arange(len(grid.run_codes)), grid.run_codes, grid.run_counts),
@@ -68,7 +74,9 @@ class CpuEngine:
         """One pass over all ratings; returns the mean squared error seen on the way."""
         sides = ("users", "items") if self.grid.users_run else ("items", "users")
         per_row = self.hyper.reg_scale == "row"
-        rules = np.array([rule(self.hyper, side, learning_rate, penalties=not per_row) for side in sides])
+        rules = np.array(
+            [rule(self.hyper, side, learning_rate, penalties=not per_row) for side in sides]
+        )
         squares = self._pass(self.grid, epoch, self.solver, rules)
         if per_row:
             self._shrink_rows(sides, learning_rate)
@@ -79,7 +87,10 @@ class CpuEngine:
         arrays = (self.run_factors, self.run_biases), (self.factors, self.biases)
         for side, (factors, biases) in zip(sides, arrays, strict=True):
             for x, l1, l2 in ((factors, "l1", "l2"), (biases, "l1_bias", "l2_bias")):
-                l1, l2 = of_side(getattr(self.hyper, l1), side), of_side(getattr(self.hyper, l2), side)
+                l1, l2 = (
+                    of_side(getattr(self.hyper, l1), side),
+                    of_side(getattr(self.hyper, l2), side),
+                )
 
                 def one(first, x=x, l1=l1, l2=l2):
                     part = x[first : first + START_CHUNK]
@@ -109,17 +120,40 @@ class CpuEngine:
         run_side = kernel.Side(self.run_factors, self.run_biases, self.run_state, self.run_extra)
         side = kernel.Side(self.factors, self.biases, self.state, self.extra)
         weight = np.empty(0, self.dtype) if grid.weight is None else grid.weight
-        blocks = kernel.Blocks(grid.block_runs, grid.block_start, self.grid.bands + np.arange(n + 1), grid.run_row,
-                               grid.run_end, grid.index, grid.rating, weight)  # fmt: skip
+        blocks = kernel.Blocks(
+            grid.block_runs,
+            grid.block_start,
+            self.grid.bands + np.arange(n + 1),
+            grid.run_row,
+            grid.run_end,
+            grid.index,
+            grid.rating,
+            weight,
+        )
 
         def work(x, y):
-            squares[x * n + y] = kernel.block(run_side, side, blocks, x, y, self.mean, solver, rules)
+            squares[x * n + y] = kernel.block(
+                run_side, side, blocks, x, y, self.mean, solver, rules
+            )
 
-        order = [(d, x, y) for d, ys in enumerate(strata(self.seed, epoch, n).tolist()) for x, y in enumerate(ys)]
+        order = [
+            (d, x, y)
+            for d, ys in enumerate(strata(self.seed, epoch, n).tolist())
+            for x, y in enumerate(ys)
+        ]
         run_blocks(order, n, work, min(self.n_jobs, n), self.pool)
         return float(squares.sum())
 
-    STATE = ("run_factors", "run_biases", "run_state", "run_extra", "factors", "biases", "state", "extra")
+    STATE = (
+        "run_factors",
+        "run_biases",
+        "run_state",
+        "run_extra",
+        "factors",
+        "biases",
+        "state",
+        "extra",
+    )
 
     def snapshot(self):
         """A copy of all that an epoch changes, by name."""
@@ -145,8 +179,17 @@ class CpuEngine:
 
     def load(self, params):
         """Take over a model."""
-        sides = [(params.user_biases, params.user_factors), (params.item_biases, params.item_factors)]
+        sides = [
+            (params.user_biases, params.user_factors),
+            (params.item_biases, params.item_factors),
+        ]
         (rb, rp), (gb, gp) = sides if self.grid.users_run else sides[::-1]
         self.mean = params.global_mean
-        self.run_factors[:, : self.k], self.run_biases[:] = rp[self.grid.run_codes], rb[self.grid.run_codes]
-        self.factors[self.rows, : self.k], self.biases[self.rows] = gp[self.grid.codes], gb[self.grid.codes]
+        self.run_factors[:, : self.k], self.run_biases[:] = (
+            rp[self.grid.run_codes],
+            rb[self.grid.run_codes],
+        )
+        self.factors[self.rows, : self.k], self.biases[self.rows] = (
+            gp[self.grid.codes],
+            gb[self.grid.codes],
+        )

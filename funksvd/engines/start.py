@@ -14,9 +14,19 @@ START_CHUNK = 1 << 14
 
 def rule(hyper, side, learning_rate, penalties=True):
     """The kernels' `Rule` of one side; without `penalties` they are left to the caller."""
-    out = {name: of_side(getattr(hyper, name), side) if penalties else 0.0 for name in ("l2", "l1", "l2_bias", "l1_bias")}
-    out |= {name: getattr(hyper, name) for name in ("momentum", "beta_1", "beta_2", "epsilon", "n_factors")}
-    out |= {"rate": learning_rate, "bias_rate": learning_rate * hyper.biased, "low": 0.0 if hyper.non_negative else -np.inf}
+    out = {
+        name: of_side(getattr(hyper, name), side) if penalties else 0.0
+        for name in ("l2", "l1", "l2_bias", "l1_bias")
+    }
+    out |= {
+        name: getattr(hyper, name)
+        for name in ("momentum", "beta_1", "beta_2", "epsilon", "n_factors")
+    }
+    out |= {
+        "rate": learning_rate,
+        "bias_rate": learning_rate * hyper.biased,
+        "low": 0.0 if hyper.non_negative else -np.inf,
+    }
     return [out[name] for name in kernels("engines._sgd", hyper.dtype).RULE]
 
 

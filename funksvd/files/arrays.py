@@ -15,7 +15,9 @@ def mapped(path, offset, size):
         return b""
     first = offset - offset % mmap.ALLOCATIONGRANULARITY
     with open(path, "rb") as file:
-        whole = mmap.mmap(file.fileno(), offset + size - first, access=mmap.ACCESS_READ, offset=first)
+        whole = mmap.mmap(
+            file.fileno(), offset + size - first, access=mmap.ACCESS_READ, offset=first
+        )
     return memoryview(whole)[offset - first :]
 
 

@@ -31,10 +31,27 @@ from funksvd.ratings.ids import IdTable
 from funksvd.weights import Params
 
 FORMAT = 1  # of the model file
-RUNTIME = ("n_jobs", "verbose", "device", "schedule", "max_device_bytes")  # of the machine that trained; not saved
+RUNTIME = (
+    "n_jobs",
+    "verbose",
+    "device",
+    "schedule",
+    "max_device_bytes",
+)  # of the machine that trained; not saved
 # What zipfile, zlib, json, struct and NumPy raise on bytes that are no whole model.
-UNREADABLE = (ValueError, LookupError, TypeError, EOFError, AttributeError, ArithmeticError, RuntimeError, MemoryError,
-              zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    TypeError,
+    EOFError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 # Id types that a file keeps beside int, str and bytes: how each becomes text and comes back.
 ID_TEXT: dict[str, tuple[Callable[..., str], Callable[[str], Any]]] = {
     "UUID": (str, uuid.UUID),
@@ -49,13 +66,21 @@ def save(model, path, training=None, state=None):
     params, kept = model._weights(), kept_params(model)
     history = {k: v for k, v in model.history_.items() if k != "seconds"}
     kinds = [table.kind for table in model._tables]
-    meta = {"format": FORMAT, "params": kept, "id_kinds": kinds, "history": history, "n_epochs": model.n_epochs_,
-            "n_ratings": model.n_ratings_}  # fmt: skip
+    meta = {
+        "format": FORMAT,
+        "params": kept,
+        "id_kinds": kinds,
+        "history": history,
+        "n_epochs": model.n_epochs_,
+        "n_ratings": model.n_ratings_,
+    }
     if training is not None:
         meta["training"] = training
     text = json.dumps(meta, sort_keys=True, default=plain)
     fields = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
-    arrays = {name: np.asarray(value, order="C") for name, value in fields.items() if value is not None}
+    arrays = {
+        name: np.asarray(value, order="C") for name, value in fields.items() if value is not None
+    }
     tables = dict(zip(("user", "item"), model._tables, strict=True))
     if str(path).endswith(".safetensors"):
         for name, table in tables.items():
@@ -79,7 +104,9 @@ def kept_params(model):
     """The parameters that a file keeps."""
     kept = {k: v for k, v in model.get_params().items() if k not in RUNTIME and not callable(v)}
     dtype = np.dtype(model.dtype)
-    return kept | {"dtype": "float32" if dtype == np.float16 else dtype.name}  # a GPU's storage is not the model's
+    return kept | {
+        "dtype": "float32" if dtype == np.float16 else dtype.name
+    }  # a GPU's storage is not the model's
 
 
 def stored_ids(table, name):
@@ -90,7 +117,9 @@ def stored_ids(table, name):
         )
     if table.kind in ID_TEXT:
         return np.array([ID_TEXT[table.kind][0](x) for x in table.ids])
-    if table.ids.dtype.kind == "O" and table.kind == "bytes":  # an array of bytes drops zeros at the end
+    if (
+        table.ids.dtype.kind == "O" and table.kind == "bytes"
+    ):  # an array of bytes drops zeros at the end
         return np.array([x.hex() for x in table.ids])
     if table.ids.dtype.kind == "O":
         raise TypeError(f"{name} ids that are str and end with NUL cannot be saved; strip them")
@@ -114,7 +143,9 @@ def opened(path, make, map_arrays=False):
         if type(version) is not int or version < 1:
             raise ValueError(f"its format is {version!r}")
         if version > FORMAT:
-            raise ValueError(f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd")
+            raise ValueError(
+                f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd"
+            )
         model = make(**meta["params"])
         tables = [
             table_of(unpacked_ids(f"{name}_ids", arrays), kind, name)
@@ -153,7 +184,12 @@ def opened(path, make, map_arrays=False):
 def fitted(model, tables, params, history, n_epochs, n_ratings):
     """The model with what `fit` would have set."""
     model.n_ratings_ = n_ratings
-    model._tables, model.history_, model.n_epochs_, model.interrupted_ = tuple(tables), history, n_epochs, False
+    model._tables, model.history_, model.n_epochs_, model.interrupted_ = (
+        tuple(tables),
+        history,
+        n_epochs,
+        False,
+    )
     model._adopt(params)
     return model
 
@@ -169,11 +205,16 @@ def check_shapes(model, params, tables):
         if params.noise is not None and model.average == "low_rank":
             width *= min(max(params.user_factors.shape[-1] // width, 2), MOST_TERMS)
         if shapes != ((len(table),), (len(table), width)):
-            raise ValueError(f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {width}")
+            raise ValueError(
+                f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {width}"
+            )
         posterior = getattr(params, f"{name}_posterior")
         if (posterior is None) != (params.noise is None):
             raise ValueError(f"its {name} posterior or its noise is missing")
-        if posterior is not None and (posterior.shape, params.noise.shape) != ((len(table) + 1, 4), (3,)):
+        if posterior is not None and (posterior.shape, params.noise.shape) != (
+            (len(table) + 1, 4),
+            (3,),
+        ):
             raise ValueError(
                 f"its {name} posterior and its noise have shapes {posterior.shape} and {params.noise.shape}, expected"
                 f" {(len(table) + 1, 4)} and (3,)"
@@ -183,7 +224,10 @@ def check_shapes(model, params, tables):
 def checked_history(history):
     """ValueError where it is not {name: list of numbers}."""
     lists = history.values() if isinstance(history, dict) else [None]
-    if not all(isinstance(values, list) and all(isinstance(x, (int, float)) for x in values) for values in lists):
+    if not all(
+        isinstance(values, list) and all(isinstance(x, (int, float)) for x in values)
+        for values in lists
+    ):
         raise ValueError("its history is not lists of numbers")
     return history
 

@@ -14,7 +14,9 @@ from funksvd.files.arrays import ALIGNMENT, as_array, mapped
 
 PADDING = 0xD935  # the extra field of a zip member that aligns it (as Android's zipalign)
 NPY_MAGIC = b"\x93NUMPY\x01\x00"  # of format 1.0
-NPY_HEADER = re.compile(r"\{'descr': '([<>|][iufUSb]\d+)', 'fortran_order': False, 'shape': \(((?:\d+, ?)*\d*)\), \}\s*")
+NPY_HEADER = re.compile(
+    r"\{'descr': '([<>|][iufUSb]\d+)', 'fortran_order': False, 'shape': \(((?:\d+, ?)*\d*)\), \}\s*"
+)
 
 
 def write_npz(file, text, arrays):
@@ -22,7 +24,9 @@ def write_npz(file, text, arrays):
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in {"meta": np.frombuffer(text.encode(), np.uint8), **arrays}.items():
             info = zipfile.ZipInfo(f"{name}.npy")
-            before = 30 + len(info.filename) + 20 + 4  # the header, the sizes in 64 bits, the head of the extra field
+            before = (
+                30 + len(info.filename) + 20 + 4
+            )  # the header, the sizes in 64 bits, the head of the extra field
             pad = -(file.tell() + before) % ALIGNMENT
             info.extra = struct.pack("<HH", PADDING, pad) + bytes(pad)
             with archive.open(info, "w", force_zip64=True) as member:
@@ -48,7 +52,11 @@ def read_npz(path, map_arrays):
                 if map_arrays and name != "meta":
                     file.seek(info.header_offset + 26)
                     lengths = struct.unpack("<HH", file.read(4))
-                    data = mapped(path, info.header_offset + 30 + sum(lengths) + header, info.file_size - header)
+                    data = mapped(
+                        path,
+                        info.header_offset + 30 + sum(lengths) + header,
+                        info.file_size - header,
+                    )
                 else:
                     data = bytearray(member.read())  # these can be written to
             arrays[name] = as_array(data, dtype, shape)

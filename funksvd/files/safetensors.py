@@ -11,18 +11,33 @@ import numpy as np
 
 from funksvd.files.arrays import ALIGNMENT, as_array, mapped
 
-TENSOR_TYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "I32": "<i4", "U8": "|u1"}  # safetensors' names
+TENSOR_TYPES = {
+    "F32": "<f4",
+    "F64": "<f8",
+    "I64": "<i8",
+    "I32": "<i4",
+    "U8": "|u1",
+}  # safetensors' names
 
 
 def write_safetensors(file, text, arrays):
     """The format of Hugging Face's safetensors: the length of the header, the header as JSON, the arrays without gaps."""
     names = {dtype: name for name, dtype in TENSOR_TYPES.items()}
-    arrays = {name: array.astype(array.dtype.newbyteorder("<"), copy=False) for name, array in arrays.items()}
-    arrays = dict(sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0])))  # wide ones first: all aligned
+    arrays = {
+        name: array.astype(array.dtype.newbyteorder("<"), copy=False)
+        for name, array in arrays.items()
+    }
+    arrays = dict(
+        sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    )  # wide ones first: all aligned
     header, end = {"__metadata__": {"funksvd": text}}, 0
     for name, array in arrays.items():
         start, end = end, end + array.nbytes
-        header[name] = {"dtype": names[array.dtype.str], "shape": list(array.shape), "data_offsets": [start, end]}
+        header[name] = {
+            "dtype": names[array.dtype.str],
+            "shape": list(array.shape),
+            "data_offsets": [start, end],
+        }
     encoded = json.dumps(header).encode()
     encoded += b" " * (-(8 + len(encoded)) % ALIGNMENT)
     file.write(struct.pack("<Q", len(encoded)) + encoded)
@@ -44,7 +59,10 @@ def read_safetensors(path, map_arrays):
         for name, tensor in header.items():
             dtype, shape = np.dtype(TENSOR_TYPES[tensor["dtype"]]), tensor["shape"]
             first, end = tensor["data_offsets"]
-            if not all(isinstance(n, int) and n >= 0 for n in [first, *shape]) or first > size - data:
+            if (
+                not all(isinstance(n, int) and n >= 0 for n in [first, *shape])
+                or first > size - data
+            ):
                 raise ValueError(f"its array {name!r} lies outside of the file")
             n_bytes = math.prod(shape) * dtype.itemsize
             total += n_bytes

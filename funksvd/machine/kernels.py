@@ -8,7 +8,11 @@ import os
 
 import numpy as np
 
-LEVELS = {"baseline": 0, "v3": 3, "v4": 4}  # builds of the kernels, and the x86-64 level that each needs
+LEVELS = {
+    "baseline": 0,
+    "v3": 3,
+    "v4": 4,
+}  # builds of the kernels, and the x86-64 level that each needs
 
 
 def levels():
@@ -17,7 +21,8 @@ def levels():
     return [
         name
         for name, needed in LEVELS.items()
-        if needed <= runs and (not needed or importlib.util.find_spec(f"funksvd.engines._sgd_float32_{name}"))
+        if needed <= runs
+        and (not needed or importlib.util.find_spec(f"funksvd.engines._sgd_float32_{name}"))
     ]
 
 
@@ -28,7 +33,9 @@ def _level():
     """
     forced = os.environ.get("FUNKSVD_ISA")
     if forced and forced not in levels():
-        raise ImportError(f"FUNKSVD_ISA must be one of {levels()} on this CPU, got {forced!r}; or unset it")
+        raise ImportError(
+            f"FUNKSVD_ISA must be one of {levels()} on this CPU, got {forced!r}; or unset it"
+        )
     return forced or levels()[-1]
 
 

@@ -15,13 +15,17 @@ def replacing(path, mode="wb", **options):
     try:
         with open(temporary, mode, **options) as file:
             yield file
-        with contextlib.suppress(FileNotFoundError):  # who may read the old one may read the new one
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # who may read the old one may read the new one
             os.chmod(temporary, os.stat(target).st_mode & 0o7777)
         os.replace(temporary, target)
     except OSError as error:
         if error.errno is None or error.filename not in (None, temporary):
             raise
-        raise OSError(error.errno, error.strerror, path) from error  # the name that the caller knows
+        raise OSError(
+            error.errno, error.strerror, path
+        ) from error  # the name that the caller knows
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -29,7 +33,9 @@ def replacing(path, mode="wb", **options):
 
 def temporary_beside(target):
     """A name for the unfinished file, of this thread alone, in the folder of `target`."""
-    return os.path.join(os.path.dirname(target), f".funksvd-{os.getpid()}-{threading.get_ident()}.tmp")
+    return os.path.join(
+        os.path.dirname(target), f".funksvd-{os.getpid()}-{threading.get_ident()}.tmp"
+    )
 
 
 def check_writable(path):
@@ -43,7 +49,9 @@ def check_writable(path):
     target = os.path.realpath(path)
     directory = os.path.dirname(target)
     if not os.path.isdir(directory):
-        raise FileNotFoundError(f"cannot write {path}: the directory {directory!r} does not exist; create it first")
+        raise FileNotFoundError(
+            f"cannot write {path}: the directory {directory!r} does not exist; create it first"
+        )
     temporary = temporary_beside(target)
     try:
         os.stat(target)
@@ -55,7 +63,9 @@ def check_writable(path):
         with open(temporary, "wb"):
             pass
     except OSError as error:
-        raise type(error)(f"cannot write {path}: the directory {directory!r} is not writable ({error.strerror})") from error
+        raise type(error)(
+            f"cannot write {path}: the directory {directory!r} is not writable ({error.strerror})"
+        ) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)

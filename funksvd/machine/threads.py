@@ -24,7 +24,9 @@ def free_cores():
 
 
 def pool_of(n_jobs):
-    from concurrent.futures import ThreadPoolExecutor  # not before: it takes a tenth of the time of `import funksvd`
+    from concurrent.futures import (
+        ThreadPoolExecutor,
+    )  # not before: it takes a tenth of the time of `import funksvd`
 
     return ThreadPoolExecutor(n_jobs)
 

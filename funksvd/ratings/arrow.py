@@ -18,7 +18,9 @@ from funksvd.ratings import _keys
 from funksvd.ratings.columns import resolve_columns, shorten
 from funksvd.ratings.ids import Codes, Encoded
 
-_UNIT_SEPARATOR = b"\x1f"  # the ASCII character made for this; stands in for separators of several characters
+_UNIT_SEPARATOR = (
+    b"\x1f"  # the ASCII character made for this; stands in for separators of several characters
+)
 _LONGEST_LINE = 1 << 20
 _BLOCK = 1 << 20  # bytes of a text file at one time
 _BATCH = 1 << 17  # rows of a Parquet file at one time
@@ -77,7 +79,12 @@ class _Checked(io.RawIOBase):
         quotes = np.flatnonzero(text == ord('"'))
         opens, closes = self.edge[text[quotes - 1]], self.edge[text[quotes + 1]]
         ends = np.flatnonzero((text == ord("\n")) | (text == ord("\r")))
-        in_pairs = not opens[1::2].any() and opens[::2].all() and closes[1::2].all() and not closes[::2].any()
+        in_pairs = (
+            not opens[1::2].any()
+            and opens[::2].all()
+            and closes[1::2].all()
+            and not closes[::2].any()
+        )
         if not in_pairs or (np.searchsorted(quotes, ends) % 2).any():
             raise _ReadersDiffer
         return block
@@ -97,20 +104,27 @@ def read_csv(file, sep, skip_rows, n_columns, positions):
     try:
         with csv.open_csv(
             pa.PythonFile(_Checked(file, delimiter), "r"),
-            read_options=csv.ReadOptions(column_names=names, skip_rows=skip_rows, block_size=_BLOCK),
-            parse_options=csv.ParseOptions(delimiter=_UNIT_SEPARATOR.decode() if long else sep,
-                                           quote_char=False if long else '"'),
+            read_options=csv.ReadOptions(
+                column_names=names, skip_rows=skip_rows, block_size=_BLOCK
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=_UNIT_SEPARATOR.decode() if long else sep,
+                quote_char=False if long else '"',
+            ),
             convert_options=csv.ConvertOptions(
                 include_columns=[user, item, rating],
                 column_types={user: pa.string(), item: pa.string(), rating: pa.float64()},
                 null_values=[],  # "NA" and "null" are ids like any other
             ),
-        ) as batches:  # fmt: skip
+        ) as batches:
             for batch in batches:
                 for table, part, texts in zip(tables, parts, batch, strict=False):
                     part.append(_codes(table, texts))
                 parts[2].append(batch[2].to_numpy())
-    except (pa.ArrowInvalid, _ReadersDiffer):  # a line with more or fewer fields, a rating that is not a number; the above
+    except (
+        pa.ArrowInvalid,
+        _ReadersDiffer,
+    ):  # a line with more or fewer fields, a rating that is not a number; the above
         return None
     if not parts[2]:
         return None
@@ -131,7 +145,9 @@ def read_parquet(path, columns, progress=False):
     try:
         with parquet.ParquetFile(path) as file:
             names, n_groups = file.schema_arrow.names, file.num_row_groups
-            start = np.cumsum([0] + [file.metadata.row_group(group).num_rows for group in range(n_groups)])
+            start = np.cumsum(
+                [0] + [file.metadata.row_group(group).num_rows for group in range(n_groups)]
+            )
             chosen = [names[position] for position in resolve_columns(names, *columns, where=path)]
             encoded = [name for name in chosen[:2] if _is_encoded(file, name)]
         users, items, ratings = _read_groups(path, chosen, encoded, start, progress)
@@ -141,7 +157,12 @@ def read_parquet(path, columns, progress=False):
     def locate(k):
         group = np.searchsorted(start, k, "right") - 1
         with parquet.ParquetFile(path) as file:
-            row = file.read_row_group(group, chosen).select(chosen).slice(k - start[group], 1).to_pylist()[0]
+            row = (
+                file.read_row_group(group, chosen)
+                .select(chosen)
+                .slice(k - start[group], 1)
+                .to_pylist()[0]
+            )
         return f"row {k} (from 0): {shorten(str(row))}"
 
     return users, items, ratings, locate
@@ -169,14 +190,26 @@ def _read_groups(path, chosen, encoded, start, progress):
     cuts = np.linspace(0, n_groups, min(cpu_count(), max(n_groups, 1)) + 1).astype(int).tolist()
     codes = [np.empty(start[-1], np.int32) for _ in range(2)]
     ratings = np.empty(start[-1])
-    with tqdm(total=3 * n_groups, desc=f"reading {os.path.basename(path)}", unit="column chunk", delay=1, leave=False,
-              disable=not progress) as bar:  # fmt: skip
+    with tqdm(
+        total=3 * n_groups,
+        desc=f"reading {os.path.basename(path)}",
+        unit="column chunk",
+        delay=1,
+        leave=False,
+        disable=not progress,
+    ) as bar:
 
         def one(groups):
-            with parquet.ParquetFile(path, read_dictionary=encoded) as own:  # a reader is for one thread
+            with parquet.ParquetFile(
+                path, read_dictionary=encoded
+            ) as own:  # a reader is for one thread
 
-                def batches(name):  # one column after the other: what a column takes is free before the next
-                    rows = 8 * _BATCH if name in encoded else _BATCH  # the whole dictionary comes with each batch
+                def batches(
+                    name,
+                ):  # one column after the other: what a column takes is free before the next
+                    rows = (
+                        8 * _BATCH if name in encoded else _BATCH
+                    )  # the whole dictionary comes with each batch
                     for group in groups:
                         for batch in own.iter_batches(rows, [group], [name], use_threads=False):
                             yield batch[name]
@@ -184,14 +217,21 @@ def _read_groups(path, chosen, encoded, start, progress):
 
                 at = start[groups.start]
                 for array in batches(chosen[2]):
-                    ratings[at : at + len(array)] = as_numbers(array, f"{path}: the rating column {chosen[2]!r}")
+                    ratings[at : at + len(array)] = as_numbers(
+                        array, f"{path}: the rating column {chosen[2]!r}"
+                    )
                     at += len(array)
                 part = slice(start[groups.start], at)
-                return [_codes_into(out[part], batches(name)) for out, name in zip(codes, chosen, strict=False)]
+                return [
+                    _codes_into(out[part], batches(name))
+                    for out, name in zip(codes, chosen, strict=False)
+                ]
 
         texts = parallel(one, [range(*cut) for cut in pairwise(cuts)], cpu_count())
     parts = [slice(*start[[*cut]]) for cut in pairwise(cuts)]
-    return *(_joined(out, parts, own) for out, own in zip(codes, zip(*texts, strict=True), strict=True)), ratings
+    return *(
+        _joined(out, parts, own) for out, own in zip(codes, zip(*texts, strict=True), strict=True)
+    ), ratings
 
 
 def _codes_into(out, arrays):
@@ -220,13 +260,22 @@ def _codes(table, array):
     if pa.types.is_dictionary(array.type):
         texts, places = array.dictionary, array.indices.cast(pa.int32())
         if places.null_count:
-            texts, places = pa.concat_arrays([texts, pa.array([""], texts.type)]), places.fill_null(len(texts))
+            texts, places = (
+                pa.concat_arrays([texts, pa.array([""], texts.type)]),
+                places.fill_null(len(texts)),
+            )
         _keys.look_up(places.to_numpy(), 0, _codes(table, texts), codes)
     elif len(array):
         array = array.fill_null("")
         _, offsets, data = array.buffers()
-        offsets = np.frombuffer(offsets, np.int64 if pa.types.is_large_string(array.type) else np.int32)
-        table.encode(offsets[array.offset : array.offset + len(array) + 1], np.frombuffer(data or b"", np.uint8), codes)
+        offsets = np.frombuffer(
+            offsets, np.int64 if pa.types.is_large_string(array.type) else np.int32
+        )
+        table.encode(
+            offsets[array.offset : array.offset + len(array) + 1],
+            np.frombuffer(data or b"", np.uint8),
+            codes,
+        )
     return codes
 
 
@@ -235,11 +284,16 @@ def text_ids(column):
     if not _is_text(column.type):  # views
         column = column.cast(pa.large_string())
     codes = np.empty(len(column), np.int32)
-    parts = [slice(*cut) for cut in pairwise(np.linspace(0, len(codes), cpu_count() + 1).astype(int).tolist())]
+    parts = [
+        slice(*cut)
+        for cut in pairwise(np.linspace(0, len(codes), cpu_count() + 1).astype(int).tolist())
+    ]
 
     def one(part):
         share = column[part]
-        return _codes_into(codes[part], share.chunks if isinstance(share, pa.ChunkedArray) else [share])
+        return _codes_into(
+            codes[part], share.chunks if isinstance(share, pa.ChunkedArray) else [share]
+        )
 
     return _joined(codes, parts, parallel(one, parts, cpu_count()))
 

@@ -56,7 +56,9 @@ def resolve(names, columns, where):
 
         n_columns = len(names) if _named(names) else names
         if not 0 <= position < n_columns:
-            raise ValueError(f"{where}: {role}={position} is out of range: {n_columns} columns, from 0")
+            raise ValueError(
+                f"{where}: {role}={position} is out of range: {n_columns} columns, from 0"
+            )
         for other, taken in positions.items():
             if taken == position:
                 raise ValueError(
@@ -89,12 +91,16 @@ def _find(names, role, column, where):
         )
     found = [position for position, name in enumerate(names) if name == column]
     if len(found) > 1:
-        raise ValueError(f"{where}: {role}={column!r} names {len(found)} columns; pass a position of {found}")
+        raise ValueError(
+            f"{where}: {role}={column!r} names {len(found)} columns; pass a position of {found}"
+        )
     if not found:
         squashed = {squash(name): name for name in names}
         close = difflib.get_close_matches(squash(column), squashed, n=1)
         hint = f"; did you mean {squashed[close[0]]!r}?" if close else ""
-        raise ValueError(f"{where}: {role}={column!r} is not among the columns {in_words(names)}{hint}")
+        raise ValueError(
+            f"{where}: {role}={column!r} is not among the columns {in_words(names)}{hint}"
+        )
     return found[0]
 
 

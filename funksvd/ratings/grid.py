@@ -52,7 +52,13 @@ def choose_warp_bands(n, busiest, n_gathered):
     """B for a GPU, a function of the data alone: so many that the busiest row's ratings, one block after the other, take
     as long as any band's, and that blocks hold 64 ratings; more than 512 cost more in the set-up than in an epoch.
     """
-    return int(max(1, min(n // busiest, int((n / WARP_RATINGS) ** 0.5), WARP_BANDS), -(-n_gathered // 65000)))
+    return int(
+        max(
+            1,
+            min(n // busiest, int((n / WARP_RATINGS) ** 0.5), WARP_BANDS),
+            -(-n_gathered // 65000),
+        )
+    )
 
 
 def band_layout(counts, n_bands, rng):
@@ -64,4 +70,6 @@ def band_layout(counts, n_bands, rng):
     _grid.assign_bands(counts, order, n_bands, most, band)
     shuffled = rng.permutation(len(counts))
     codes = shuffled[np.argsort(band[shuffled], kind="stable")]
-    return codes, np.concatenate([[0], np.cumsum(np.bincount(band, minlength=n_bands))]).astype(np.int64)
+    return codes, np.concatenate([[0], np.cumsum(np.bincount(band, minlength=n_bands))]).astype(
+        np.int64
+    )

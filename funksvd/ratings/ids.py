@@ -29,7 +29,11 @@ class Encoded:
     def map(self, function, name):
         """function(array of the ids in use), which gives a number for each, taken at every code."""
         used = self.used()
-        keys = function(checked_ids(self.ids if len(used) == len(self.ids) else np.asarray(self.ids)[used], name))
+        keys = function(
+            checked_ids(
+                self.ids if len(used) == len(self.ids) else np.asarray(self.ids)[used], name
+            )
+        )
         places = np.zeros(len(self.ids), keys.dtype)
         places[used] = keys
         return Encoded(self.codes, places).decode()
@@ -71,7 +75,9 @@ class IdTable:
             return np.empty(0, np.int32)
         kind = kind_of(raw)
         if kind != self.kind and self.kind != "mixed":
-            raise TypeError(f"{name} ids are {kind} here but were {self.kind} in fit; pass ids of the same type")
+            raise TypeError(
+                f"{name} ids are {kind} here but were {self.kind} in fit; pass ids of the same type"
+            )
         if self.kind != "int":
             get = self.positions.get
             return np.fromiter((get(x, -1) for x in raw.tolist()), np.int32, len(raw))
@@ -111,7 +117,9 @@ def checked_ids(raw, name):
     kinds = {type(x) for x in raw} if isinstance(raw, (list, tuple)) else set()
     if kinds and kinds <= {str, bytes} and any(x[-1:] in ("\0", b"\0") for x in raw):
         ids = np.fromiter(raw, object, len(raw))  # NumPy would drop the zeros
-    elif all(issubclass(k, (int, float, np.number)) for k in kinds) or (len(kinds) == 1 and tuple not in kinds):
+    elif all(issubclass(k, (int, float, np.number)) for k in kinds) or (
+        len(kinds) == 1 and tuple not in kinds
+    ):
         ids = np.asarray(raw)
     else:  # NumPy would make text of numbers beside text, and rows of tuples
         ids = np.fromiter(raw, object, len(raw))
@@ -122,14 +130,22 @@ def checked_ids(raw, name):
     if ids.dtype.kind == "M":  # NumPy gives nanoseconds back as bare integers
         micro = ids.astype("M8[us]")
         if (micro.astype(ids.dtype) != ids)[~np.isnat(ids)].any():
-            raise ValueError(f"{name} ids are times finer than a microsecond; pass them as int or str")
+            raise ValueError(
+                f"{name} ids are times finer than a microsecond; pass them as int or str"
+            )
         ids = micro.astype(object)
     if ids.dtype.kind == "f":
         if not np.isfinite(ids).all() or (ids != np.floor(ids)).any():
-            raise ValueError(f"{name} ids are floats that are not whole numbers, or missing; pass int or str ids")
-        if len(ids) and np.abs(ids).max() >= 2**53:  # also what NumPy makes of ints that fit no type together
-            raise ValueError(f"{name} ids are floats of 2**53 or more, or ints that do not fit 64 bits with a sign: as "
-                             "floats different ones would be equal; pass smaller ones, or str")  # fmt: skip
+            raise ValueError(
+                f"{name} ids are floats that are not whole numbers, or missing; pass int or str ids"
+            )
+        if (
+            len(ids) and np.abs(ids).max() >= 2**53
+        ):  # also what NumPy makes of ints that fit no type together
+            raise ValueError(
+                f"{name} ids are floats of 2**53 or more, or ints that do not fit 64 bits with a sign: as "
+                "floats different ones would be equal; pass smaller ones, or str"
+            )
         ids = ids.astype(np.int64)
     try:
         if ids.dtype.kind == "O" and len(ids) and all(type(x) is int for x in ids.tolist()):
@@ -137,7 +153,9 @@ def checked_ids(raw, name):
         if ids.dtype == np.uint64 and len(ids) and ids.max() > np.iinfo(np.int64).max:
             raise OverflowError
     except OverflowError:
-        raise ValueError(f"{name} ids must fit 64 bits with a sign; pass larger ones as str") from None
+        raise ValueError(
+            f"{name} ids must fit 64 bits with a sign; pass larger ones as str"
+        ) from None
     if ids.dtype.kind == "O" and any(x is None or x != x for x in ids.tolist()):
         raise ValueError(f"{name} ids hold missing values (None or NaN); drop these ratings first")
     if ids.dtype.kind in "iub" and ids.dtype not in (np.int32, np.int64):
@@ -149,7 +167,9 @@ def refuse_mask(values, what):
     """ValueError for an array of numpy.ma in which something is masked: the mask would be lost."""
     mask = getattr(values, "mask", None)
     if isinstance(values, np.ma.MaskedArray) and np.any(mask):
-        raise ValueError(f"{np.count_nonzero(mask)} {what} are masked; pass the others alone, such as array[~array.mask]")
+        raise ValueError(
+            f"{np.count_nonzero(mask)} {what} are masked; pass the others alone, such as array[~array.mask]"
+        )
 
 
 def table_and_keys(raw, name):

@@ -30,15 +30,21 @@ def as_ratings(X, y=None, weights=None):
     """Ratings of whatever `fit` takes."""
     if isinstance(X, Ratings):
         if weights is not None:
-            raise ValueError("these Ratings have their own weights; give them to Ratings.from_arrays(..., weights)")
+            raise ValueError(
+                "these Ratings have their own weights; give them to Ratings.from_arrays(..., weights)"
+            )
         return X
     if hasattr(X, "tocoo"):
         if y is not None:
-            raise ValueError("a sparse matrix holds the ratings itself: y must be None, or X an array of ids")
+            raise ValueError(
+                "a sparse matrix holds the ratings itself: y must be None, or X an array of ids"
+            )
         return Ratings.from_sparse(X, weights)
     if y is None:
         if is_table(X):
             return Ratings.from_frame(X, weights=weights)
-        raise ValueError("y is missing: this requires y to be passed, but the target y is None; "
-                         "or else a table, sparse matrix or Ratings that holds them")  # fmt: skip
+        raise ValueError(
+            "y is missing: this requires y to be passed, but the target y is None; "
+            "or else a table, sparse matrix or Ratings that holds them"
+        )
     return Ratings.from_arrays(*pairs_of(X), y, weights)

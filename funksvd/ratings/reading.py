@@ -13,14 +13,28 @@ import numpy as np
 
 from funksvd.ratings.columns import KNOWN_NAMES, in_words, resolve, squash
 from funksvd.ratings.ids import Encoded
-from funksvd.ratings.text import detect_separator, open_text, read_text, shown, split_lines, too_long
+from funksvd.ratings.text import (
+    detect_separator,
+    open_text,
+    read_text,
+    shown,
+    split_lines,
+    too_long,
+)
 
 __all__ = ["read_pairs", "read_ratings", "read_titles"]
 
 
-
 def read_ratings(
-    path, *, user=None, item=None, rating=None, sep=None, header=None, on_bad_lines="raise", progress=False
+    path,
+    *,
+    user=None,
+    item=None,
+    rating=None,
+    sep=None,
+    header=None,
+    on_bad_lines="raise",
+    progress=False,
 ):
     """Read users, items and ratings from a text or Parquet file.
 
@@ -66,13 +80,32 @@ def read_ratings(
     ImportError
         The file is Parquet and pyarrow is not installed.
     """
-    users, items, ratings = read_columns(path, user=user, item=item, rating=rating, sep=sep, header=header,
-                                         on_bad_lines=on_bad_lines, progress=progress, stacklevel=3)  # fmt: skip
+    users, items, ratings = read_columns(
+        path,
+        user=user,
+        item=item,
+        rating=rating,
+        sep=sep,
+        header=header,
+        on_bad_lines=on_bad_lines,
+        progress=progress,
+        stacklevel=3,
+    )
     return users.decode(), items.decode(), ratings
 
 
-def read_columns(path, *, user=None, item=None, rating=None, sep=None, header=None, on_bad_lines="raise",
-                 progress=False, stacklevel=2):  # fmt: skip
+def read_columns(
+    path,
+    *,
+    user=None,
+    item=None,
+    rating=None,
+    sep=None,
+    header=None,
+    on_bad_lines="raise",
+    progress=False,
+    stacklevel=2,
+):
     """Do what `read_ratings` does, with users and items as `Encoded`: no array of str objects is made."""
     if on_bad_lines not in ("raise", "skip"):
         raise ValueError(f"on_bad_lines must be 'raise' or 'skip', got {on_bad_lines!r}")
@@ -88,7 +121,9 @@ def read_columns(path, *, user=None, item=None, rating=None, sep=None, header=No
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise ImportError(f'{path} is Parquet, which needs pyarrow: pip install "funksvd[frames]"') from error
+            raise ImportError(
+                f'{path} is Parquet, which needs pyarrow: pip install "funksvd[frames]"'
+            ) from error
         from funksvd.ratings.arrow import read_parquet as read
     else:
         read = partial(read_text, sep=sep, header=header)
@@ -113,7 +148,11 @@ def read_columns(path, *, user=None, item=None, rating=None, sep=None, header=No
         ratings = ratings[good]
     if not ratings.size:
         raise ValueError(f"{path} holds no ratings")
-    return _typed(users), _typed(items), np.require(ratings, requirements="W")  # Arrow's is read-only
+    return (
+        _typed(users),
+        _typed(items),
+        np.require(ratings, requirements="W"),
+    )  # Arrow's is read-only
 
 
 def read_pairs(path, *, user=None, item=None, sep=None, header=None, on_bad_lines="raise"):
@@ -150,7 +189,9 @@ def read_pairs(path, *, user=None, item=None, sep=None, header=None, on_bad_line
         warnings.warn(f"{problem}. They are left out", stacklevel=2)
     if not pairs:
         raise ValueError(f"{path} holds no pairs of user and item")
-    return tuple(_typed(Encoded(np.arange(len(pairs)), texts)).decode() for texts in zip(*pairs, strict=True))
+    return tuple(
+        _typed(Encoded(np.arange(len(pairs)), texts)).decode() for texts in zip(*pairs, strict=True)
+    )
 
 
 def read_titles(path):
@@ -172,7 +213,9 @@ def read_titles(path):
 def _is_parquet(path):
     """By the first bytes. A file is read several times, which a pipe does not allow."""
     if stat.S_ISFIFO(os.stat(path).st_mode) or os.path.realpath(path).startswith("/dev/"):
-        raise ValueError(f"{path} is not a file but a pipe or a device; save what comes from it in a file first")
+        raise ValueError(
+            f"{path} is not a file but a pipe or a device; save what comes from it in a file first"
+        )
     with open(path, "rb") as file:
         return file.read(4) == b"PAR1"
 

@@ -27,7 +27,9 @@ def sorted_by(keys, first, second, n, n_jobs, out=None):
     the two.
     """
     if out is None:
-        out = [None if column is None else np.empty(len(keys), np.int32) for column in (first, second)]
+        out = [
+            None if column is None else np.empty(len(keys), np.int32) for column in (first, second)
+        ]
     parts = [slice(len(keys) * p // n_jobs, len(keys) * (p + 1) // n_jobs) for p in range(n_jobs)]
     cursors = np.zeros((n_jobs, n), np.int64)
     parallel(lambda p: _keys.count(keys[parts[p]], 0, cursors[p]), range(n_jobs), n_jobs)

@@ -17,7 +17,9 @@ def long_table(users, items, scores, backend):
     kept = items[there]
     columns = {
         "user": np.repeat(users, there.sum(1)),
-        "item": np.array(kept.tolist()) if kept.dtype == object and len(kept) and isinstance(kept[0], (int, str)) else kept,
+        "item": np.array(kept.tolist())
+        if kept.dtype == object and len(kept) and isinstance(kept[0], (int, str))
+        else kept,
         "rank": rank[there],
         "score": scores[there],
     }
@@ -57,21 +59,29 @@ def columns_of(frame, **columns):
         positions = [0, 1]  # a table of pairs needs no well-known names
     else:
         positions = resolve(names, columns, "the table")
-    table = _collected(table.select(nw.nth(list(positions))))  # by position: pandas has names that are no text
+    table = _collected(
+        table.select(nw.nth(list(positions)))
+    )  # by position: pandas has names that are no text
     return tuple(
-        _numbers(column, column.name) if role == "rating" else _ids(column, f"column {column.name!r}")
+        _numbers(column, column.name)
+        if role == "rating"
+        else _ids(column, f"column {column.name!r}")
         for role, column in zip(columns, table.iter_columns(), strict=True)
     )
 
 
 def column_ids(column, name):
     """The ids of a column of pandas, polars or pyarrow: an array or `Encoded`."""
-    if hasattr(column, "codes") and hasattr(column, "categories"):  # pandas' categories outside a table
+    if hasattr(column, "codes") and hasattr(
+        column, "categories"
+    ):  # pandas' categories outside a table
         codes = np.asarray(column.codes)
         if len(codes) and codes.min() < 0:
             raise ValueError(f"{name} ids have missing values; drop these rows first")
         return Encoded(codes.astype(np.int32), np.asarray(column.categories))
-    if hasattr(column, "dictionary_encode") and not hasattr(column, "chunks"):  # an array of pyarrow
+    if hasattr(column, "dictionary_encode") and not hasattr(
+        column, "chunks"
+    ):  # an array of pyarrow
         import pyarrow as pa
 
         column = pa.chunked_array([column])
@@ -115,7 +125,9 @@ def _collected(table):
         try:
             import pyarrow  # noqa: F401
         except ImportError as error:
-            raise ImportError('DuckDB relations need pyarrow: pip install "funksvd[frames]"') from error
+            raise ImportError(
+                'DuckDB relations need pyarrow: pip install "funksvd[frames]"'
+            ) from error
     return table.collect()
 
 
@@ -147,7 +159,9 @@ def _ids(series, what):
     nw = narwhals()
     if isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone:  # NumPy has no zones
         times = np.empty(len(series), object)
-        times[:] = [x.to_pydatetime() if hasattr(x, "to_pydatetime") else x for x in series.to_list()]
+        times[:] = [
+            x.to_pydatetime() if hasattr(x, "to_pydatetime") else x for x in series.to_list()
+        ]
         return times
     if series.dtype not in (nw.Categorical, nw.Enum, nw.String, nw.Binary):
         return series.to_numpy()
@@ -163,7 +177,10 @@ def _ids(series, what):
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    return Encoded(encoded.indices.cast(pa.int32()).to_numpy(), encoded.dictionary.to_numpy(zero_copy_only=False))
+    return Encoded(
+        encoded.indices.cast(pa.int32()).to_numpy(),
+        encoded.dictionary.to_numpy(zero_copy_only=False),
+    )
 
 
 def _refuse_nulls(series, what):

@@ -17,9 +17,15 @@ from funksvd.ratings.columns import in_words, resolve_columns, shorten
 from funksvd.ratings.ids import Codes, Encoded
 
 _SEPARATORS = ("\t", "::", ",", ";", "|", " ")  # in order of preference
-_UNIT_SEPARATOR = "\x1f"  # the ASCII character made for this; stands in for separators that csv cannot take
-_CHUNK = 512  # lines held as lists at one time: too few for the garbage collector to wake up, 15% faster
-_ARROW_MIN_BYTES = 1 << 20  # below this, importing pyarrow takes longer than reading the file without it
+_UNIT_SEPARATOR = (
+    "\x1f"  # the ASCII character made for this; stands in for separators that csv cannot take
+)
+_CHUNK = (
+    512  # lines held as lists at one time: too few for the garbage collector to wake up, 15% faster
+)
+_ARROW_MIN_BYTES = (
+    1 << 20
+)  # below this, importing pyarrow takes longer than reading the file without it
 _METER_BYTES = 1 << 20  # a step of the progress bar
 
 
@@ -41,7 +47,9 @@ def read_text(path, columns, sep, header, progress):
     table = _parse_with_arrow(path, sep, n_header, len(fields), positions, progress)
     if table is None:
         with open_text(path, progress) as file:
-            table = _parse(islice(split_lines(file, sep), int(header), None), positions, len(fields))
+            table = _parse(
+                islice(split_lines(file, sep), int(header), None), positions, len(fields)
+            )
     return *table, partial(_locate, path, sep, int(header))
 
 
@@ -52,11 +60,16 @@ def open_text(path, progress=False):
     import zlib
 
     try:
-        with open_binary(path, progress) as binary, io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file:
+        with (
+            open_binary(path, progress) as binary,
+            io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file,
+        ):
             yield file
     except UnicodeDecodeError as error:
         line = _undecodable_line(path)
-        raise ValueError(f"{path}: line {line} is not UTF-8 text; save the file as UTF-8") from error
+        raise ValueError(
+            f"{path}: line {line} is not UTF-8 text; save the file as UTF-8"
+        ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error
     except csv.Error as error:
@@ -69,11 +82,18 @@ def open_binary(path, progress=False):
     from tqdm import tqdm
 
     with (
-        tqdm(total=os.path.getsize(path), desc=f"reading {os.path.basename(path)}", unit="B", unit_scale=True, delay=1,
-             leave=False, disable=not progress) as bar,
+        tqdm(
+            total=os.path.getsize(path),
+            desc=f"reading {os.path.basename(path)}",
+            unit="B",
+            unit_scale=True,
+            delay=1,
+            leave=False,
+            disable=not progress,
+        ) as bar,
         _Meter(path, bar) as meter,
         io.BufferedReader(meter, _METER_BYTES) as file,
-    ):  # fmt: skip
+    ):
         if file.peek(2)[:2] != b"\x1f\x8b":
             yield file
             return
@@ -139,7 +159,9 @@ def split_lines(lines, sep):
         except csv.Error as error:
             # A broken record that spans lines may have swallowed any number of good ones: never skip that.
             if reader.line_num > line:
-                raise csv.Error(f"quotes opened on line {line} are not closed properly ({error})") from error
+                raise csv.Error(
+                    f"quotes opened on line {line} are not closed properly ({error})"
+                ) from error
             yield line, []
             line = reader.line_num + 1
 
@@ -171,12 +193,17 @@ def _parse(records, positions, most):
     while rows := [fields for _, fields in islice(records, _CHUNK)]:
         lengths = list(map(len, rows))
         if min(lengths) < width or max(lengths) > most:
-            rows = [fields if len(fields) >= width and not too_long(fields, most) else [""] * width for fields in rows]
+            rows = [
+                fields if len(fields) >= width and not too_long(fields, most) else [""] * width
+                for fields in rows
+            ]
         columns = list(zip(*rows, strict=False))
         user_texts, item_texts, rating_texts = (columns[position] for position in positions)
         users.extend(map(user_codes.__getitem__, user_texts))
         items.extend(map(item_codes.__getitem__, item_texts))
-        numbers = {text: _number(text) for text in set(rating_texts)}  # ratings repeat, float() is slow
+        numbers = {
+            text: _number(text) for text in set(rating_texts)
+        }  # ratings repeat, float() is slow
         ratings.extend(map(numbers.__getitem__, rating_texts))
     users, items, ratings = map(np.asarray, (users, items, ratings))
     return Encoded(users, list(user_codes)), Encoded(items, list(item_codes)), ratings

@@ -39,8 +39,21 @@ def checked_weights(weights, n):
 class Ratings:
     """Encoded ratings. Make one with `from_arrays`, `from_frame`, `from_sparse` or `read`."""
 
-    def __init__(self, user_table, item_table, user_keys, item_keys, values, counts=(None, None), weights=None):
-        self._tables, self._keys, self.values = (user_table, item_table), (user_keys, item_keys), values
+    def __init__(
+        self,
+        user_table,
+        item_table,
+        user_keys,
+        item_keys,
+        values,
+        counts=(None, None),
+        weights=None,
+    ):
+        self._tables, self._keys, self.values = (
+            (user_table, item_table),
+            (user_keys, item_keys),
+            values,
+        )
         self._by_user: tuple[np.ndarray, np.ndarray] | None = None
         self._counts = counts  # ratings of each code, where they are at hand
         self.weights = weights  # None: all ratings count alike
@@ -72,7 +85,9 @@ class Ratings:
         """(start, items): start[u]:start[u + 1] are the places of user code u's item codes, ascending. Made once."""
         if self._by_user is None:
             n_jobs = cpu_count() if len(self) > CHUNK else 1
-            self._by_user = by_user(self.users, self.items, None, self.n_users, self.n_items, n_jobs)[:2]
+            self._by_user = by_user(
+                self.users, self.items, None, self.n_users, self.n_items, n_jobs
+            )[:2]
         return self._by_user
 
     @classmethod
@@ -102,12 +117,22 @@ class Ratings:
             raise ValueError("at least 1 rating is needed, got none")
         if not (np.isfinite(values.min()) and np.isfinite(values.max())):
             bad = np.flatnonzero(~np.isfinite(values))
-            raise ValueError(f"{len(bad)} of {len(values)} ratings are NaN or infinite, the first at index {bad[0]}")
+            raise ValueError(
+                f"{len(bad)} of {len(values)} ratings are NaN or infinite, the first at index {bad[0]}"
+            )
         if weights is not None:
             weights = checked_weights(weights, len(values))
         user_table, user_keys, user_counts = table_and_keys(as_ids(users, "user"), "user")
         item_table, item_keys, item_counts = table_and_keys(as_ids(items, "item"), "item")
-        return cls(user_table, item_table, user_keys, item_keys, values, (user_counts, item_counts), weights)
+        return cls(
+            user_table,
+            item_table,
+            user_keys,
+            item_keys,
+            values,
+            (user_counts, item_counts),
+            weights,
+        )
 
     @classmethod
     def from_sparse(cls, matrix: Any, weights: npt.ArrayLike | None = None) -> Ratings:
@@ -146,7 +171,9 @@ class Ratings:
         """(train, held out): round(fraction * n) ratings, chosen by a hash of rating and seed, in any row order."""
         n = round(fraction * len(self))
         if not 0 < fraction < 1 or not 0 < n < len(self) - 1:
-            raise ValueError(f"fraction must leave ratings on both sides, got {fraction} of {len(self)}")
+            raise ValueError(
+                f"fraction must leave ratings on both sides, got {fraction} of {len(self)}"
+            )
         hashes = self._hashes(seed)
         limit = np.partition(hashes, n)[n]
         held = hashes < limit
@@ -154,7 +181,9 @@ class Ratings:
         if short:
             ties = np.flatnonzero(hashes == limit)
             weights = () if self.weights is None else (self.weights[ties],)
-            ties = ties[np.lexsort((*weights, self.values[ties], self.items[ties], self.users[ties]))]
+            ties = ties[
+                np.lexsort((*weights, self.values[ties], self.items[ties], self.users[ties]))
+            ]
             held[ties[:short]] = True
         return self._take(~held), self._take(held)
 
@@ -162,13 +191,17 @@ class Ratings:
         """(train, held out): the last ratings are held out, as many as Keras' `validation_split` takes."""
         n = math.floor(len(self) * (1 - fraction))
         if not 0 < fraction < 1 or not 1 < n < len(self):
-            raise ValueError(f"fraction must leave ratings on both sides, got {fraction} of {len(self)}")
+            raise ValueError(
+                f"fraction must leave ratings on both sides, got {fraction} of {len(self)}"
+            )
         return self._take(slice(n)), self._take(slice(n, None))
 
     def folds(self, n_folds: int, seed: int = 0) -> Iterator[tuple[Ratings, Ratings]]:
         """(train, held out) of each fold of a cross-validation, chosen by a hash as in `split`: in any row order."""
         if not 2 <= n_folds <= len(self) // 2:
-            raise ValueError(f"n_folds must be from 2 to half of the {len(self)} ratings, got {n_folds}")
+            raise ValueError(
+                f"n_folds must be from 2 to half of the {len(self)} ratings, got {n_folds}"
+            )
         hashes = self._hashes(seed)
         fold = np.empty(len(self), np.int32)
         fold[np.argsort(hashes, kind="stable")] = np.arange(len(self)) * n_folds // len(self)
@@ -190,7 +223,10 @@ class Ratings:
         if self.weights is not None:
             hashes = (hashes ^ self.weights.view(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
         total = hashlib.blake2b(hashes).hexdigest() if ordered else int(hashes.sum())
-        ids = [hashlib.blake2b("\0".join(map(str, t.ids.tolist())).encode()).hexdigest() for t in self._tables]
+        ids = [
+            hashlib.blake2b("\0".join(map(str, t.ids.tolist())).encode()).hexdigest()
+            for t in self._tables
+        ]
         return {"number": len(self), "users' ids": ids[0], "items' ids": ids[1], "content": total}
 
     def codes_in(self, tables):
@@ -207,16 +243,23 @@ class Ratings:
             return self, None
         codes = self.codes_in(other._tables)
         known = (codes[0] >= 0) & (codes[1] >= 0)
-        keys = [t.ids[c[known]] if t.lookup is not None else c[known] for t, c in zip(other._tables, codes, strict=True)]
+        keys = [
+            t.ids[c[known]] if t.lookup is not None else c[known]
+            for t, c in zip(other._tables, codes, strict=True)
+        ]
         weights = np.ones(len(self)) if self.weights is None else self.weights
         strange = [a[~known] for a in (*codes, self.values, weights)]
         order = np.lexsort(strange)
         weights = None if self.weights is None else weights[known]
-        return Ratings(*other._tables, *keys, self.values[known], weights=weights), tuple(a[order] for a in strange)
+        return Ratings(*other._tables, *keys, self.values[known], weights=weights), tuple(
+            a[order] for a in strange
+        )
 
     def _take(self, mask):
         weights = None if self.weights is None else self.weights[mask]
-        return Ratings(*self._tables, *(keys[mask] for keys in self._keys), self.values[mask], weights=weights)
+        return Ratings(
+            *self._tables, *(keys[mask] for keys in self._keys), self.values[mask], weights=weights
+        )
 
     def grid(self, row_bytes, dtype=np.float32, seed=0, n_jobs=1, like=None, warps=False):
         """The block grid: B x B blocks of which those that share no band can be worked on at once.
@@ -239,7 +282,9 @@ class Ratings:
         run, gathered = (0, 1) if users_run else (1, 0)
         if like is None:
             if warps:
-                n_bands = choose_warp_bands(n, max(int(counts.max()) for counts in side_counts), sizes[gathered])
+                n_bands = choose_warp_bands(
+                    n, max(int(counts.max()) for counts in side_counts), sizes[gathered]
+                )
             else:
                 n_bands = choose_bands(n, sizes[run], sizes[gathered], row_bytes)
             rng = np.random.default_rng([seed, 0])
@@ -261,7 +306,9 @@ class Ratings:
         # Two passes over the ratings: how many of each chunk go to each block, then there they go.
         def count_chunk(part):
             out = np.zeros(n_bands * n_bands, np.int64)
-            _grid.count_blocks(run_keys[part], run_base, run_place, keys[part], base, place, n_bands, out)
+            _grid.count_blocks(
+                run_keys[part], run_base, run_place, keys[part], base, place, n_bands, out
+            )
             return out
 
         by_chunk = np.array(parallel(count_chunk, chunks, n_jobs))
@@ -273,14 +320,32 @@ class Ratings:
         low_row = np.empty(n if narrow else 0, np.uint16)
         values, pairs = self.values, None
         if self.weights is not None:  # through the sort goes the rank of the pair (rating, weight)
-            pairs, values = np.unique(self.values.astype(dtype) + 1j * self.weights.astype(dtype), return_inverse=True)
+            pairs, values = np.unique(
+                self.values.astype(dtype) + 1j * self.weights.astype(dtype), return_inverse=True
+            )
             values = values.astype(np.float64)
-        index, rating = np.zeros(n + 8, np.uint16), np.zeros(n + 8, values.dtype if pairs is not None else dtype)
+        index, rating = (
+            np.zeros(n + 8, np.uint16),
+            np.zeros(n + 8, values.dtype if pairs is not None else dtype),
+        )
 
         def scatter_chunk(c):
             part = chunks[c]
-            _grid.scatter(run_keys[part], run_base, run_place, keys[part], base, place, values[part], n_bands,
-                          cursors[c], row, low_row, index, rating)  # fmt: skip
+            _grid.scatter(
+                run_keys[part],
+                run_base,
+                run_place,
+                keys[part],
+                base,
+                place,
+                values[part],
+                n_bands,
+                cursors[c],
+                row,
+                low_row,
+                index,
+                rating,
+            )
 
         parallel(scatter_chunk, range(len(chunks)), n_jobs)
 
@@ -297,7 +362,9 @@ class Ratings:
             return _grid.sort_block(r, low, index[part], rating[part], *heights)
 
         sorted_blocks = parallel(sort_one, range(n_bands * n_bands), n_jobs)
-        block_runs = np.concatenate([[0], np.cumsum([runs for runs, _ in sorted_blocks])]).astype(np.int64)
+        block_runs = np.concatenate([[0], np.cumsum([runs for runs, _ in sorted_blocks])]).astype(
+            np.int64
+        )
         run_row, run_end = np.empty(block_runs[-1], np.int32), np.empty(block_runs[-1], np.uint32)
 
         def list_one(b):
@@ -307,15 +374,33 @@ class Ratings:
             _grid.list_runs(r, low, index[part], start, run_row[runs], run_end[runs])
 
         parallel(list_one, range(n_bands * n_bands), n_jobs)
-        weight, total, total_weight = None, float(sum(total for _, total in sorted_blocks)), float(n)
+        weight, total, total_weight = (
+            None,
+            float(sum(total for _, total in sorted_blocks)),
+            float(n),
+        )
         if pairs is not None:
             rank = rating[:n].astype(np.int64)
             rating, weight = np.zeros(n + 8, dtype), np.zeros(n + 8, dtype)
             rating[:n], weight[:n] = pairs.real[rank], pairs.imag[rank]
             total = float(np.sum(rating * weight, dtype=np.float64))
             total_weight = float(np.sum(weight, dtype=np.float64))
-        return Grid(users_run, n_bands, *layout[0], *layout[1], *counts, block_start, block_runs, run_row, run_end,
-                    index, rating, total / total_weight if total_weight else 0.0, weight, total_weight)  # fmt: skip
+        return Grid(
+            users_run,
+            n_bands,
+            *layout[0],
+            *layout[1],
+            *counts,
+            block_start,
+            block_runs,
+            run_row,
+            run_end,
+            index,
+            rating,
+            total / total_weight if total_weight else 0.0,
+            weight,
+            total_weight,
+        )
 
     def _count(self, side, place, n_jobs):
         """Ratings of each code of a side."""

@@ -17,7 +17,9 @@ def asked(users, table, name):
         if isinstance(users, (list, tuple)) or (hasattr(users, "__array__") and np.ndim(users)):
             return users, False
         if np.ndim(users):
-            raise TypeError(f"{name} must be an id, or a list or array of ids, got {type(users).__name__}")
+            raise TypeError(
+                f"{name} must be an id, or a list or array of ids, got {type(users).__name__}"
+            )
     return [users], True
 
 
@@ -29,7 +31,9 @@ def known_codes(raw, table, name, unknown="raise"):
         first = next(iter(raw[missing[0] : missing[0] + 1]))
         if len(codes) == 1:
             raise ValueError(f"{name} {first!r} is unknown to the model")
-        raise ValueError(f"{len(missing)} of {len(codes)} {name}s are unknown to the model, the first is {first!r}")
+        raise ValueError(
+            f"{len(missing)} of {len(codes)} {name}s are unknown to the model, the first is {first!r}"
+        )
     return codes
 
 

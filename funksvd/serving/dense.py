@@ -33,4 +33,6 @@ def query_vectors(params, users):
     """(m, k + 2) vectors p, 1, mean + b_u of user codes."""
     ones = np.ones(len(users), params.user_factors.dtype)
     rest = params.global_mean + params.user_biases[users]
-    return np.column_stack([params.user_factors[users], ones, rest]).astype(params.user_factors.dtype)
+    return np.column_stack([params.user_factors[users], ones, rest]).astype(
+        params.user_factors.dtype
+    )

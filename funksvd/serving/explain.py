@@ -30,7 +30,10 @@ class Explanation(NamedTuple):
 
 def explain(params, tables, user, item, ratings, penalties):
     """`FunkSVD.explain` for raw ids; `penalties(counts)` are those of `fold_in.penalties`."""
-    u, i = (known_codes([raw], table, name) for raw, table, name in zip((user, item), tables, ("user", "item"), strict=True))
+    u, i = (
+        known_codes([raw], table, name)
+        for raw, table, name in zip((user, item), tables, ("user", "item"), strict=True)
+    )
     own = ratings.users == ratings._tables[0].encode([user], "user")[0]
     items = tables[1].encode(ratings.item_ids[ratings.items[own]], "item")
     values, items = ratings.values[own][items >= 0].astype(np.float64), items[items >= 0]
@@ -38,8 +41,14 @@ def explain(params, tables, user, item, ratings, penalties):
     order = np.argsort(-np.abs(pulls), kind="stable")
     baseline = params.global_mean + float(params.item_biases[i[0]])
     prediction = float(predict(params, u, i)[0])
-    return Explanation(prediction, baseline, tables[1].ids[items[order]], values[order], pulls[order],
-                       prediction - baseline - float(pulls.sum()))  # fmt: skip
+    return Explanation(
+        prediction,
+        baseline,
+        tables[1].ids[items[order]],
+        values[order],
+        pulls[order],
+        prediction - baseline - float(pulls.sum()),
+    )
 
 
 def contributions(params, item, items, values, penalty):

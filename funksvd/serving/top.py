@@ -24,12 +24,19 @@ def risky_top(params, users, n, seen, items, risk):
     if items is None:
         items = np.arange(len(params.item_factors), dtype=np.int32)
     width = min(n, len(items))
-    codes, scores = np.full((len(users), width), -1, np.int32), np.full((len(users), width), np.nan, np.float32)
-    start, unwanted = (np.zeros(len(users) + 1, np.int64), items[:0]) if seen is None else seen.rows(users)
+    codes, scores = (
+        np.full((len(users), width), -1, np.int32),
+        np.full((len(users), width), np.nan, np.float32),
+    )
+    start, unwanted = (
+        (np.zeros(len(users) + 1, np.int64), items[:0]) if seen is None else seen.rows(users)
+    )
     for row, user in enumerate(users):
         left = np.setdiff1d(items, unwanted[start[row] : start[row + 1]])
         pairs = np.full(len(left), user, np.int32), left
-        score = (predict(params, *pairs) + risk * np.sqrt(variance(params, *pairs))).astype(np.float32)
+        score = (predict(params, *pairs) + risk * np.sqrt(variance(params, *pairs))).astype(
+            np.float32
+        )
         best = np.lexsort((left, -score))[:width]
         codes[row, : len(best)], scores[row, : len(best)] = left[best], score[best]
     return codes, scores
@@ -44,15 +51,22 @@ class Seen:
 
     def __init__(self, start, items, user_codes=None, item_codes=None):
         self.start, self.items = start, items  # by user, ascending within each
-        self.user_codes, self.item_codes = user_codes, item_codes  # from the model's users, to the model's items
+        self.user_codes, self.item_codes = (
+            user_codes,
+            item_codes,
+        )  # from the model's users, to the model's items
 
     @classmethod
     def of_ratings(cls, ratings, tables):
         """Of `Ratings`, whose tables may be others than the model's."""
         start, items = ratings.by_user()
         (users, theirs), (items_table, their_items) = zip(tables, ratings._tables, strict=True)
-        user_codes = None if users is theirs else lambda codes: theirs.encode(users.ids[codes], "user")
-        item_codes = None if items_table is their_items else items_table.encode(their_items.ids, "item")
+        user_codes = (
+            None if users is theirs else lambda codes: theirs.encode(users.ids[codes], "user")
+        )
+        item_codes = (
+            None if items_table is their_items else items_table.encode(their_items.ids, "item")
+        )
         return cls(start, items, user_codes, item_codes)
 
     @classmethod
@@ -100,7 +114,10 @@ def top(params, users, n, seen=None, items=None, n_jobs=1):
     if items is None:
         items = np.arange(len(params.item_factors), dtype=np.int32)
     width = min(n, len(items))
-    codes, scores = np.full((len(users), width), -1, np.int32), np.full((len(users), width), np.nan, dtype)
+    codes, scores = (
+        np.full((len(users), width), -1, np.int32),
+        np.full((len(users), width), np.nan, dtype),
+    )
     if not codes.size:
         return codes, scores
     kernel = kernels("serving._top", dtype)
@@ -128,7 +145,11 @@ def densely(params, users, n, items, start, unwanted):
 
     All scores at once: for few users that takes less time than to pack the items.
     """
-    factors = params.item_factors if len(items) == len(params.item_factors) else params.item_factors[items]
+    factors = (
+        params.item_factors
+        if len(items) == len(params.item_factors)
+        else params.item_factors[items]
+    )
     queries = np.where(users[:, None] >= 0, params.user_factors[users], 0)
     scores = queries @ factors.T
     scores += params.item_biases[items]
@@ -167,7 +188,9 @@ def packed_items(params, items, kernel, n_jobs):
     step = 256
 
     def one(first):
-        return kernel.pack(factors, items[first * width : (first + step) * width], 1, panels[first : first + step])
+        return kernel.pack(
+            factors, items[first * width : (first + step) * width], 1, panels[first : first + step]
+        )
 
     return panels, max(parallel(one, range(0, count, step), n_jobs)) ** 0.5
 
@@ -181,18 +204,28 @@ def select(params, users, n, packed, items, start, unwanted, kernel):
     queries = np.empty((groups, k, rows), factors.dtype)
     kernel.pack(factors, users, 0, queries)
     slack, limits = np.zeros(padded, factors.dtype), np.full(padded, -np.inf, factors.dtype)
-    slack[:m] = rounding(params, users, np.sqrt(np.einsum("gfj,gfj->gj", queries, queries)).ravel()[:m], largest)
+    slack[:m] = rounding(
+        params, users, np.sqrt(np.einsum("gfj,gfj->gj", queries, queries)).ravel()[:m], largest
+    )
     limits[m:] = np.inf
     cursor, end = np.zeros(padded, np.int64), np.zeros(padded, np.int64)
     cursor[:m], end[:m] = start[:-1], start[1:]
     counts, kept = np.zeros(padded, np.int32), np.empty((padded, capacity), np.int32)
     scores = np.empty((padded, capacity), factors.dtype)
-    kernel.select(queries, panels, items, slack, cursor, end, unwanted, n, limits, scores, kept, counts)
+    kernel.select(
+        queries, panels, items, slack, cursor, end, unwanted, n, limits, scores, kept, counts
+    )
     chosen = [kept[row, :count] for row, count in enumerate(counts[:m])]
     for row in np.flatnonzero(counts < 0):  # too many items are as good as the n-th
         own = slice(row, row + 1)
-        counts[own], chosen[row] = densely(params, users[own], n, items, start[own.start : row + 2] - start[row],
-                                           unwanted[start[row] : start[row + 1]])  # fmt: skip
+        counts[own], chosen[row] = densely(
+            params,
+            users[own],
+            n,
+            items,
+            start[own.start : row + 2] - start[row],
+            unwanted[start[row] : start[row + 1]],
+        )
     return counts[:m], np.concatenate(chosen)
 
 
@@ -210,7 +243,10 @@ def recommend(params, tables, users, n, exclude, candidates, unknown, n_jobs, ri
         if hasattr(exclude, "by_user"):
             seen = Seen.of_ratings(exclude, tables)
         else:
-            pairs = (table.encode(as_ids(raw, name), name) for table, raw, name in zip(tables, exclude, ("user", "item"), strict=True))
+            pairs = (
+                table.encode(as_ids(raw, name), name)
+                for table, raw, name in zip(tables, exclude, ("user", "item"), strict=True)
+            )
             seen = Seen.of_codes(*pairs, *map(len, tables))
     if risk:
         best, scores = risky_top(params, codes, n, seen, items, risk)

@@ -27,10 +27,18 @@ def save(path, model, training):
     for i, (name, state) in enumerate(training.hooks.states()):
         packed = {key: pack(value, f"{CALLBACK}{i}.{key}", arrays) for key, value in state.items()}
         callbacks.append([name, packed])
-    about = {"version": __version__, "kernels": LEVEL, "seed": training.seed, "callbacks": callbacks,
-             "learning_rate": model.current_learning_rate, "stopped": model.stop_training,
-             "schedule": callable(model.learning_rate_schedule), "seconds": model.history_["seconds"],
-             "trained": trained(training.hyper), "ratings": training.fingerprints}  # fmt: skip
+    about = {
+        "version": __version__,
+        "kernels": LEVEL,
+        "seed": training.seed,
+        "callbacks": callbacks,
+        "learning_rate": model.current_learning_rate,
+        "stopped": model.stop_training,
+        "schedule": callable(model.learning_rate_schedule),
+        "seconds": model.history_["seconds"],
+        "trained": trained(training.hyper),
+        "ratings": training.fingerprints,
+    }
     files.save(model, path, about, arrays)
 
 
@@ -40,8 +48,12 @@ def pack(value, name, arrays):
         arrays[name] = value
         return {"array": name}
     if isinstance(value, Params):
-        return {"params": {field.name: pack(getattr(value, field.name), f"{name}.{field.name}", arrays)
-                           for field in dataclasses.fields(value)}}  # fmt: skip
+        return {
+            "params": {
+                field.name: pack(getattr(value, field.name), f"{name}.{field.name}", arrays)
+                for field in dataclasses.fields(value)
+            }
+        }
     return value
 
 
@@ -73,21 +85,36 @@ class Checkpoint:
             raise ValueError(f"{self.path} cannot be resumed: {differs}")
         training.hooks.matched(self.about["callbacks"])
         if self.about["kernels"] != LEVEL:
-            warnings.warn(f"{self.path} was written by the kernels {self.about['kernels']!r}, these are {LEVEL!r}: "
-                          "the last bits may differ", stacklevel=4)  # fmt: skip
+            warnings.warn(
+                f"{self.path} was written by the kernels {self.about['kernels']!r}, these are {LEVEL!r}: "
+                "the last bits may differ",
+                stacklevel=4,
+            )
 
     def restore(self, training):
         """Bring engine and model to where they were; returns [(callback, its state)]."""
         model, engine = training.model, training.engine
-        state = {name.removeprefix(STATE): array for name, array in self.arrays.items() if name.startswith(STATE)}
+        state = {
+            name.removeprefix(STATE): array
+            for name, array in self.arrays.items()
+            if name.startswith(STATE)
+        }
         if hasattr(engine, "make_room"):  # its arrays grow with the epochs
             engine.make_room(state)
         wanted = {name: (array.shape, array.dtype) for name, array in engine.snapshot().items()}
         if wanted != {name: (array.shape, array.dtype) for name, array in state.items()}:
-            raise ValueError(f"{self.path} is not a whole checkpoint: the arrays of its state have other names or shapes")
+            raise ValueError(
+                f"{self.path} is not a whole checkpoint: the arrays of its state have other names or shapes"
+            )
         engine.restore(state)
-        model.history_, model.n_epochs_ = self.history | {"seconds": self.about["seconds"]}, self.n_epochs
-        model.current_learning_rate, model.stop_training = self.about["learning_rate"], self.about["stopped"]
+        model.history_, model.n_epochs_ = (
+            self.history | {"seconds": self.about["seconds"]},
+            self.n_epochs,
+        )
+        model.current_learning_rate, model.stop_training = (
+            self.about["learning_rate"],
+            self.about["stopped"],
+        )
         return [
             (callback, {key: unpack(value, self.arrays) for key, value in state.items()})
             for callback, state in training.hooks.matched(self.about["callbacks"])
@@ -116,7 +143,9 @@ def differences(checkpoint, training):
         bound = burn_in(sizes(params)[1]) != burn_in(training.n_epochs)
     free = set() if bound else {"n_epochs"}
     then = comparable(params, about["schedule"])
-    now = comparable(files.kept_params(training.model), callable(training.hyper.learning_rate_schedule))
+    now = comparable(
+        files.kept_params(training.model), callable(training.hyper.learning_rate_schedule)
+    )
     for name in now:
         if name not in free and then[name] != now[name]:
             yield f"{name} is {then[name]} there, {now[name]} here"
@@ -144,5 +173,9 @@ def read(path, make):
     """
     model, about, arrays = files.opened(path, make)
     if about is None:
-        raise ValueError(f"{path} is a model without the state of its training; ModelCheckpoint writes files to resume from")
-    return Checkpoint(os.fsdecode(path), files.kept_params(model), model.history_, model.n_epochs_, about, arrays)
+        raise ValueError(
+            f"{path} is a model without the state of its training; ModelCheckpoint writes files to resume from"
+        )
+    return Checkpoint(
+        os.fsdecode(path), files.kept_params(model), model.history_, model.n_epochs_, about, arrays
+    )

@@ -27,8 +27,14 @@ def rows_of(params, side):
 
 def with_rows(params, tables, side, table, biases, factors, posterior=None):
     """(params, tables) with another side; what stays is shared."""
-    changed = replace(params, **{f"{SIDES[side]}_biases": biases, f"{SIDES[side]}_factors": factors,
-                                 f"{SIDES[side]}_posterior": posterior})  # fmt: skip
+    changed = replace(
+        params,
+        **{
+            f"{SIDES[side]}_biases": biases,
+            f"{SIDES[side]}_factors": factors,
+            f"{SIDES[side]}_posterior": posterior,
+        },
+    )
     return changed, tuple(table if s == side else tables[s] for s in (0, 1))
 
 
@@ -55,7 +61,9 @@ def thresholds(hyper, counts, side=0):
     In mini-batches l1 weighs beside the whole of them, as in Keras: see `minibatch.py`.
     """
     scale = times(hyper, counts) / (2 if hyper.batch_size > 1 else 1)
-    return np.outer(scale, [of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l1_bias, hyper.l1)])
+    return np.outer(
+        scale, [of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l1_bias, hyper.l1)]
+    )
 
 
 def times(hyper, counts):
@@ -72,8 +80,12 @@ def step_length(hyper):
     if hyper.solver != "sgd" or not rates:
         return np.inf
     if hyper.training == "featurewise":  # a rate a feature: the schedule is for its passes
-        _, passes = sizes({name: getattr(hyper, name) for name in ("n_factors", "n_epochs", "solver")})
-        named = {name: getattr(hyper, name) for name in ("learning_rate_schedule", "learning_rate_decay")}
+        _, passes = sizes(
+            {name: getattr(hyper, name) for name in ("n_factors", "n_epochs", "solver")}
+        )
+        named = {
+            name: getattr(hyper, name) for name in ("learning_rate_schedule", "learning_rate_decay")
+        }
         plan = SimpleNamespace(**named, n_epochs=passes, learning_rate=rates[0])
         rates = [planned_rate(plan, e) for e in range(passes)]
     # A batch of B takes a step of 2 / B for each of its ratings.
@@ -102,8 +114,12 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     """
     other = 1 - side
     own = (ratings.users, ratings.items)[side]
-    tables[side].encode(ratings._tables[side].ids, SIDES[side])  # TypeError where they are of another kind
-    others = tables[other].encode(ratings._tables[other].ids, SIDES[other])[(ratings.users, ratings.items)[other]]
+    tables[side].encode(
+        ratings._tables[side].ids, SIDES[side]
+    )  # TypeError where they are of another kind
+    others = tables[other].encode(ratings._tables[other].ids, SIDES[other])[
+        (ratings.users, ratings.items)[other]
+    ]
     codes = np.unique(own)
     known = others >= 0
     # In an order that the order of the ratings does not change, so that sums have the same bits.
@@ -114,7 +130,11 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     others = others[order]
     biases, factors = rows_of(params, other)
     values = ratings.values[order].astype(np.float64) - params.global_mean - biases[others]
-    weights = np.ones(len(order)) if ratings.weights is None else ratings.weights[order].astype(np.float64)
+    weights = (
+        np.ones(len(order))
+        if ratings.weights is None
+        else ratings.weights[order].astype(np.float64)
+    )
     left_out = int(len(known) - known.sum())
     if params.noise is not None:
         return codes, *row_posteriors(params, side, start, others, values, weights, hyper), left_out
@@ -127,8 +147,16 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
         part = slice(first, first + ROWS)
         places = start[first : first + ROWS + 1]
         here = slice(places[0], places[-1])
-        ridge(places - places[0], others[here], values[here], weights[here], factors, weigh[part],
-              np.empty((k + 3, k + 1)), out[part])  # fmt: skip
+        ridge(
+            places - places[0],
+            others[here],
+            values[here],
+            weights[here],
+            factors,
+            weigh[part],
+            np.empty((k + 3, k + 1)),
+            out[part],
+        )
 
     parallel(one, range(0, len(codes), ROWS), n_jobs)
     least = thresholds(hyper, np.diff(start), side)
@@ -137,7 +165,14 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
         again |= (out[:, 1:] < 0).any(axis=1)
     for row in np.flatnonzero(again):
         here = slice(start[row], start[row + 1])
-        out[row] = bounded(factors[others[here]], values[here], weights[here], weigh[row], least[row], hyper.non_negative)
+        out[row] = bounded(
+            factors[others[here]],
+            values[here],
+            weights[here],
+            weigh[row],
+            least[row],
+            hyper.non_negative,
+        )
     return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), None, left_out
 
 
@@ -146,13 +181,21 @@ def bounded(others, values, weights, penalties, thresholds, non_negative):
     from scipy.optimize import nnls  # not before: it takes longer than the rest of `import funksvd`
 
     columns = np.column_stack([np.ones(len(values)), others.astype(np.float64)])
-    free = np.isfinite(penalties).repeat([1, others.shape[1]])  # the bias of a biased model, the factors
+    free = np.isfinite(penalties).repeat(
+        [1, others.shape[1]]
+    )  # the bias of a biased model, the factors
     # x is up - down, neither below 0, so that |x| = up + down; what may not be negative has no `down`.
     down = free & (~np.arange(len(free)).astype(bool) | (not non_negative))
-    l2, l1 = (np.r_[both[free], both[down]] for both in (p.repeat([1, others.shape[1]]) for p in (penalties, thresholds)))
+    l2, l1 = (
+        np.r_[both[free], both[down]]
+        for both in (p.repeat([1, others.shape[1]]) for p in (penalties, thresholds))
+    )
     equations = np.hstack([columns[:, free], -columns[:, down]]) * np.sqrt(weights)[:, None]
     # (sqrt(l2) x + l1 / sqrt(l2))^2 is l2 x^2 + 2 l1 x, and a constant
-    x = nnls(np.vstack([equations, np.diag(np.sqrt(l2))]), np.r_[values * np.sqrt(weights), -l1 / np.sqrt(l2)])[0]
+    x = nnls(
+        np.vstack([equations, np.diag(np.sqrt(l2))]),
+        np.r_[values * np.sqrt(weights), -l1 / np.sqrt(l2)],
+    )[0]
     out = np.zeros(len(free))
     out[free] = x[: free.sum()]
     out[down] -= x[free.sum() :]

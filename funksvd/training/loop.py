@@ -17,7 +17,19 @@ from funksvd.training.fold_in import SIDES, extended, rows_of, solve
 from funksvd.weights import Params
 
 
-def update(params, tables, ratings, hyper, engine_class, *, first_epoch, n_epochs, learning_rate, seed, n_jobs):
+def update(
+    params,
+    tables,
+    ratings,
+    hyper,
+    engine_class,
+    *,
+    first_epoch,
+    n_epochs,
+    learning_rate,
+    seed,
+    n_jobs,
+):
     """(params, tables) after SGD on new ratings; the arrays given are not written to.
 
     New rows start from their ridge solution: new items given the known users, then new users given all items. SGD then
@@ -30,16 +42,23 @@ def update(params, tables, ratings, hyper, engine_class, *, first_epoch, n_epoch
             new = fresh[codes]
             ids = ratings._tables[side].ids[codes[new]]
             params, tables = extended(params, tables, side, ids, biases[new], factors[new])
-    rows = [table.encode(theirs.ids, name) for table, theirs, name in zip(tables, ratings._tables, SIDES, strict=True)]
+    rows = [
+        table.encode(theirs.ids, name)
+        for table, theirs, name in zip(tables, ratings._tables, SIDES, strict=True)
+    ]
     start = [part[rows[side]] for side in (0, 1) for part in rows_of(params, side)]
     engine = engine_class(ratings, None, hyper, seed=seed, n_jobs=n_jobs)
     engine.load(Params(params.global_mean, start[0], start[2], start[1], start[3]))
     losses = [engine.epoch(first_epoch + e, learning_rate) for e in range(n_epochs)]
     if not np.isfinite(losses).all():
-        raise FloatingPointError(f"training diverged: the losses are {losses}; lower learning_rate ({learning_rate})")
+        raise FloatingPointError(
+            f"training diverged: the losses are {losses}; lower learning_rate ({learning_rate})"
+        )
     moved = engine.params()
     for side in (0, 1):
-        params, tables = extended(params, tables, side, ratings._tables[side].ids, *rows_of(moved, side))
+        params, tables = extended(
+            params, tables, side, ratings._tables[side].ids, *rows_of(moved, side)
+        )
     return params, tables
 
 
@@ -62,14 +81,30 @@ class Training:
         If the checkpoint is of another training; it says what differs.
     """
 
-    def __init__(self, model, ratings, held_out, hyper, seed, n_jobs, callbacks, verbose, checkpoint):
-        self.model, self.ratings, self.held_out, self.hyper, self.seed = model, ratings, held_out, hyper, seed
+    def __init__(
+        self, model, ratings, held_out, hyper, seed, n_jobs, callbacks, verbose, checkpoint
+    ):
+        self.model, self.ratings, self.held_out, self.hyper, self.seed = (
+            model,
+            ratings,
+            held_out,
+            hyper,
+            seed,
+        )
         # Featurewise an epoch is one feature, and the learning-rate schedule is for the passes within it.
         self.featurewise = hyper.training == "featurewise"
         self.n_epochs = hyper.n_factors if self.featurewise else hyper.n_epochs
-        listed = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+        listed = (
+            []
+            if callbacks is None
+            else list(callbacks)
+            if isinstance(callbacks, (list, tuple))
+            else [callbacks]
+        )
         listed += {0: [], 1: [ProgressBar()], 2: [EpochLines()]}[int(verbose)]
-        self.hooks = CallbackList(listed, model, self.n_epochs, 0 if checkpoint is None else checkpoint.n_epochs)
+        self.hooks = CallbackList(
+            listed, model, self.n_epochs, 0 if checkpoint is None else checkpoint.n_epochs
+        )
         self.checkpoint = checkpoint
         if checkpoint is not None:
             checkpoint.check(self)
@@ -78,7 +113,10 @@ class Training:
     @cached_property
     def fingerprints(self):
         """Of the ratings, for a checkpoint: with shuffle=False (mini-batches) their order counts."""
-        return [self.ratings.fingerprint(not self.hyper.shuffle), self.held_out and self.held_out.fingerprint(False)]
+        return [
+            self.ratings.fingerprint(not self.hyper.shuffle),
+            self.held_out and self.held_out.fingerprint(False),
+        ]
 
     def run(self):
         """All epochs, or those after the checkpoint. An error or Ctrl-C leaves the last whole epoch."""
@@ -100,7 +138,11 @@ class Training:
                 before = engine.snapshot()
                 if epoch and not self.featurewise:
                     last, planned = planned, planned_rate(self.hyper, epoch)
-                    changed = 1.0 if model.current_learning_rate == last else model.current_learning_rate / last
+                    changed = (
+                        1.0
+                        if model.current_learning_rate == last
+                        else model.current_learning_rate / last
+                    )
                     model.current_learning_rate = planned * changed
                 logs = self._epoch(epoch, hooks)
         except BaseException as error:
@@ -111,7 +153,10 @@ class Training:
             if not model.n_epochs_ or not isinstance(error, KeyboardInterrupt):
                 raise
             model.interrupted_ = True
-            warnings.warn(f"interrupted in epoch {epoch + 1}: the model is that after epoch {model.n_epochs_}", stacklevel=3)
+            warnings.warn(
+                f"interrupted in epoch {epoch + 1}: the model is that after epoch {model.n_epochs_}",
+                stacklevel=3,
+            )
         finally:
             hooks.on_train_end(logs)
 

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from funksvd.engines import cuda_source
 
-KERNELS = {"_sgd.cu": ("train", "measure", "shrink"), "_minibatch.cu": ("forward", "measure", "backward")}
+KERNELS = {
+    "_sgd.cu": ("train", "measure", "shrink"),
+    "_minibatch.cu": ("forward", "measure", "backward"),
+}
 
 
 @functools.cache
@@ -22,7 +25,12 @@ def nvrtc():
     found = importlib.util.find_spec("nvidia")
     roots = [] if found is None else found.submodule_search_locations
     places = [place for root in roots for place in Path(root).glob("**/libnvrtc.so*")]
-    for place in [*sorted(map(str, places), key=len), "libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]:
+    for place in [
+        *sorted(map(str, places), key=len),
+        "libnvrtc.so.13",
+        "libnvrtc.so.12",
+        "libnvrtc.so",
+    ]:
         try:
             return ctypes.CDLL(place)
         except OSError:
@@ -37,9 +45,18 @@ def available():
 def compiled(architecture, options, file):
     """(PTX, what the assembler reports) for an architecture such as "sm_80"."""
     library, program = nvrtc(), ctypes.c_void_p()
-    call(library.nvrtcCreateProgram(ctypes.byref(program), cuda_source.source(file).encode(), file.encode(), 0, None, None))
-    arguments = [o.encode() for o in (*options, "-ftz=true", "-Xptxas=-v", f"--gpu-architecture={architecture}")]
-    result = library.nvrtcCompileProgram(program, len(arguments), (ctypes.c_char_p * len(arguments))(*arguments))
+    call(
+        library.nvrtcCreateProgram(
+            ctypes.byref(program), cuda_source.source(file).encode(), file.encode(), 0, None, None
+        )
+    )
+    arguments = [
+        o.encode()
+        for o in (*options, "-ftz=true", "-Xptxas=-v", f"--gpu-architecture={architecture}")
+    ]
+    result = library.nvrtcCompileProgram(
+        program, len(arguments), (ctypes.c_char_p * len(arguments))(*arguments)
+    )
     log = fetched(library.nvrtcGetProgramLogSize, library.nvrtcGetProgramLog, program)
     if result:
         raise RuntimeError(log)
@@ -69,10 +86,18 @@ def check(architecture, options, file="_sgd.cu"):
     for kernel in KERNELS[file][:2]:
         body = ptx[ptx.index(f".entry {kernel}(") :]
         body = body[: body.index("\n}")]
-        wide, narrow = (len(re.findall(p, body)) for p in (r"ld\.global\.cg\.v4\.\w32", r"ld\.global\.cg\.[bfu]\d+"))
+        wide, narrow = (
+            len(re.findall(p, body))
+            for p in (r"ld\.global\.cg\.v4\.\w32", r"ld\.global\.cg\.[bfu]\d+")
+        )
         rounds = 8 // (32 // int(re.search(r"-DLANES=(\d+)", " ".join(options))[1]))
         assert wide >= 2, (architecture, options, kernel, wide)
-        assert narrow <= rounds + 2, (architecture, options, kernel, narrow)  # biases, a number each
+        assert narrow <= rounds + 2, (
+            architecture,
+            options,
+            kernel,
+            narrow,
+        )  # biases, a number each
     return max(map(int, re.findall(r"Used (\d+) registers", log)))
 
 
@@ -93,9 +118,13 @@ def main():
                         registers.append(check(architecture, options, file))
                 n += len(registers)
                 stored = "fp16" if half else "fp32"
-                sys.stdout.write(f"{architecture} {file} {stored} k={k}: at most {max(registers)} registers\n")
+                sys.stdout.write(
+                    f"{architecture} {file} {stored} k={k}: at most {max(registers)} registers\n"
+                )
                 sys.stdout.flush()
-    sys.stdout.write(f"{n} specialisations, no spills, rows read by 16 bytes: {time.perf_counter() - start:.0f} s\n")
+    sys.stdout.write(
+        f"{n} specialisations, no spills, rows read by 16 bytes: {time.perf_counter() - start:.0f} s\n"
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def main(path, n_epochs=8, rate=0.02):
         for epoch in range(n_epochs):
             engine.epoch(epoch, rate)
         rmse[schedule] = engine.validate() ** 0.5
-        sys.stdout.write(f"{schedule}: {warps} warps at once, validation RMSE {rmse[schedule]:.4f}, {n_epochs} epochs\n")
+        sys.stdout.write(
+            f"{schedule}: {warps} warps at once, validation RMSE {rmse[schedule]:.4f}, {n_epochs} epochs\n"
+        )
         sys.stdout.flush()
     worse = rmse["hogwild"] / rmse["strata"] - 1
     sys.stdout.write(f"hogwild is worse by {worse:.2%}\n")

@@ -19,9 +19,21 @@ import numpy as np
 
 HERE = Path(__file__).parent
 COMPILER = os.environ.get("CXX", "g++")
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE",
-         "-Wall", "-Werror", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized", "-Wno-array-bounds",
-         f"-I{HERE}"]  # fmt: skip
+FLAGS = [
+    "-std=c++17",
+    "-O1",
+    "-fPIC",
+    "-shared",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-U_FORTIFY_SOURCE",
+    "-Wall",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-Wno-maybe-uninitialized",
+    "-Wno-array-bounds",
+    f"-I{HERE}",
+]
 
 
 class Compiled:
@@ -32,13 +44,24 @@ class Compiled:
     @classmethod
     def library(cls, source, options=(), libraries=()):
         if cls.folder is None:
-            cls.folder = Path(os.environ.get("FUNKSVD_CUDA_HOST") or tempfile.mkdtemp(prefix="funksvd-cuda-host-"))
+            cls.folder = Path(
+                os.environ.get("FUNKSVD_CUDA_HOST") or tempfile.mkdtemp(prefix="funksvd-cuda-host-")
+            )
             cls.folder.mkdir(parents=True, exist_ok=True)
         text = (source, (HERE / "shim.hpp").read_text(), COMPILER, FLAGS, options, libraries)
         path = cls.folder / f"{hashlib.sha256(repr(text).encode()).hexdigest()[:20]}.so"
         if not path.exists():
             unfinished = path.with_suffix(f".{os.getpid()}.part")
-            command = [COMPILER, *FLAGS, *options, "-x", "c++", "-", *(["-x", "none"] if libraries else []), *libraries]
+            command = [
+                COMPILER,
+                *FLAGS,
+                *options,
+                "-x",
+                "c++",
+                "-",
+                *(["-x", "none"] if libraries else []),
+                *libraries,
+            ]
             subprocess.run([*command, "-o", str(unfinished)], input=source, text=True, check=True)
             unfinished.replace(path)
         return path
@@ -134,10 +157,18 @@ class RawModule:
 
     def __init__(self, code, options=()):
         macros = tuple(o for o in options if o.startswith("-D"))
-        names = re.findall(r"^PASS\((\w+)", code, re.M) + re.findall(r"__global__ void (?!__launch)(\w+)\(", code)
-        source = "\n".join(['#include "shim.hpp"', code, *(f"LAUNCHABLE({name})" for name in names),
-                            'extern "C" const char* host_error();',
-                            'extern "C" const char* message() { return host_error(); }'])  # fmt: skip
+        names = re.findall(r"^PASS\((\w+)", code, re.M) + re.findall(
+            r"__global__ void (?!__launch)(\w+)\(", code
+        )
+        source = "\n".join(
+            [
+                '#include "shim.hpp"',
+                code,
+                *(f"LAUNCHABLE({name})" for name in names),
+                'extern "C" const char* host_error();',
+                'extern "C" const char* message() { return host_error(); }',
+            ]
+        )
         self.library = ctypes.CDLL(str(Compiled.library(source, macros, (Compiled.shim(),))))
         self.library.message.restype = ctypes.c_char_p
 
@@ -146,7 +177,9 @@ class RawModule:
 
         def launch(grid, block, arguments):
             kept = [argument(a) for a in arguments]
-            pointers = (ctypes.c_void_p * len(kept))(*(ctypes.cast(ctypes.pointer(c), ctypes.c_void_p) for c in kept))
+            pointers = (ctypes.c_void_p * len(kept))(
+                *(ctypes.cast(ctypes.pointer(c), ctypes.c_void_p) for c in kept)
+            )
             how = self.resident, self.order, ctypes.c_uint64(self.seed)
 
             def work(_alive=arguments):
@@ -190,20 +223,32 @@ class HostCupy:
         self.get_default_memory_pool = lambda: SimpleNamespace(free_all_blocks=lambda: None)
 
         def device(number=0):
-            return SimpleNamespace(id=number, compute_capability=capability, mem_info=(memory, memory), use=lambda: None,
-                                   synchronize=Stream.null.synchronize)  # fmt: skip
+            return SimpleNamespace(
+                id=number,
+                compute_capability=capability,
+                mem_info=(memory, memory),
+                use=lambda: None,
+                synchronize=Stream.null.synchronize,
+            )
 
         def count():
             if not devices:
-                raise RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime")
+                raise RuntimeError(
+                    "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime"
+                )
             return devices
 
         self.cuda = SimpleNamespace(
-            is_available=lambda: devices > 0, Device=device, Stream=Stream, Event=Event,
-            alloc_pinned_memory=lambda n: bytearray(n), nvrtc=SimpleNamespace(getVersion=lambda: (12, 9)),
+            is_available=lambda: devices > 0,
+            Device=device,
+            Stream=Stream,
+            Event=Event,
+            alloc_pinned_memory=lambda n: bytearray(n),
+            nvrtc=SimpleNamespace(getVersion=lambda: (12, 9)),
             get_current_stream=lambda: Stream.null,
-            runtime=SimpleNamespace(getDeviceCount=count), memory=SimpleNamespace(OutOfMemoryError=MemoryError),
-        )  # fmt: skip
+            runtime=SimpleNamespace(getDeviceCount=count),
+            memory=SimpleNamespace(OutOfMemoryError=MemoryError),
+        )
 
     def empty(self, shape, dtype):
         *memory, data = aligned(shape, dtype)
@@ -212,7 +257,10 @@ class HostCupy:
 
     def overruns(self):
         """Bytes changed beside the arrays made so far."""
-        return sum(int((raw[:start] != 0xFF).sum() + (raw[start + size :] != 0xFF).sum()) for raw, start, size in self.used)
+        return sum(
+            int((raw[:start] != 0xFF).sum() + (raw[start + size :] != 0xFF).sum())
+            for raw, start, size in self.used
+        )
 
     def zeros(self, shape, dtype):
         out = self.empty(shape, dtype)

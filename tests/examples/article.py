@@ -12,7 +12,11 @@ from funksvd.datasets import make_ratings
 
 if len(sys.argv) > 1:
     ratings = Ratings.read(sys.argv[1])
-    users, movies, stars = ratings.user_ids[ratings.users], ratings.item_ids[ratings.items], ratings.values
+    users, movies, stars = (
+        ratings.user_ids[ratings.users],
+        ratings.item_ids[ratings.items],
+        ratings.values,
+    )
 else:
     made = make_ratings(500, 300, 20_000)
     users, movies, stars = made.users, made.items, made.ratings
@@ -34,7 +38,11 @@ callbacks = [
     EarlyStopping("val_loss", patience=2, restore_best_weights=False),
     ModelCheckpoint("movie_weights.npz", save_best_only=True),
 ]
-model.fit((users, movies), stars, validation_split=0.1, validation_split_order="tail", callbacks=callbacks)
+model.fit(
+    (users, movies), stars, validation_split=0.1, validation_split_order="tail", callbacks=callbacks
+)
 
-print(f"{model.n_epochs_} epochs, val_loss {min(model.history_['val_loss']):.4f} at the best of them, kept as")
+print(
+    f"{model.n_epochs_} epochs, val_loss {min(model.history_['val_loss']):.4f} at the best of them, kept as"
+)
 print(load("movie_weights.npz"))

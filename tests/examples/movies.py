@@ -1,7 +1,7 @@
 """What should somebody watch next? Recommendations and similar movies, with titles.
 
-    python movies.py                           downloads MovieLens (latest-small, 1 MB) once
-    python movies.py ratings.csv titles.csv    on files of your own; titles.csv has the columns item_id and title
+python movies.py                           downloads MovieLens (latest-small, 1 MB) once
+python movies.py ratings.csv titles.csv    on files of your own; titles.csv has the columns item_id and title
 """
 
 import sys
@@ -29,5 +29,7 @@ for item, score in zip(items.tolist(), scores.tolist(), strict=True):
 
 favourite = items[0]
 print(f"most like {title(favourite)}:")
-for item, similarity in zip(*(found.tolist() for found in model.similar_items(favourite, n=5)), strict=True):
+for item, similarity in zip(
+    *(found.tolist() for found in model.similar_items(favourite, n=5)), strict=True
+):
     print(f"  {similarity:.2f}  {title(item)}")

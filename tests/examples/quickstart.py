@@ -17,7 +17,9 @@ if len(sys.argv) > 1:
 else:
     path, made = "ratings.csv", make_ratings(500, 300, 20_000)
     table = np.column_stack([made.users, made.items, made.ratings.round(1)])
-    np.savetxt(path, table, fmt=["%d", "%d", "%.1f"], delimiter=",", header="user,item,rating", comments="")
+    np.savetxt(
+        path, table, fmt=["%d", "%d", "%.1f"], delimiter=",", header="user,item,rating", comments=""
+    )
 
 ratings = Ratings.read(path)
 train, test = ratings.split(0.1, seed=0)

@@ -1,6 +1,6 @@
 """Which parameters suit these ratings? A grid search with scikit-learn, and funksvd's own, which finds the epochs, too.
 
-    python search.py ratings.csv
+python search.py ratings.csv
 """
 
 import sys
@@ -19,7 +19,9 @@ else:
 grid = {"n_factors": [8, 32], "l2": [0.04, 0.12]}
 
 # scikit-learn cuts X by rows, so X is one array of pairs.
-search = GridSearchCV(FunkSVD(n_epochs=20, random_state=0), grid, scoring="neg_root_mean_squared_error", cv=3)
+search = GridSearchCV(
+    FunkSVD(n_epochs=20, random_state=0), grid, scoring="neg_root_mean_squared_error", cv=3
+)
 search.fit(np.column_stack([users, items]), values)
 print("scikit-learn:", search.best_params_, "RMSE", -search.best_score_)
 
