@@ -87,7 +87,7 @@ def surprise(train, test):
     full = Dataset.load_from_df(frame, Reader(rating_scale=(1, 5))).build_full_trainset()
     model = SVD(random_state=0)
     seconds = spent(model.fit, full)
-    users, items = test.codes_in(train._tables)
+    users, items = test.codes_in(train.tables)
     predicted = [
         model.predict(u, i).est for u, i in zip(users.tolist(), items.tolist(), strict=True)
     ]
@@ -99,7 +99,7 @@ def myfm(rank, n_iter):
         from myfm import MyFMRegressor
         from scipy.sparse import csr_array
 
-        users, items = test.codes_in(train._tables)
+        users, items = test.codes_in(train.tables)
         shape = train.n_users, train.n_items
 
         def one_hot(users, items):

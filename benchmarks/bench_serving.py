@@ -18,7 +18,7 @@ from common import SHAPES, check, median_seconds, peak_memory, planted, print_he
 from funksvd import FunkSVD, Ratings
 from funksvd.machine.memory import aligned
 from funksvd.ratings.ids import IdTable
-from funksvd.weights import Params, predict
+from funksvd.weights import Weights, predict
 
 K, N = 64, 10
 PARTS = ("recommend", "fold-in", "partial-fit", "search")
@@ -35,7 +35,7 @@ def served(n_users, n_items, k=K):
     biases = [rng.normal(0, 0.4, n).astype(np.float32) for n in (n_users, n_items)]
     model = FunkSVD(n_factors=k, random_state=0)
     model._tables = tuple(IdTable(np.arange(n), n) for n in (n_users, n_items))
-    model._adopt(Params(3.5, *biases, *factors))
+    model._adopt(Weights(3.5, *biases, *factors))
     model.history_, model.n_epochs_, model.n_ratings_ = {"learning_rate": [0.02] * 20}, 20, 0
     return model
 

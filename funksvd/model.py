@@ -302,7 +302,7 @@ class FunkSVD:
             checkpoint,
         )
         self.__dict__.pop("_params", None)  # of an earlier fit, whose ids are no longer these
-        self._tables = ratings._tables
+        self._tables = ratings.tables
         self.history_: dict[str, list[float]] = {}
         self.stop_training, self.interrupted_, self.n_epochs_, self.n_ratings_ = (
             False,
@@ -316,14 +316,14 @@ class FunkSVD:
             training.run()
         finally:
             if self.n_epochs_:
-                self._adopt(training.engine.params())
+                self._adopt(training.engine.weights())
             self._training = None
         return self
 
     def get_weights(self):
         """A copy of the parameters; during `fit` those of the moment."""
         training = getattr(self, "_training", None)
-        return self._params if training is None else training.engine.params()
+        return self._params if training is None else training.engine.weights()
 
     def set_weights(self, weights):
         """Take over what `get_weights` returned."""
@@ -590,14 +590,14 @@ class FunkSVD:
                 "they are left out",
                 stacklevel=2,
             )
-        ids = ratings._tables[which].ids[codes]
+        ids = ratings.tables[which].ids[codes]
         together = fold_in.extended if extend else fold_in.only
         return self._successor(*together(params, self._tables, which, ids, *rows))
 
     def _successor(self, params, tables):
         """A copy of this model with other parameters."""
         other = copy.copy(self)
-        other._tables = tables
+        other.tables = tables
         other._adopt(params)
         return other
 

@@ -7,7 +7,7 @@ import numpy as np
 from funksvd.files.model_file import fitted
 from funksvd.machine.memory import aligned
 from funksvd.ratings.ids import table_and_keys
-from funksvd.weights import Params
+from funksvd.weights import Weights
 
 
 def from_surprise(algo, make):
@@ -53,7 +53,7 @@ def from_surprise(algo, make):
     return fitted(
         model,
         (users, items),
-        Params(mean, user_biases, item_biases, p, q),
+        Weights(mean, user_biases, item_biases, p, q),
         {},
         model.n_epochs,
         sum(map(len, trainset.ur.values())),

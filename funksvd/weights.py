@@ -13,7 +13,7 @@ PAIR_CHUNK = 1 << 18
 
 
 @dataclass
-class Params:
+class Weights:
     """A model: mean, biases (n,), factors (n, n_factors), in the order of the codes."""
 
     global_mean: float

@@ -138,14 +138,14 @@ def optimizer(
 
 
 def load(model, params):
-    """Weights from the `Params` of a FunkSVD; factors alone where the model has no biases."""
+    """Weights from the `Weights` of a FunkSVD; factors alone where the model has no biases."""
     for name in NAMES[: len(model.weights)]:
         table = getattr(params, name)
         model.get_layer(name).set_weights([table.reshape(len(table), -1)])
 
 
 def weights(model):
-    """{name: array} as `Params` has them."""
+    """{name: array} as `Weights` has them."""
     names = NAMES[: len(model.weights)]
     return {
         name: by_name(name, np.asarray(model.get_layer(name).weights[0].value)) for name in names

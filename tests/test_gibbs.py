@@ -243,7 +243,7 @@ def test_repeated_pairs_in_any_order():
     for engine in (a, b):
         for t in range(8):
             engine.epoch(t, 0.0)
-    np.testing.assert_array_equal(a.params().user_factors, b.params().user_factors)
+    np.testing.assert_array_equal(a.weights().user_factors, b.weights().user_factors)
 
 
 def test_snapshot_resumes_exactly():
@@ -271,7 +271,7 @@ def test_snapshot_resumes_exactly():
     assert other.validate() == whole.validate()
     for name, array in whole.snapshot().items():
         np.testing.assert_array_equal(array, other.snapshot()[name], err_msg=name)
-    np.testing.assert_array_equal(whole.params().user_factors, other.params().user_factors)
+    np.testing.assert_array_equal(whole.weights().user_factors, other.weights().user_factors)
 
 
 def test_more_sweeps_than_were_planned(tmp_path):
@@ -321,7 +321,7 @@ def test_cut_keeps_the_largest_singular_values(k, level, monkeypatch):
             mean = mean + weights[0][:, None] * (p @ q.T) * weights[1]
         if engine.kept in (1, 3, 4):  # samples that wait, and none
             left, s, right = np.linalg.svd(mean)
-            params, kept = engine.params(), 2 * k
+            params, kept = engine.weights(), 2 * k
             model = (
                 params.user_factors.astype(np.float64)
                 @ params.item_factors.T

@@ -113,7 +113,7 @@ def train(engine, epochs=2, rate=0.01):
 
 def assert_close(a, b, tolerance=1e-5):
     for name in ("user_biases", "item_biases", "user_factors", "item_factors"):
-        x, y = getattr(a.params(), name), getattr(b.params(), name)
+        x, y = getattr(a.weights(), name), getattr(b.weights(), name)
         assert x.dtype == y.dtype
         np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(np.abs(y).max(), 1e-3))
 
@@ -170,7 +170,7 @@ def test_float16_storage_stays_near_float32(cupy):
         half, full = (
             CudaEngine(ratings, None, hyper(k, dtype=d), seed=1) for d in ("float16", "float32")
         )
-        start = half.params()
+        start = half.weights()
         full.load(start)
         assert start.user_factors.dtype == np.float32
         moves = []
@@ -179,7 +179,7 @@ def test_float16_storage_stays_near_float32(cupy):
             moves.append(
                 np.concatenate(
                     [
-                        getattr(engine.params(), n) - getattr(start, n)
+                        getattr(engine.weights(), n) - getattr(start, n)
                         for n in ("user_factors", "item_factors")
                     ]
                 ).ravel()

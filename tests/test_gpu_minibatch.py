@@ -84,7 +84,7 @@ def test_a_snapshot_goes_on_exactly(cupy, solver):  # noqa: F811
     state = half.snapshot()
     half.epoch(1, 0.05)
     half.restore(state)
-    half.load(half.params())
+    half.load(half.weights())
     for epoch in (1, 2):
         half.epoch(epoch, 0.05)
     assert_same_bytes(whole, half)

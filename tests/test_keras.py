@@ -123,7 +123,7 @@ def engine_of(data, dtype, **params):
 
     def step(*batch):
         original(*batch)
-        steps.append(engine.params())
+        steps.append(engine.weights())
 
     original, engine._step = engine._step, step
     return engine, hyper, steps
@@ -132,7 +132,7 @@ def engine_of(data, dtype, **params):
 def compare(run, data, dtype, **params):
     """Fifty steps of an engine beside those of Keras, from the same start."""
     engine, hyper, steps = engine_of(data, dtype, **params)
-    start = engine.params()
+    start = engine.weights()
     # At exactly 0, where they start, JAX takes 1 for the gradient of |x|; funksvd 0, as TensorFlow and PyTorch
     if hyper.biased:
         rng = np.random.default_rng(1)
@@ -187,7 +187,7 @@ def test_keras_beside_itself(data, solver):
     engine, hyper, steps = engine_of(
         data, "float32", l2=2**-9, l1=2**-10, l2_bias=0.0, biased=False, **SOLVERS[solver]
     )
-    start = engine.params()
+    start = engine.weights()
     for epoch in range(EPOCHS):
         engine.epoch(epoch, hyper.learning_rate)
     want, reordered = (

@@ -52,7 +52,7 @@ def engine_of(data, held_out=None, n_jobs=1, seed=0, engine=MiniBatchEngine, **p
 
 
 def tables_of(engine):
-    params = engine.params()
+    params = engine.weights()
     return {
         name: getattr(params, name).copy()
         for name in ("user_factors", "item_factors", "user_biases", "item_biases")
@@ -235,7 +235,7 @@ def test_a_snapshot_resumes_to_the_same_bytes(solver):
 
 def test_load_and_params_are_inverse():
     engine, other = engine_of(some()), engine_of(some(), seed=1)
-    other.load(engine.params())
+    other.load(engine.weights())
     for name, table in tables_of(engine).items():
         assert (tables_of(other)[name] == table).all()
 

@@ -11,7 +11,7 @@ from funksvd.machine.kernels import kernels, levels
 from funksvd.ratings.sorting import by_user
 from funksvd.serving import top as top_module
 from funksvd.serving.dense import predict_all
-from funksvd.weights import Params, predict
+from funksvd.weights import Weights, predict
 
 
 def some_params(n_users, n_items, k, dtype="float32", seed=0, levels=0):
@@ -23,7 +23,7 @@ def some_params(n_users, n_items, k, dtype="float32", seed=0, levels=0):
             dtype
         )
 
-    return Params(3.5, draw(n_users), draw(n_items), draw(n_users, k), draw(n_items, k))
+    return Weights(3.5, draw(n_users), draw(n_items), draw(n_users, k), draw(n_items, k))
 
 
 def some_model(seed=0, **params):
@@ -336,7 +336,7 @@ def test_slack_covers_both_ways_to_round():
     base = rng.normal(0, 1, 64).astype(np.float32)
     factors = np.tile(base, (4000, 1))
     swap = rng.permuted(np.tile(np.arange(64), (4000, 1)), axis=1)
-    params = Params(
+    params = Weights(
         0.0,
         np.zeros(3, np.float32),
         np.zeros(4000, np.float32),

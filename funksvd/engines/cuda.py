@@ -112,9 +112,9 @@ class CudaEngine(CpuEngine):
         super().restore(state)
         self._upload()
 
-    def params(self):
+    def weights(self):
         self._download(("run_factors", "run_biases", "factors", "biases"))
-        return super().params()
+        return super().weights()
 
     def load(self, params):
         self._download(self.STATE)

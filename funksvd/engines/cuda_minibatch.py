@@ -189,9 +189,9 @@ class CudaMiniBatchEngine(MiniBatchEngine):
         super().restore(state)
         self._upload()
 
-    def params(self):
+    def weights(self):
         self._download()
-        return super().params()
+        return super().weights()
 
     def load(self, params):
         self._download()

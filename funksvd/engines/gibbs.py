@@ -29,7 +29,7 @@ from funksvd.machine.threads import CHUNK, parallel, pool_of
 from funksvd.parameters import burn_in
 from funksvd.posterior import MOST_TERMS, NU, terms_of
 from funksvd.ratings.sorting import by_user, sorted_by
-from funksvd.weights import Params, predict
+from funksvd.weights import Weights, predict
 
 PRIOR = (0.5, 0.5)  # shape and rate of the precisions' gamma priors
 START_STD = (
@@ -217,7 +217,7 @@ class GibbsEngine:
         self.held_out = None
         if held_out is None:
             return
-        users, items = held_out.codes_in(ratings._tables)
+        users, items = held_out.codes_in(ratings.tables)
         values = np.asarray(held_out.values, np.float64)
         weights = (
             np.ones(len(values))
@@ -454,7 +454,7 @@ class GibbsEngine:
     def _centred(self):
         """The model of this sweep in standardised units, factors with the padding."""
         users, items = self.sides
-        return Params(
+        return Weights(
             self.now,
             *(
                 np.asarray(a)
@@ -470,7 +470,7 @@ class GibbsEngine:
 
     # -------------------------------------------------------------------------------------------- the model
 
-    def params(self):
+    def weights(self):
         """The mean of the kept samples as one model, with its posterior; in the burn-in the sweep of the moment."""
         if self.given is not None:
             return self.given
@@ -486,7 +486,7 @@ class GibbsEngine:
                 else [total[:, : self.k] / n for total in self.totals]
             )
         constant = self.constant / n if self.kept else self.now
-        out = Params(
+        out = Weights(
             self.mean + self.sd * constant,
             *((self.sd * b).astype(np.float32) for b in biases),
             *(aligned(*f.shape, np.float32) for f in factors),

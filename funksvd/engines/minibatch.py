@@ -17,7 +17,7 @@ from funksvd.machine.memory import aligned
 from funksvd.machine.threads import team
 from funksvd.parameters import of_side, solver_of
 from funksvd.ratings import _keys
-from funksvd.weights import PAIR_CHUNK, Params, predict
+from funksvd.weights import PAIR_CHUNK, Weights, predict
 
 DEAL = 1 << 16  # ratings that are dealt to the batches at a time: their shuffle stays in the cache
 MOST = 10**9  # of NumPy's hypergeometric distribution
@@ -108,7 +108,7 @@ class MiniBatchEngine:
 
         self.check = None
         if held_out is not None:
-            known = held_out.codes_in(ratings._tables)
+            known = held_out.codes_in(ratings.tables)
             shifted = [c + np.int32(1) for c in known]  # unknown ids are -1
             order, _ = canonical(
                 *shifted, held_out.values, held_out.weights, *(size + 1 for size in sizes)
@@ -240,7 +240,7 @@ class MiniBatchEngine:
     def validate(self):
         """Mean squared error on the held-out ratings; those with unknown ids are predicted as `predict` does."""
         users, items, values, weights = self.check
-        squares, n, params = 0.0, PAIR_CHUNK * 16, self.params()
+        squares, n, params = 0.0, PAIR_CHUNK * 16, self.weights()
         for part in (slice(first, first + n) for first in range(0, len(users), n)):
             predicted = predict(params, users[part], items[part], self.n_jobs)
             squares += float(
@@ -262,7 +262,7 @@ class MiniBatchEngine:
             array[:] = state[name]
         self.steps[:] = state["steps"]
 
-    def params(self):
+    def weights(self):
         """The model as it is now, a copy."""
         sides = []
         for side, table in enumerate(self.tables):
@@ -277,7 +277,7 @@ class MiniBatchEngine:
         (user_biases, user_factors), (item_biases, item_factors) = (
             sides if self.users_first else sides[::-1]
         )
-        return Params(self.mean, user_biases, item_biases, user_factors, item_factors)
+        return Weights(self.mean, user_biases, item_biases, user_factors, item_factors)
 
     def load(self, params):
         """Take over a model."""

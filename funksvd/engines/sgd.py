@@ -1,4 +1,4 @@
-"""Params, the prediction for pairs, and the CPU engine: epochs over the block grid on Python threads."""
+"""Weights, the prediction for pairs, and the CPU engine: epochs over the block grid on Python threads."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel, pool_of
 from funksvd.parameters import of_side, solver_of
-from funksvd.weights import Params
+from funksvd.weights import Weights
 
 
 class CpuEngine:
@@ -163,7 +163,7 @@ class CpuEngine:
         for name in self.STATE:
             getattr(self, name)[:] = state[name]
 
-    def params(self):
+    def weights(self):
         """The model as it is now, a copy."""
         grid = self.grid
         sides = []
@@ -175,7 +175,7 @@ class CpuEngine:
             p[codes], b[codes] = factors[:, : self.k], biases
             sides.append((b, p))
         (ub, up), (ib, ip) = sides if grid.users_run else sides[::-1]
-        return Params(self.mean, ub, ib, up, ip)
+        return Weights(self.mean, ub, ib, up, ip)
 
     def load(self, params):
         """Take over a model."""

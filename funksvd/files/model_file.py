@@ -28,7 +28,7 @@ from funksvd.machine.replacing import replacing
 from funksvd.parameters import sizes
 from funksvd.posterior import MOST_TERMS
 from funksvd.ratings.ids import IdTable
-from funksvd.weights import Params
+from funksvd.weights import Weights
 
 FORMAT = 1  # of the model file
 RUNTIME = (
@@ -151,9 +151,9 @@ def opened(path, make, map_arrays=False):
             table_of(unpacked_ids(f"{name}_ids", arrays), kind, name)
             for name, kind in zip(("user", "item"), meta["id_kinds"], strict=True)
         ]
-        fields = [field.name for field in dataclasses.fields(Params)]
+        fields = [field.name for field in dataclasses.fields(Weights)]
         own = {name: arrays.pop(name) for name in fields if name in arrays}
-        params = Params(float(own.pop("global_mean")), **own)
+        params = Weights(float(own.pop("global_mean")), **own)
         model._check_params()
         check_shapes(model, params, tables)
         history, n_epochs = checked_history(meta["history"]), meta["n_epochs"]

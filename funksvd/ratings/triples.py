@@ -49,7 +49,7 @@ class Ratings:
         counts=(None, None),
         weights=None,
     ):
-        self._tables, self._keys, self.values = (
+        self.tables, self.keys, self.values = (
             (user_table, item_table),
             (user_keys, item_keys),
             values,
@@ -61,16 +61,16 @@ class Ratings:
     def __len__(self):
         return len(self.values)
 
-    user_ids = property(lambda self: self._tables[0].ids)
-    item_ids = property(lambda self: self._tables[1].ids)
-    n_users = property(lambda self: len(self._tables[0]))
-    n_items = property(lambda self: len(self._tables[1]))
+    user_ids = property(lambda self: self.tables[0].ids)
+    item_ids = property(lambda self: self.tables[1].ids)
+    n_users = property(lambda self: len(self.tables[0]))
+    n_items = property(lambda self: len(self.tables[1]))
     users = property(lambda self: self._codes(0), doc="int32 codes of the users")
     items = property(lambda self: self._codes(1), doc="int32 codes of the items")
 
     def _place(self, side):
         """(base, lookup) from a side's keys to codes: the keys are raw ids where these have a table, else codes."""
-        table = self._tables[side]
+        table = self.tables[side]
         if table.lookup is not None:
             return table.base, table.lookup
         return 0, np.arange(len(table), dtype=np.int32)
@@ -78,7 +78,7 @@ class Ratings:
     def _codes(self, side):
         base, lookup = self._place(side)
         out = np.empty(len(self), np.int32)
-        _keys.look_up(self._keys[side], base, lookup, out)
+        _keys.look_up(self.keys[side], base, lookup, out)
         return out
 
     def by_user(self):
@@ -225,13 +225,13 @@ class Ratings:
         total = hashlib.blake2b(hashes).hexdigest() if ordered else int(hashes.sum())
         ids = [
             hashlib.blake2b("\0".join(map(str, t.ids.tolist())).encode()).hexdigest()
-            for t in self._tables
+            for t in self.tables
         ]
         return {"number": len(self), "users' ids": ids[0], "items' ids": ids[1], "content": total}
 
     def codes_in(self, tables):
         """(user codes, item codes) in other id tables, -1 where these do not know an id."""
-        sides = zip(tables, self._tables, (self.users, self.items), ("user", "item"), strict=True)
+        sides = zip(tables, self.tables, (self.users, self.items), ("user", "item"), strict=True)
         return tuple(theirs.encode(ours.ids, name)[codes] for theirs, ours, codes, name in sides)
 
     def like(self, other):
@@ -239,26 +239,26 @@ class Ratings:
 
         Both are independent of the order of the rows: the second is sorted.
         """
-        if self._tables is other._tables:
+        if self.tables is other.tables:
             return self, None
-        codes = self.codes_in(other._tables)
+        codes = self.codes_in(other.tables)
         known = (codes[0] >= 0) & (codes[1] >= 0)
         keys = [
             t.ids[c[known]] if t.lookup is not None else c[known]
-            for t, c in zip(other._tables, codes, strict=True)
+            for t, c in zip(other.tables, codes, strict=True)
         ]
         weights = np.ones(len(self)) if self.weights is None else self.weights
         strange = [a[~known] for a in (*codes, self.values, weights)]
         order = np.lexsort(strange)
         weights = None if self.weights is None else weights[known]
-        return Ratings(*other._tables, *keys, self.values[known], weights=weights), tuple(
+        return Ratings(*other.tables, *keys, self.values[known], weights=weights), tuple(
             a[order] for a in strange
         )
 
     def _take(self, mask):
         weights = None if self.weights is None else self.weights[mask]
         return Ratings(
-            *self._tables, *(keys[mask] for keys in self._keys), self.values[mask], weights=weights
+            *self.tables, *(keys[mask] for keys in self.keys), self.values[mask], weights=weights
         )
 
     def grid(self, row_bytes, dtype=np.float32, seed=0, n_jobs=1, like=None, warps=False):
@@ -300,7 +300,7 @@ class Ratings:
             place = np.empty(len(codes), np.int64)
             place[codes] = (band << 32) | (np.arange(len(codes)) - bands[band])
             base, lookup = places[side]
-            packed.append((self._keys[side], base, place[lookup]))
+            packed.append((self.keys[side], base, place[lookup]))
         (run_keys, run_base, run_place), (keys, base, place) = packed
 
         # Two passes over the ratings: how many of each chunk go to each block, then there they go.
@@ -407,9 +407,9 @@ class Ratings:
         if self._counts[side] is not None:
             return self._counts[side]
         base, lookup = place
-        by_key = count_keys(self._keys[side], base, len(lookup), n_jobs)
+        by_key = count_keys(self.keys[side], base, len(lookup), n_jobs)
         known = lookup >= 0
-        out = np.zeros(len(self._tables[side]), np.int64)
+        out = np.zeros(len(self.tables[side]), np.int64)
         out[lookup[known]] = by_key[known]
         return out
 

@@ -34,7 +34,7 @@ def explain(params, tables, user, item, ratings, penalties):
         known_codes([raw], table, name)
         for raw, table, name in zip((user, item), tables, ("user", "item"), strict=True)
     )
-    own = ratings.users == ratings._tables[0].encode([user], "user")[0]
+    own = ratings.users == ratings.tables[0].encode([user], "user")[0]
     items = tables[1].encode(ratings.item_ids[ratings.items[own]], "item")
     values, items = ratings.values[own][items >= 0].astype(np.float64), items[items >= 0]
     pulls = contributions(params, i[0], items, values, penalties(np.array([len(items)]))[0])

@@ -1,6 +1,6 @@
 """Answers of a trained model: the best items of many users, similar rows, dense predictions, reasons, vectors for an index.
 
-Functions of `Params` and codes; `FunkSVD` turns ids into codes and back.
+Functions of `Weights` and codes; `FunkSVD` turns ids into codes and back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from funksvd.posterior import checked, variance
 from funksvd.ratings.sorting import by_user
 from funksvd.ratings.tables import as_ids
 from funksvd.serving.asked import known_codes
-from funksvd.weights import Params, predict
+from funksvd.weights import Weights, predict
 
 
 def risky_top(params, users, n, seen, items, risk):
@@ -60,7 +60,7 @@ class Seen:
     def of_ratings(cls, ratings, tables):
         """Of `Ratings`, whose tables may be others than the model's."""
         start, items = ratings.by_user()
-        (users, theirs), (items_table, their_items) = zip(tables, ratings._tables, strict=True)
+        (users, theirs), (items_table, their_items) = zip(tables, ratings.tables, strict=True)
         user_codes = (
             None if users is theirs else lambda codes: theirs.encode(users.ids[codes], "user")
         )
@@ -98,7 +98,7 @@ def top(params, users, n, seen=None, items=None, n_jobs=1):
 
     Parameters
     ----------
-    params : Params
+    params : Weights
     users : (m,) int32 codes, -1 for a user with neither bias nor factors
     n : int
     seen : Seen or None
@@ -266,5 +266,5 @@ def similar(biases, factors, codes, n, measure, n_jobs):
     zeros = np.zeros_like(biases)
     itself = Seen(np.arange(len(codes) + 1), codes)
     queries = np.arange(len(codes), dtype=np.int32)
-    model = Params(0.0, zeros[codes], zeros, np.ascontiguousarray(factors[codes]), factors)
+    model = Weights(0.0, zeros[codes], zeros, np.ascontiguousarray(factors[codes]), factors)
     return top(model, queries, n, itself, None, n_jobs)

@@ -15,7 +15,7 @@ from funksvd.files import model_file as files
 from funksvd.machine.kernels import LEVEL
 from funksvd.parameters import burn_in, sizes
 from funksvd.version import __version__
-from funksvd.weights import Params
+from funksvd.weights import Weights
 
 STATE, CALLBACK = "state.", "callback."  # how the names of arrays begin that a model file has not
 
@@ -47,7 +47,7 @@ def pack(value, name, arrays):
     if isinstance(value, np.ndarray):
         arrays[name] = value
         return {"array": name}
-    if isinstance(value, Params):
+    if isinstance(value, Weights):
         return {
             "params": {
                 field.name: pack(getattr(value, field.name), f"{name}.{field.name}", arrays)
@@ -62,7 +62,7 @@ def unpack(value, arrays):
     if isinstance(value, dict) and value.keys() == {"array"}:
         return arrays[value["array"]]
     if isinstance(value, dict) and value.keys() == {"params"}:
-        return Params(**{name: unpack(part, arrays) for name, part in value["params"].items()})
+        return Weights(**{name: unpack(part, arrays) for name, part in value["params"].items()})
     return value
 
 

@@ -97,7 +97,7 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
 
     Parameters
     ----------
-    params, tables : Params, (IdTable, IdTable)
+    params, tables : Weights, (IdTable, IdTable)
         The model.
     ratings : Ratings
         Those of ids that the other side does not know are left out.
@@ -115,9 +115,9 @@ def solve(params, tables, ratings, side, hyper, n_jobs):
     other = 1 - side
     own = (ratings.users, ratings.items)[side]
     tables[side].encode(
-        ratings._tables[side].ids, SIDES[side]
+        ratings.tables[side].ids, SIDES[side]
     )  # TypeError where they are of another kind
-    others = tables[other].encode(ratings._tables[other].ids, SIDES[other])[
+    others = tables[other].encode(ratings.tables[other].ids, SIDES[other])[
         (ratings.users, ratings.items)[other]
     ]
     codes = np.unique(own)

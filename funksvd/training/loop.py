@@ -14,7 +14,7 @@ from funksvd.callbacks.progress import EpochLines, ProgressBar
 from funksvd.engines.choose import engine_for
 from funksvd.schedules import planned_rate
 from funksvd.training.fold_in import SIDES, extended, rows_of, solve
-from funksvd.weights import Params
+from funksvd.weights import Weights
 
 
 def update(
@@ -36,28 +36,28 @@ def update(
     moves the rows of `ratings` and no other, so the time grows with the ratings but for one copy of the model.
     """
     for side in (1, 0):
-        fresh = tables[side].encode(ratings._tables[side].ids, SIDES[side]) < 0
+        fresh = tables[side].encode(ratings.tables[side].ids, SIDES[side]) < 0
         if fresh.any():
             codes, biases, factors, *_ = solve(params, tables, ratings, side, hyper, n_jobs)
             new = fresh[codes]
-            ids = ratings._tables[side].ids[codes[new]]
+            ids = ratings.tables[side].ids[codes[new]]
             params, tables = extended(params, tables, side, ids, biases[new], factors[new])
     rows = [
         table.encode(theirs.ids, name)
-        for table, theirs, name in zip(tables, ratings._tables, SIDES, strict=True)
+        for table, theirs, name in zip(tables, ratings.tables, SIDES, strict=True)
     ]
     start = [part[rows[side]] for side in (0, 1) for part in rows_of(params, side)]
     engine = engine_class(ratings, None, hyper, seed=seed, n_jobs=n_jobs)
-    engine.load(Params(params.global_mean, start[0], start[2], start[1], start[3]))
+    engine.load(Weights(params.global_mean, start[0], start[2], start[1], start[3]))
     losses = [engine.epoch(first_epoch + e, learning_rate) for e in range(n_epochs)]
     if not np.isfinite(losses).all():
         raise FloatingPointError(
             f"training diverged: the losses are {losses}; lower learning_rate ({learning_rate})"
         )
-    moved = engine.params()
+    moved = engine.weights()
     for side in (0, 1):
         params, tables = extended(
-            params, tables, side, ratings._tables[side].ids, *rows_of(moved, side)
+            params, tables, side, ratings.tables[side].ids, *rows_of(moved, side)
         )
     return params, tables
 
