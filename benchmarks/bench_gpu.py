@@ -13,7 +13,7 @@ from common import SHAPES, check, held_out, print_header, print_table, shaped
 from funksvd import FunkSVD, Ratings
 from funksvd.engines.cuda import CudaEngine
 from funksvd.engines.device import open_device
-from funksvd.engines.sgd import CpuEngine
+from funksvd.engines.sgd import SgdEngine
 
 
 def copy_bandwidth(cupy, n_bytes=1 << 30, repeats=10):
@@ -63,7 +63,7 @@ def main():
     train = Ratings.from_arrays(users[~mask], items[~mask], values[~mask])
     rows = []
     for k in args.factors:
-        cpu = engine(CpuEngine, train, validation, k, "cpu")
+        cpu = engine(SgdEngine, train, validation, k, "cpu")
         for epoch in range(args.epochs):
             cpu.epoch(epoch, 0.02)
         expected = cpu.validate() ** 0.5

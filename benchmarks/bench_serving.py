@@ -18,7 +18,7 @@ from common import SHAPES, check, median_seconds, peak_memory, planted, print_he
 from funksvd import FunkSVD, Ratings
 from funksvd.machine.memory import aligned
 from funksvd.ratings.ids import IdTable
-from funksvd.weights import Weights, predict
+from funksvd.weights import Fitted, Weights, predict
 
 K, N = 64, 10
 PARTS = ("recommend", "fold-in", "partial-fit", "search")
@@ -34,8 +34,8 @@ def served(n_users, n_items, k=K):
         factors.append(rows)
     biases = [rng.normal(0, 0.4, n).astype(np.float32) for n in (n_users, n_items)]
     model = FunkSVD(n_factors=k, random_state=0)
-    model._tables = tuple(IdTable(np.arange(n), n) for n in (n_users, n_items))
-    model._adopt(Weights(3.5, *biases, *factors))
+    tables = tuple(IdTable(np.arange(n), n) for n in (n_users, n_items))
+    model._fitted = Fitted(Weights(3.5, *biases, *factors), tables)
     model.history_, model.n_epochs_, model.n_ratings_ = {"learning_rate": [0.02] * 20}, 20, 0
     return model
 
@@ -57,7 +57,7 @@ def bench_recommend(shape):
     """All users and a few, beside implicit on the same factors and the plain matrix product."""
     size = SHAPES[shape]
     model, ratings = served(size.users, size.items), ratings_like(shape)
-    params = model._params
+    params = model.get_weights()
     users = np.arange(1000)
     ids, _ = model.recommend(users, N, ratings)
     start, seen = ratings.by_user()

@@ -80,13 +80,13 @@ def bench_speed(name, cache, factors):
 
     from funksvd import FunkSVD, Ratings
     from funksvd.engines.choose import engine_for
-    from funksvd.parameters import resolved
+    from funksvd.parameters import resolve
 
     users, items, values = shaped(name, cache)
     ratings = Ratings.from_arrays(users, items, values)
     engines, seconds = {}, {}
     for solver, params in SOLVERS.items():
-        hyper = resolved(FunkSVD(factors, **params).get_params())
+        hyper = resolve(FunkSVD(factors, **params).get_params())
         engines[solver] = (
             engine_for(hyper)(ratings, None, hyper, seed=0, n_jobs=2),
             hyper.learning_rate,

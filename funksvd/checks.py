@@ -3,21 +3,57 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 
 
-def check_count(name, value, least=0):
+def is_whole(value: Any) -> bool:
+    """Return whether a value is a whole number; True and False are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value is a finite number; True and False are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return False
+    try:
+        return math.isfinite(value)
+    except (OverflowError, TypeError):  # an int that no float is near to; a complex number
+        return False
+
+
+def is_pair(value: Any) -> bool:
+    """Return whether a value is a tuple or list of two finite numbers."""
+    return isinstance(value, tuple | list) and len(value) == 2 and all(map(is_number, value))
+
+
+def checked_n(value: Any, name: str = "n", least: int = 1) -> int:
+    """Return a count as an int; ValueError if it is no whole number or below `least`."""
+    if not is_whole(value) or value < least:
+        raise ValueError(f"{name} must be an int >= {least}, got {value!r}")
+    return int(value)
+
+
+def check_count(name: str, value: Any, least: int = 0) -> Any:
+    """Return a callback's count; TypeError if it is no int, ValueError if it is below `least`."""
     if not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}; it must be an int")
-    if value < least:
+    if value < least:  # type: ignore[operator]  # Integral has no order in typeshed
         raise ValueError(f"{name}={value!r}; it must be {least} or more")
     return value
 
 
-def checked_rate(rate, call):
-    """What a user's function returned, as a float; TypeError or ValueError where it is no learning rate."""
+def checked_rate(rate: Any, call: str) -> float:
+    """Return the learning rate that a user's function returned, as a float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no finite number above 0; `call` says in the message which call returned it.
+    """
     message = f"{call} returned {rate!r}; it must return a finite number above 0"
     if not isinstance(rate, Real):
         raise TypeError(message)
@@ -26,35 +62,7 @@ def checked_rate(rate, call):
     return float(rate)
 
 
-def whole(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-def number(value):
-    try:
-        return (
-            isinstance(value, (int, float, np.number))
-            and not isinstance(value, bool)
-            and math.isfinite(value)
-        )
-    except (OverflowError, TypeError):  # an int that no float is near to; a complex number
-        return False
-
-
-def pair(value):
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(map(number, value))
-
-
-def text(*allowed):
-    return lambda x: isinstance(x, str) and x in allowed, " or ".join(map(repr, allowed))
-
-
-def checked_n(n, name="n", least=1):
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < least:
-        raise ValueError(f"{name} must be an int >= {least}, got {n!r}")
-    return int(n)
-
-
-def chosen(value, name, allowed):
+def check_choice(value: Any, name: str, allowed: Sequence[str]) -> None:
+    """Raise ValueError if a value is not one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")

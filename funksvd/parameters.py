@@ -1,21 +1,26 @@
-"""What the parameters of FunkSVD may be, alone and together; the learning rate of each solver."""
+"""The hyper-parameters of FunkSVD: what each may be, when it means something, and their record.
+
+`FunkSVD` stores whatever it is given. `check` tests the values at the start of a fit, and
+`resolve` turns them into a `Hyper`, the only form in which engines see them.
+"""
 
 from __future__ import annotations
 
 import inspect
 import re
-from types import SimpleNamespace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.checks import number, pair, text, whole
+from funksvd.checks import is_number, is_pair, is_whole
 from funksvd.schedules import SCHEDULES
 
-__all__ = ["check", "resolved", "sizes"]
+__all__ = ["Hyper", "check", "of_side", "resolve", "sizes", "solver_of"]
 
-# What learning_rate=None stands for: of solvers that take one rating at a time, of mini-batches (Keras' own), and of
-# training="featurewise".
-# "gibbs" makes no steps.
+# The learning rate that learning_rate=None stands for: of solvers that take one rating at a time,
+# of mini-batches (Keras' own defaults), and of training="featurewise". "gibbs" makes no steps.
 RATES = {
     "sgd": 0.02,
     "adagrad_row": 0.05,
@@ -26,33 +31,155 @@ RATES = {
 }
 BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
 FEATURE_RATES = {"sgd": 0.015}
-# What n_factors=None and n_epochs=None stand for.
-SIZES = {"gibbs": (32, 120)}
-USUAL = (100, 40)
-# A test of each parameter, and what it allows in words.
-COUNT = lambda x: whole(x) and x >= 1, "an int >= 1"
-SIZE = lambda x: number(x) and x >= 0, "a finite number >= 0"
-POSITIVE = lambda x: number(x) and x > 0, "a finite number above 0"
-SHARE = lambda x: number(x) and 0 <= x < 1, "in [0, 1)"
-TRUTH = lambda x: isinstance(x, (bool, np.bool_)), "True or False"
-PENALTY = (
-    lambda x: (number(x) and x >= 0) or (pair(x) and min(x) >= 0),
-    "a finite number >= 0, or a pair (users, items) of such",
-)
+
+# (n_factors, n_epochs) that None stands for.
+USUAL_SIZES = (100, 40)
+SIZES_OF = {"gibbs": (32, 120)}
+
+Penalty = float | tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """The checked hyper-parameters of one fit, with sizes and learning rate as numbers.
+
+    The fields are the parameters of `FunkSVD`, which documents them. `learning_rate` is None only
+    where `learning_rate_schedule` is a function.
+    """
+
+    n_factors: int
+    n_epochs: int
+    solver: str
+    training: str
+    batch_size: int
+    shuffle: bool
+    learning_rate: float | None
+    learning_rate_schedule: str | Callable[[int], float]
+    learning_rate_decay: float
+    momentum: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    initial_accumulator_value: float
+    l2: Penalty
+    l1: Penalty
+    l2_bias: Penalty
+    l1_bias: Penalty
+    reg_scale: str
+    non_negative: bool
+    min_improvement: float
+    biased: bool
+    center: bool
+    init_std: float
+    average: str
+    rating_scale: tuple[float, float] | None
+    n_jobs: int
+    device: str
+    schedule: str
+    max_device_bytes: int | None
+    dtype: str
+    random_state: int | None
+    verbose: int
+
+
+def of_side(penalty: Penalty, side: str) -> float:
+    """Return the penalty of one side ("users" or "items") of a number or a pair (users, items)."""
+    if np.ndim(penalty) == 0:
+        return float(penalty)  # type: ignore[arg-type]  # a number, as its dimension says
+    return float(penalty[("users", "items").index(side)])  # type: ignore[index]
+
+
+def solver_of(hyper: Hyper) -> str:
+    """Return the kernels' name of the solver: "sgd" with momentum keeps state, without it none."""
+    if hyper.solver == "sgd" and hyper.momentum:
+        return "momentum"
+    return hyper.solver
+
+
+class Allowed(NamedTuple):
+    """A test of a parameter's value, and what it allows in words."""
+
+    test: Callable[[Any], bool]
+    words: str
+
+
+class Condition(NamedTuple):
+    """A test of another parameter, and the same in words."""
+
+    other: str
+    test: Callable[[Any], bool]
+    words: str
+
+
+def one_of(*texts: str) -> Allowed:
+    """Return the test that a value is one of some texts."""
+    return Allowed(
+        lambda value: isinstance(value, str) and value in texts,
+        " or ".join(map(repr, texts)),
+    )
+
+
+def is_count(value: Any) -> bool:
+    """Return whether a value is a whole number of at least 1."""
+    return is_whole(value) and value >= 1
+
+
+def is_size(value: Any) -> bool:
+    """Return whether a value is a finite number of at least 0."""
+    return is_number(value) and value >= 0
+
+
+def is_positive(value: Any) -> bool:
+    """Return whether a value is a finite number above 0."""
+    return is_number(value) and value > 0
+
+
+def is_penalty(value: Any) -> bool:
+    """Return whether a value is a penalty: a size, or one for users and one for items."""
+    return is_size(value) or (is_pair(value) and min(value) >= 0)
+
+
+def is_rating_scale(value: Any) -> bool:
+    """Return whether a value is None or a pair of rising numbers."""
+    return value is None or (is_pair(value) and value[0] < value[1])
+
+
+def is_schedule(value: Any) -> bool:
+    """Return whether a value is a function or the name of a learning-rate schedule."""
+    return callable(value) or (isinstance(value, str) and value in SCHEDULES)
+
+
+def is_device(value: Any) -> bool:
+    """Return whether a value names a device: "cpu", "cuda" or "cuda:N"."""
+    return isinstance(value, str) and bool(re.fullmatch(r"cpu|cuda(:\d+)?", value))
+
+
+def is_dtype(*dtypes: Any) -> Callable[[Any], bool]:
+    """Return the test that a value is one of some dtypes, by its name or as NumPy's class."""
+    return lambda value: value in dtypes
+
+
+COUNT = Allowed(is_count, "an int >= 1")
+COUNT_OR_NONE = Allowed(lambda value: value is None or is_count(value), "None or an int >= 1")
+SIZE = Allowed(is_size, "a finite number >= 0")
+POSITIVE = Allowed(is_positive, "a finite number above 0")
+SHARE = Allowed(lambda value: is_number(value) and 0 <= value < 1, "in [0, 1)")
+TRUTH = Allowed(lambda value: isinstance(value, bool | np.bool_), "True or False")
+PENALTY = Allowed(is_penalty, "a finite number >= 0, or a pair (users, items) of such")
+
+# Parameter -> the test of its value.
 ALLOWED = {
-    "n_factors": (lambda x: x is None or COUNT[0](x), "None or an int >= 1"),
-    "n_epochs": (lambda x: x is None or COUNT[0](x), "None or an int >= 1"),
-    "solver": text(*RATES),
-    "training": text("joint", "featurewise"),
+    "n_factors": COUNT_OR_NONE,
+    "n_epochs": COUNT_OR_NONE,
+    "solver": one_of(*RATES),
+    "training": one_of("joint", "featurewise"),
     "batch_size": COUNT,
     "shuffle": TRUTH,
-    "learning_rate": (
-        lambda x: x is None or (number(x) and x > 0),
-        "None or a finite number above 0",
+    "learning_rate": Allowed(
+        lambda value: value is None or is_positive(value), "None or a finite number above 0"
     ),
-    "learning_rate_schedule": (
-        lambda x: callable(x) or (isinstance(x, str) and x in SCHEDULES),
-        f"{' or '.join(map(repr, SCHEDULES))} or a function of the epoch",
+    "learning_rate_schedule": Allowed(
+        is_schedule, f"{' or '.join(map(repr, SCHEDULES))} or a function of the epoch"
     ),
     "learning_rate_decay": SHARE,
     "momentum": SHARE,
@@ -64,173 +191,166 @@ ALLOWED = {
     "l1": PENALTY,
     "l2_bias": PENALTY,
     "l1_bias": PENALTY,
-    "reg_scale": text("rating", "row"),
+    "reg_scale": one_of("rating", "row"),
     "non_negative": TRUTH,
     "min_improvement": SIZE,
     "biased": TRUTH,
     "center": TRUTH,
     "init_std": SIZE,
-    "average": text("low_rank", "factors"),
-    "rating_scale": (lambda x: x is None or (pair(x) and x[0] < x[1]), "None or (low, high)"),
-    "n_jobs": (lambda x: whole(x) and (x == -1 or x >= 1), "-1 or an int >= 1"),
-    "device": (
-        lambda x: isinstance(x, str) and bool(re.fullmatch(r"cpu|cuda(:\d+)?", x)),
-        "'cpu', 'cuda' or 'cuda:N'",
+    "average": one_of("low_rank", "factors"),
+    "rating_scale": Allowed(is_rating_scale, "None or (low, high)"),
+    "n_jobs": Allowed(
+        lambda value: is_whole(value) and (value == -1 or value >= 1), "-1 or an int >= 1"
     ),
-    "schedule": text("strata", "hogwild"),
-    "max_device_bytes": (lambda x: x is None or COUNT[0](x), "None or an int >= 1"),
-    "dtype": (
-        lambda x: x in ("float32", "float64", np.float32, np.float64),
-        "'float32' or 'float64'",
+    "device": Allowed(is_device, "'cpu', 'cuda' or 'cuda:N'"),
+    "schedule": one_of("strata", "hogwild"),
+    "max_device_bytes": COUNT_OR_NONE,
+    "dtype": Allowed(
+        is_dtype("float32", "float64", np.float32, np.float64), "'float32' or 'float64'"
     ),
-    "random_state": (lambda x: x is None or (whole(x) and x >= 0), "None or an int >= 0"),
-    "verbose": (lambda x: whole(x) and x in (0, 1, 2), "0, 1 or 2"),
+    "random_state": Allowed(
+        lambda value: value is None or (is_whole(value) and value >= 0), "None or an int >= 0"
+    ),
+    "verbose": Allowed(lambda value: is_whole(value) and value in (0, 1, 2), "0, 1 or 2"),
 }
-# On a GPU: more factors do not fit a warp's registers.
-ON_CUDA = {
-    "n_factors": (
-        lambda x: x is None or (COUNT[0](x) and x <= 512),
+
+# The tests that replace those above on a GPU. More factors do not fit a warp's registers.
+ALLOWED_ON_CUDA = {
+    "n_factors": Allowed(
+        lambda value: value is None or (is_count(value) and value <= 512),
         "None or an int from 1 to 512 on a GPU",
     ),
-    "dtype": (
-        lambda x: x in ("float32", "float16", np.float32, np.float16),
-        "'float32' or 'float16' on a GPU",
+    "dtype": Allowed(
+        is_dtype("float32", "float16", np.float32, np.float16), "'float32' or 'float16' on a GPU"
     ),
 }
 BATCHES_ON_CUDA = {
-    "dtype": (lambda x: x in ("float32", np.float32), "'float32' for mini-batches on a GPU")
+    "dtype": Allowed(is_dtype("float32", np.float32), "'float32' for mini-batches on a GPU"),
 }
-# What has to hold for a parameter to mean anything: another one, a test of it, and the same in words.
-BY_ITSELF = (
-    "learning_rate_schedule",
-    lambda x: not callable(x),
-    "learning_rate_schedule is a name",
+
+NAMED_SCHEDULE = Condition(
+    "learning_rate_schedule", lambda value: not callable(value), "learning_rate_schedule is a name"
 )
-DECAYS = (
+DECAYING_SCHEDULE = Condition(
     "learning_rate_schedule",
-    lambda x: x in ("exponential", "inverse_time"),
+    lambda value: value in ("exponential", "inverse_time"),
     "learning_rate_schedule is 'exponential' or 'inverse_time'",
 )
-JOINT = ("training", lambda x: x == "joint", "training is 'joint'")
-SGD = ("solver", lambda x: x == "sgd", "solver is 'sgd'")
-MOMENTS = ("solver", lambda x: x in ("adam", "adamax"), "solver is 'adam' or 'adamax'")
-ACCUMULATES = (
+JOINT = Condition("training", lambda value: value == "joint", "training is 'joint'")
+FEATUREWISE = Condition(
+    "training", lambda value: value == "featurewise", "training is 'featurewise'"
+)
+SGD = Condition("solver", lambda value: value == "sgd", "solver is 'sgd'")
+GIBBS = Condition("solver", lambda value: value == "gibbs", "solver is 'gibbs'")
+STEPS = Condition("solver", lambda value: value != "gibbs", "solver is other than 'gibbs'")
+BATCHABLE = Condition(
     "solver",
-    lambda x: x in ("adagrad_row", "adagrad"),
+    lambda value: value in BATCH_RATES,
+    f"solver is one of {', '.join(map(repr, BATCH_RATES))}",
+)
+MOMENTS = Condition(
+    "solver", lambda value: value in ("adam", "adamax"), "solver is 'adam' or 'adamax'"
+)
+ACCUMULATORS = Condition(
+    "solver",
+    lambda value: value in ("adagrad_row", "adagrad"),
     "solver is 'adagrad_row' or 'adagrad'",
 )
-CPU = ("device", lambda x: x == "cpu", "device is 'cpu'")
-CUDA = ("device", lambda x: x != "cpu", "device is 'cuda'")
-SINGLE = ("batch_size", lambda x: x == 1, "batch_size is 1")
+ADAPTIVE = Condition(
+    "solver",
+    lambda value: value not in ("sgd", "gibbs"),
+    "solver is neither 'sgd' nor 'gibbs'",
+)
+ON_CPU = Condition("device", lambda value: value == "cpu", "device is 'cpu'")
+ON_CUDA = Condition("device", lambda value: value != "cpu", "device is 'cuda'")
+SINGLE_RATINGS = Condition("batch_size", lambda value: value == 1, "batch_size is 1")
+BATCHES = Condition("batch_size", lambda value: value > 1, "batch_size > 1")
+
+# Parameter -> the conditions without which it means nothing and must keep its default.
 NEEDS = {
-    "training": [SGD, CPU],
-    "batch_size": [
-        JOINT,
-        (
-            "solver",
-            lambda x: x in BATCH_RATES,
-            f"solver is one of {', '.join(map(repr, BATCH_RATES))}",
-        ),
-    ],
-    "shuffle": [("batch_size", lambda x: x > 1, "batch_size > 1")],
-    "learning_rate": [BY_ITSELF],
-    "learning_rate_decay": [DECAYS],
+    "training": [SGD, ON_CPU],
+    "batch_size": [STEPS, JOINT, BATCHABLE],
+    "shuffle": [BATCHES],
+    "learning_rate": [STEPS, NAMED_SCHEDULE],
+    "learning_rate_schedule": [STEPS],
+    "learning_rate_decay": [STEPS, DECAYING_SCHEDULE],
     "momentum": [JOINT, SGD],
     "beta_1": [MOMENTS],
     "beta_2": [MOMENTS],
-    "epsilon": [
-        ("solver", lambda x: x not in ("sgd", "gibbs"), "solver is neither 'sgd' nor 'gibbs'")
-    ],
-    "initial_accumulator_value": [ACCUMULATES],
-    "average": [("solver", lambda x: x == "gibbs", "solver is 'gibbs'")],
-    "schedule": [CUDA, SINGLE],
-    "max_device_bytes": [CUDA],
-    "min_improvement": [("training", lambda x: x == "featurewise", "training is 'featurewise'")],
+    "epsilon": [ADAPTIVE],
+    "initial_accumulator_value": [ACCUMULATORS],
+    "l2": [STEPS],
+    "l1": [STEPS],
+    "l2_bias": [STEPS],
+    "l1_bias": [STEPS],
+    "reg_scale": [STEPS],
+    "non_negative": [STEPS],
+    "min_improvement": [FEATUREWISE],
+    "center": [STEPS],
+    "init_std": [STEPS],
+    "average": [GIBBS],
+    "device": [STEPS],
+    "schedule": [ON_CUDA, SINGLE_RATINGS],
+    "max_device_bytes": [ON_CUDA],
+    "dtype": [STEPS],
 }
-# What solver="gibbs" does not use, beside those that need another solver or training="featurewise" anyway.
-STEPS = ("solver", lambda x: x != "gibbs", "solver is other than 'gibbs'")
-UNUSED = (
-    "batch_size",
-    "learning_rate",
-    "learning_rate_schedule",
-    "learning_rate_decay",
-    "l2",
-    "l1",
-    "l2_bias",
-    "l1_bias",
-    "reg_scale",
-    "non_negative",
-    "center",
-    "init_std",
-    "dtype",
-    "device",
-)
-NEEDS |= {name: [STEPS, *NEEDS.get(name, [])] for name in UNUSED}
 
 
-def check(model):
-    """ValueError, naming the parameter, what it may be and what it is, where one has a value that is not allowed.
+def check(model: Any) -> None:
+    """Check the parameters of a model, alone and together.
 
-    A parameter that means nothing beside the others must have its default. DeviceError where there is no such GPU.
+    Raises
+    ------
+    ValueError
+        If a value is not allowed, or if a parameter that means nothing beside the others differs
+        from its default. It names the parameter, its value and what is allowed.
     """
     params = model.get_params()
-    rules = dict(ALLOWED)
+    allowed = dict(ALLOWED)
     if params["device"] != "cpu":
-        rules |= ON_CUDA if params["batch_size"] == 1 else ON_CUDA | BATCHES_ON_CUDA
+        allowed |= ALLOWED_ON_CUDA
+        if params["batch_size"] != 1:
+            allowed |= BATCHES_ON_CUDA
     for name, value in params.items():
-        test, allowed = rules[name]
-        if not test(value):
-            raise ValueError(f"{name} must be {allowed}, got {value!r}")
+        if not allowed[name].test(value):
+            raise ValueError(f"{name} must be {allowed[name].words}, got {value!r}")
     params["dtype"] = np.dtype(params["dtype"]).name
-    for name, needs in NEEDS.items():
-        default = inspect.signature(type(model)).parameters[name].default
-        for other, test, words in needs:
+    signature = inspect.signature(type(model))
+    for name, conditions in NEEDS.items():
+        default = signature.parameters[name].default
+        for other, test, words in conditions:
             if params[name] != default and not test(params[other]):
                 raise ValueError(f"{name} must be {default!r} unless {words}, got {params[name]!r}")
-    if params["device"] != "cpu":
-        from funksvd.engines.device import open_device
-
-        open_device(params["device"])
 
 
-def sizes(params):
-    """(n_factors, n_epochs) that a dict of parameters stands for."""
-    given = params["n_factors"], params["n_epochs"]
-    return tuple(
-        usual if size is None else size
-        for size, usual in zip(given, SIZES.get(params["solver"], USUAL), strict=True)
-    )
+def sizes(params: Mapping[str, Any]) -> tuple[int, int]:
+    """Return (n_factors, n_epochs) with None replaced by the solver's own."""
+    n_factors, n_epochs = SIZES_OF.get(params["solver"], USUAL_SIZES)
+    if params["n_factors"] is not None:
+        n_factors = params["n_factors"]
+    if params["n_epochs"] is not None:
+        n_epochs = params["n_epochs"]
+    return n_factors, n_epochs
 
 
-def resolved(params, **more):
-    """A namespace of checked parameters, in which sizes and the learning rate are numbers."""
-    params = {
-        name: value.item() if isinstance(value, np.generic) else value
-        for name, value in params.items()
-    }
-    hyper = SimpleNamespace(**params, **more)  # NumPy's small integers would overflow
-    hyper.n_factors, hyper.n_epochs = sizes(params)
-    if hyper.learning_rate is None and not callable(hyper.learning_rate_schedule):
-        featurewise, batches = hyper.training == "featurewise", hyper.batch_size > 1
-        hyper.learning_rate = (FEATURE_RATES if featurewise else BATCH_RATES if batches else RATES)[
-            hyper.solver
-        ]
-    return hyper
+def default_rate(params: Mapping[str, Any]) -> float:
+    """Return the learning rate that learning_rate=None stands for."""
+    solver = params["solver"]
+    if params["training"] == "featurewise":
+        return FEATURE_RATES[solver]
+    if params["batch_size"] > 1:
+        return BATCH_RATES[solver]
+    return RATES[solver]
 
 
-def of_side(value, side):
-    """A penalty of one side: a number for both sides, or a pair (users, items)."""
-    return float(value if np.ndim(value) == 0 else value[("users", "items").index(side)])
-
-
-def solver_of(hyper):
-    """The kernels' name of the solver: "sgd" with momentum keeps state, without it keeps none."""
-    return "momentum" if hyper.solver == "sgd" and hyper.momentum else hyper.solver
-
-
-BURN_IN = 10
-
-
-def burn_in(n_epochs):
-    """Sweeps that are not kept: 10, of short runs a quarter."""
-    return min(BURN_IN, n_epochs // 4)
+def resolve(params: Mapping[str, Any]) -> Hyper:
+    """Return the `Hyper` of checked parameters of `FunkSVD`."""
+    values = {}
+    for name, value in params.items():
+        # NumPy's small integers would overflow.
+        values[name] = value.item() if isinstance(value, np.generic) else value
+    values["n_factors"], values["n_epochs"] = sizes(values)
+    values["dtype"] = np.dtype(values["dtype"]).name
+    if values["learning_rate"] is None and not callable(values["learning_rate_schedule"]):
+        values["learning_rate"] = default_rate(values)
+    return Hyper(**values)

@@ -147,9 +147,9 @@ def error_by_popularity(model, ratings, train, path=None, by="item"):
     if by not in ("item", "user"):
         raise ValueError(f"by must be 'item' or 'user', got {by!r}")
     side = ("user", "item").index(by)
-    trained = train.codes_in(model._tables)[side]
-    counts = np.bincount(trained[trained >= 0], minlength=len(model._tables[side]))
-    codes = ratings.codes_in(model._tables)[side]
+    trained = train.codes_in(model._learned().tables)[side]
+    counts = np.bincount(trained[trained >= 0], minlength=len(model._learned().tables[side]))
+    codes = ratings.codes_in(model._learned().tables)[side]
     popularity = np.where(codes >= 0, counts[codes], 0)
     squares = (model._predict(ratings)[0] - ratings.values.astype(np.float64)) ** 2
     bins = np.frexp(popularity)[1]  # 0, 1, 2-3, 4-7, ...
@@ -204,7 +204,7 @@ def factor_map(model, titles=None, path=None, ratings=None, n_items=400, n_label
     if ratings is None:
         weight = np.linalg.norm(factors, axis=1)
     else:
-        codes = ratings.codes_in(model._tables)[1]
+        codes = ratings.codes_in(model._learned().tables)[1]
         weight = np.bincount(codes[codes >= 0], minlength=len(factors))
     chosen = np.argsort(-weight, kind="stable")[:n_items]
     labels = "factor 1", "factor 2"

@@ -25,13 +25,12 @@ def terms_of(samples, n_factors, n_rows):
     )
 
 
-def checked(params):
-    """The parameters; ValueError where they do not know how sure they are."""
-    if params.noise is None:
+def check_sampled(weights):
+    """Raise ValueError if the weights have no posterior."""
+    if weights.noise is None:
         raise ValueError(
             "standard deviations need a model of solver='gibbs' that has left its burn-in"
         )
-    return params
 
 
 def variance(params, users, items):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from funksvd.files.model_file import fitted
 from funksvd.machine.memory import aligned
 from funksvd.ratings.ids import table_and_keys
-from funksvd.weights import Weights
+from funksvd.weights import Fitted, Weights
 
 
 def from_surprise(algo, make):
@@ -50,11 +49,6 @@ def from_surprise(algo, make):
         dtype="float64",
         n_epochs=max(1, int(getattr(algo, "n_epochs", 1))),
     )
-    return fitted(
-        model,
-        (users, items),
-        Weights(mean, user_biases, item_biases, p, q),
-        {},
-        model.n_epochs,
-        sum(map(len, trainset.ur.values())),
-    )
+    fitted = Fitted(Weights(mean, user_biases, item_biases, p, q), (users, items))
+    n_ratings = sum(map(len, trainset.ur.values()))
+    return model._take_over(fitted, {}, model.n_epochs, n_ratings)

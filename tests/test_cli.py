@@ -862,7 +862,7 @@ def test_not_a_model(command, tmp_path, capsys):
 def test_demo(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     small = datasets.make_ratings(300, 200, 8000, rank=2)
-    monkeypatch.setattr(datasets, "make_ratings", lambda: small)
+    monkeypatch.setattr("funksvd.cli.demo.make_ratings", lambda: small)
     path = tmp_path / "demo.npz"
     assert cli.main(["demo", "-o", str(path), "--n-jobs", "1"]) == 0
     out = capsys.readouterr().out
@@ -880,7 +880,7 @@ def test_demo(tmp_path, monkeypatch, capsys):
 
 def test_demo_without_matplotlib(tmp_path, monkeypatch, capsys):
     small = datasets.make_ratings(300, 200, 8000, rank=2)
-    monkeypatch.setattr(datasets, "make_ratings", lambda: small)
+    monkeypatch.setattr("funksvd.cli.demo.make_ratings", lambda: small)
     for name in ("matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, name, None)
     assert cli.main(["demo", "-o", str(tmp_path / "demo.npz")]) == 0

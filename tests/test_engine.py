@@ -10,7 +10,7 @@ from naive import block
 
 import funksvd.ratings.triples as ratings_module
 from funksvd import Callback, FunkSVD, Ratings, load
-from funksvd.engines.sgd import CpuEngine
+from funksvd.engines.sgd import SgdEngine
 from funksvd.engines.start import rule
 from funksvd.machine.kernels import LEVEL, kernels, levels
 from funksvd.ratings import _grid
@@ -77,7 +77,7 @@ def test_weighted_fit_is_weighted_least_squares():
 
 
 def engine_of(ratings, k, dtype="float64", **params):
-    return CpuEngine(
+    return SgdEngine(
         ratings, None, SimpleNamespace(**FunkSVD(k, dtype=dtype, **params).get_params())
     )
 

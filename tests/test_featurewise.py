@@ -10,7 +10,7 @@ import pytest
 from funksvd import Callback, FunkSVD, LambdaCallback, Ratings
 from funksvd.engines import _featurewise
 from funksvd.engines.featurewise import FeatureEngine
-from funksvd.parameters import resolved
+from funksvd.parameters import resolve
 from funksvd.schedules import planned_rate
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
@@ -121,7 +121,7 @@ def test_training_is_feature_after_feature(params, weighted):
     model = featurewise(n_epochs=6, dtype="float64", **params)
     ratings = Ratings.from_arrays(users, items, y, weights)
     model.fit(ratings)
-    hyper = resolved(model.get_params())
+    hyper = resolve(model.get_params())
     engine = FeatureEngine(ratings, None, hyper)
     grid = engine.grid
     assert grid.n_bands == 1
@@ -404,7 +404,7 @@ def test_partial_fit_goes_on_with_all_features():
 def test_what_was_restored_goes_on_as_before():
     X, y = some()
     engine = FeatureEngine(
-        Ratings.from_arrays(*X, y), None, resolved(featurewise().get_params()), seed=0
+        Ratings.from_arrays(*X, y), None, resolve(featurewise().get_params()), seed=0
     )
     engine.epoch(0, 0.02)
     before = engine.snapshot()

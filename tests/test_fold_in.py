@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from funksvd import FunkSVD, Ratings
+from funksvd.parameters import resolve
 from funksvd.training import fold_in
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
@@ -125,14 +126,18 @@ def test_what_the_other_side_does_not_know_is_left_out_with_a_warning():
         model.fold_in(([1], [1]), [5.0], side="rows")
 
 
+def penalties(counts, side=0, rates=(), n_ratings=1, **params):
+    """The penalties of rows with `counts` ratings, as a list."""
+    hyper = resolve(FunkSVD(**params).get_params())
+    past = fold_in.Past(list(rates), n_ratings)
+    return fold_in.penalties(hyper, past, np.array(counts), side).tolist()
+
+
 def test_penalties_follow_the_parameters():
-    model = FunkSVD(l2=0.5, l2_bias=0.1)
-    model.history_ = {}
-    assert fold_in.penalties(model, np.array([4, 1])).tolist() == [[0.4, 2], [0.1, 0.5]]
-    model.history_ = {"learning_rate": [0.5, 0.3]}
-    assert fold_in.penalties(model, np.array([4])).tolist() == [[0.4 + 1.25, 2 + 1.25]]
-    model.biased = False
-    assert np.isinf(fold_in.penalties(model, np.array([4]))[0, 0])
+    assert penalties([4, 1], l2=0.5, l2_bias=0.1) == [[0.4, 2], [0.1, 0.5]]
+    rates = [0.5, 0.3]
+    assert penalties([4], rates=rates, l2=0.5, l2_bias=0.1) == [[0.4 + 1.25, 2 + 1.25]]
+    assert np.isinf(penalties([4], rates=rates, l2=0.5, biased=False)[0][0])
 
 
 def test_ids_of_any_kind_can_be_folded_in():
@@ -228,19 +233,14 @@ def test_partial_fit_on_one_percent_is_nearly_as_good_as_training_anew():
 
 
 def test_penalties_of_sides_and_of_rows():
-    model = FunkSVD(l2=(0.5, 1), l2_bias=(0.1, 0.2), reg_scale="row")
-    model.history_ = {}
-    assert fold_in.penalties(model, np.array([4, 1]), 1).tolist() == [[0.2, 1], [0.2, 1]]
-    model.reg_scale = "rating"
-    assert fold_in.penalties(model, np.array([4]), 1).tolist() == [[0.8, 4]]
-    assert fold_in.penalties(model, np.array([4]), 0).tolist() == [[0.4, 2]]
-    model.set_params(
-        reg_scale="row", batch_size=1000
-    ).n_ratings_ = 500  # Keras': the mean of 500 errors, and l2 |p|^2
-    model.history_ = {"learning_rate": [1.0, 1.0]}
-    assert fold_in.penalties(model, np.array([4, 1]), 1) == pytest.approx(
-        np.array([[100, 500]] * 2) + 1 / (2 * 2 / 1000)
-    )
+    sides = {"l2": (0.5, 1), "l2_bias": (0.1, 0.2)}
+    assert penalties([4, 1], side=1, reg_scale="row", **sides) == [[0.2, 1], [0.2, 1]]
+    assert penalties([4], side=1, **sides) == [[0.8, 4]]
+    assert penalties([4], side=0, **sides) == [[0.4, 2]]
+    # Keras' loss: the mean of 500 errors, and l2 |p|^2.
+    keras = {"reg_scale": "row", "batch_size": 1000, **sides}
+    found = penalties([4, 1], side=1, rates=[1.0, 1.0], n_ratings=500, **keras)
+    assert found == [pytest.approx(np.array([100, 500]) + 1 / (2 * 2 / 1000))] * 2
 
 
 @pytest.mark.parametrize("biased", [True, False])
@@ -270,9 +270,8 @@ def test_how_far_the_steps_of_each_way_to_train_went():
     X, y = some()[:2], some()[2]
 
     def length(**params):
-        return fold_in.step_length(
-            FunkSVD(2, 4, learning_rate=0.01, random_state=0, **params).fit(X, y)
-        )
+        model = FunkSVD(2, 4, learning_rate=0.01, random_state=0, **params).fit(X, y)
+        return fold_in.step_length(model._hyper(), model._past())
 
     usual = 0.01 * sum(0.97**e for e in range(4))
     assert length() == pytest.approx(usual)

@@ -82,7 +82,7 @@ def take_over(engine, s):
 @pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("k", [1, 3, 16, 20, 32])
 def test_sweep_equals_naive(k, level, monkeypatch):
-    monkeypatch.setattr(gibbs, "kernels", lambda: load_level(level))
+    monkeypatch.setattr(gibbs, "kernels", lambda source, dtype: kernels(source, dtype, level))
     users, items, values = some(900, 60, 40)
     keep = (users > 1) & (items > 1)
     users, items, values = (
@@ -311,7 +311,7 @@ def test_low_rank_is_the_mean_of_the_samples():
 @pytest.mark.parametrize("k", [1, 5, 16])
 def test_cut_keeps_the_largest_singular_values(k, level, monkeypatch):
     """Of A B' with rows weighted by their ratings, as NumPy finds them; so few samples that nothing else was cut."""
-    monkeypatch.setattr(gibbs, "kernels", lambda: load_level(level))
+    monkeypatch.setattr(gibbs, "kernels", lambda source, dtype: kernels(source, dtype, level))
     engine = engine_of(*some(n_users=300, n_items=200), k=k, n_epochs=8)
     mean, weights = 0.0, [np.sqrt(np.diff(side.start) + 3.0) for side in engine.sides]
     for t in range(7):

@@ -89,7 +89,7 @@ def batches_of(data):
 
 def stepper(data, dtype, **params):
     """Of Keras' model for `compare`: one for all penalties."""
-    hyper = parameters.resolved(FunkSVD(**params).get_params())
+    hyper = parameters.resolve(FunkSVD(**params).get_params())
     mean = float(np.float32(np.average(data[2].astype(np.float64), weights=data[3])))
     keras = keras_reference.embedding_model(
         USERS,
@@ -116,7 +116,7 @@ def engine_of(data, dtype, **params):
         5, batch_size=BATCH, shuffle=False, reg_scale="row", init_std=0.3, dtype=dtype, **params
     )
     parameters.check(model)
-    hyper = parameters.resolved(model.get_params())
+    hyper = parameters.resolve(model.get_params())
     weights = None if (data[3] == 1).all() else data[3]
     engine, steps = MiniBatchEngine(Ratings.from_arrays(*data[:3], weights), None, hyper), []
     engine.mean = float(np.float32(engine.mean))  # as Keras' Rescaling keeps it

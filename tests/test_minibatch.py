@@ -45,7 +45,7 @@ def engine_of(data, held_out=None, n_jobs=1, seed=0, engine=MiniBatchEngine, **p
     }
     model = FunkSVD(**{"n_factors": 5, "batch_size": 200, "init_std": 0.3, **params})
     parameters.check(model)
-    hyper = parameters.resolved(model.get_params())
+    hyper = parameters.resolve(model.get_params())
     if engine is not MiniBatchEngine:
         hyper.device = "cuda"
     return engine(Ratings.from_arrays(*data), held_out, hyper, seed=seed, n_jobs=n_jobs)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from funksvd.datasets import make_ratings, read_ratings, resolve_columns
-from funksvd.ratings import _texts, reading
+from funksvd.ratings import _texts
 from funksvd.ratings import text as text_module
 
 
@@ -169,7 +169,7 @@ def test_str_and_path_and_any_name_are_taken(write):
 
 
 def test_more_lines_than_one_chunk(write, monkeypatch):
-    monkeypatch.setattr(reading, "_CHUNK", 4)
+    monkeypatch.setattr(text_module, "_CHUNK", 4)
     users = list(range(1, 12))
     text = "".join(f"{user},x{user % 3},{user / 2}\n" for user in users)
     expected = users, [f"x{user % 3}" for user in users], [user / 2 for user in users]
@@ -688,8 +688,8 @@ def outcome(path, fast, **arguments):
 
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        patch.setattr(reading, "_parse_with_arrow", spy)
-        patch.setattr(reading, "_ARROW_MIN_BYTES", 0 if fast else sys.maxsize)
+        patch.setattr(text_module, "_parse_with_arrow", spy)
+        patch.setattr(text_module, "_ARROW_MIN_BYTES", 0 if fast else sys.maxsize)
         try:
             result = [
                 (a.dtype, a.flags.writeable, a.tolist()) for a in read_ratings(path, **arguments)
@@ -834,7 +834,7 @@ def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
         "user,item,rating,time\n" + "".join(f"u{u},{i},{r!r},978300760\n" for u, i, r in table)
     )
     assert path.stat().st_size > text_module._ARROW_MIN_BYTES  # and so several blocks to pyarrow
-    monkeypatch.setattr(reading, "_parse", None)
+    monkeypatch.setattr(text_module, "_parse", None)
     found = read_ratings(path)
     assert_ratings(
         found, [f"u{u}" for u in planted.users], planted.items.tolist(), planted.ratings.tolist()
@@ -843,5 +843,5 @@ def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
 
 def test_text_needs_no_pyarrow(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr(reading, "_ARROW_MIN_BYTES", 0)
+    monkeypatch.setattr(text_module, "_ARROW_MIN_BYTES", 0)
     assert_ratings(read_ratings(write(joined(","))), *THREE)

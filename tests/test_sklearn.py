@@ -89,7 +89,7 @@ class OfNumbers(FunkSVD):
     def partial_fit(self, X, y=None, **options):
         return (
             super().partial_fit(self._ids(X), y, **options)
-            if hasattr(self, "_params")
+            if self.__sklearn_is_fitted__()
             else self.fit(X, y)
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 
 from funksvd.cli.options import COLUMNS, number
@@ -90,6 +89,8 @@ def known_id(model, side, text):
     if found != text:
         near = [min(ids, key=lambda x: abs(x - found))]
     else:
+        import difflib  # not needed to import funksvd.cli
+
         near = difflib.get_close_matches(text, list(map(str, ids)), n=1)
     hint = f"; the nearest id is {near[0]}" if near else ""
     raise ValueError(f"--{side} {text}: the model has not seen this {side} in training{hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import shlex
 
 import numpy as np
@@ -77,6 +76,8 @@ def grid_of(text):
     name = name.strip().replace("-", "_")
     known = list(FunkSVD().get_params())
     if not equals or not values or name not in known:
+        import difflib  # not needed to import funksvd.cli
+
         close = difflib.get_close_matches(name, known, n=1)
         hint = (
             f"; did you mean {close[0]}?"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from funksvd.engines.sgd import CpuEngine
+from funksvd.engines.contract import Engine
+from funksvd.engines.sgd import SgdEngine
+from funksvd.parameters import Hyper
 
 
-def engine_for(hyper):
-    """The engine class that these parameters of FunkSVD ask for. All have the methods of `CpuEngine`."""
+def engine_for(hyper: Hyper) -> type[Engine]:
+    """Return the class of the engine; it is imported only now, since most fits need one of them."""
     if hyper.solver == "gibbs":
         from funksvd.engines.gibbs import GibbsEngine
 
@@ -15,7 +17,8 @@ def engine_for(hyper):
         from funksvd.engines.featurewise import FeatureEngine
 
         return FeatureEngine
-    if hyper.batch_size > 1 and hyper.device != "cpu":
+    on_gpu = hyper.device != "cpu"
+    if hyper.batch_size > 1 and on_gpu:
         from funksvd.engines.cuda_minibatch import CudaMiniBatchEngine
 
         return CudaMiniBatchEngine
@@ -23,8 +26,8 @@ def engine_for(hyper):
         from funksvd.engines.minibatch import MiniBatchEngine
 
         return MiniBatchEngine
-    if hyper.device != "cpu":
+    if on_gpu:
         from funksvd.engines.cuda import CudaEngine
 
         return CudaEngine
-    return CpuEngine
+    return SgdEngine

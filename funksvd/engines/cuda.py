@@ -1,15 +1,15 @@
-"""CudaEngine: the methods of `CpuEngine` over CuPy. The kernels stand in _sgd.cu and are compiled at run time."""
+"""CudaEngine: the methods of `SgdEngine` over CuPy. The kernels stand in _sgd.cu and are compiled at run time."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 
 from funksvd.engines.cuda_grid import Resident, Streamed
 from funksvd.engines.cuda_source import BLOCK, constants_of, options, source
 from funksvd.engines.device import GIB, DeviceError, memory_limit, on_card, open_device, too_large
-from funksvd.engines.sgd import CpuEngine
+from funksvd.engines.sgd import SgdEngine
 from funksvd.engines.strata import strata
 from funksvd.parameters import of_side
 
@@ -24,10 +24,10 @@ def hogwild_warps(grid):
     return max(1, min(int(COLLISIONS / meetings), grid.n_bands**2))
 
 
-class CudaEngine(CpuEngine):
+class CudaEngine(SgdEngine):
     """SGD over the block grid on a GPU.
 
-    `CpuEngine` cuts the grid and makes the arrays, on the host, where they keep their names and the order of their rows;
+    `SgdEngine` cuts the grid and makes the arrays, on the host, where they keep their names and the order of their rows;
     here is what keeps them on the card and walks the grid there. An epoch is one launch a stratum, whose blocks share no
     row: the same bits come out each time. With ``schedule="hogwild"`` it is one launch of all blocks in random order, and
     rows collide (Niu et al. 2011; in batches as Xie et al. 2017, cuMF_SGD).
@@ -45,7 +45,7 @@ class CudaEngine(CpuEngine):
         card.use()
         self.half = np.dtype(hyper.dtype) == np.float16
         if self.half:
-            hyper = SimpleNamespace(**{**vars(hyper), "dtype": "float32"})
+            hyper = replace(hyper, dtype="float32")
         super().__init__(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
         grids = [grid for grid in (self.grid, self.check) if grid is not None]
         streamed = self._plan_memory(grids, memory_limit(self.cupy, hyper, card))

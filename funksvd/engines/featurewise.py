@@ -9,20 +9,34 @@ there is no trailing sum of features to come; and a pass takes micro-batches ove
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 
 from funksvd.engines import _featurewise
-from funksvd.engines.sgd import CpuEngine
+from funksvd.engines.sgd import SgdEngine
 from funksvd.engines.strata import run_blocks, strata
-from funksvd.parameters import of_side
+from funksvd.parameters import Hyper, of_side
 from funksvd.schedules import planned_rate
 
 
-class FeatureEngine(CpuEngine):
-    """`CpuEngine` whose epoch is one feature: passes over the ratings, at most `n_epochs`, with a pass' step by the
+class FeatureEngine(SgdEngine):
+    """`SgdEngine` whose epoch is one feature: passes over the ratings, at most `n_epochs`, with a pass' step by the
     learning-rate schedule, until one that improves the training RMSE by less than `min_improvement` follows one that
     did by more. Before the first feature it trains the biases in the same way.
     """
+
+    epoch_has_rate = False
+
+    @classmethod
+    def planned_epochs(cls, hyper: Hyper) -> int:
+        """Return the number of features: each is an epoch."""
+        return hyper.n_factors
+
+    @classmethod
+    def plan(cls, hyper: Hyper) -> Hashable:
+        """Return the number of passes for each feature."""
+        return hyper.n_epochs
 
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         super().__init__(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)

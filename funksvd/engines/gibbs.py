@@ -18,15 +18,18 @@ The mean of all the samples' prediction matrices is kept as one of low rank, see
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
+from dataclasses import replace
 from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
+from funksvd.engines.contract import Engine
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import HUGE_PAGE, aligned
 from funksvd.machine.threads import CHUNK, parallel, pool_of
-from funksvd.parameters import burn_in
+from funksvd.parameters import Hyper
 from funksvd.posterior import MOST_TERMS, NU, terms_of
 from funksvd.ratings.sorting import by_user, sorted_by
 from funksvd.weights import Weights, predict
@@ -71,11 +74,26 @@ def chunks_of(start):
     return [(a, b) for a, b in pairwise(bounds) if a < b]
 
 
-class GibbsEngine:
-    """Block Gibbs sampling; the engine contract of `engine.CpuEngine`.
+BURN_IN = 10
+
+
+def burn_in(n_epochs: int) -> int:
+    """Return how many sweeps are not kept: 10, and a quarter of a short run."""
+    return min(BURN_IN, n_epochs // 4)
+
+
+class GibbsEngine(Engine):
+    """Block Gibbs sampling; the engine contract of `engine.SgdEngine`.
 
     `load` sets what `params` answers until the next sweep; the chain goes on from its own state.
     """
+
+    makes_steps = False
+
+    @classmethod
+    def plan(cls, hyper: Hyper) -> Hashable:
+        """Return the length of the burn-in: the sweeps that are kept depend on it."""
+        return burn_in(hyper.n_epochs)
 
     def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
         self.kernel = kernels("engines._gibbs", np.float32)
@@ -493,7 +511,8 @@ class GibbsEngine:
         )
         out.user_factors[:], out.item_factors[:] = (np.sqrt(self.sd) * f for f in factors)
         if self.kept:
-            out.noise, out.user_posterior, out.item_posterior = self._posterior()
+            noise, users, items = self._posterior()
+            out = replace(out, noise=noise, user_posterior=users, item_posterior=items)
         return out
 
     def _mean_factors(self):

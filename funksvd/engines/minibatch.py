@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from funksvd.engines.contract import Engine
 from funksvd.engines.start import first_state, rule, start_factors
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import team
 from funksvd.parameters import of_side, solver_of
 from funksvd.ratings import _keys
-from funksvd.weights import PAIR_CHUNK, Weights, predict
+from funksvd.weights import PAIRS_OF_A_CALL, Weights, predict
 
 DEAL = 1 << 16  # ratings that are dealt to the batches at a time: their shuffle stays in the cache
 MOST = 10**9  # of NumPy's hypergeometric distribution
@@ -50,8 +51,8 @@ def canonical(rows, others, values, weights, n_rows, n_others):
     return order, start
 
 
-class MiniBatchEngine:
-    """Keras' algorithm; the methods and the arguments are those of `CpuEngine`.
+class MiniBatchEngine(Engine):
+    """Keras' algorithm; the methods and the arguments are those of `SgdEngine`.
 
     The side with more ids is the one that a batch's ratings are grouped by, so that users and items can be swapped
     without changing a bit. With shuffle=True a batch is a random part of the ratings, drawn by the seed and the epoch,
@@ -240,7 +241,7 @@ class MiniBatchEngine:
     def validate(self):
         """Mean squared error on the held-out ratings; those with unknown ids are predicted as `predict` does."""
         users, items, values, weights = self.check
-        squares, n, params = 0.0, PAIR_CHUNK * 16, self.weights()
+        squares, n, params = 0.0, PAIRS_OF_A_CALL * 16, self.weights()
         for part in (slice(first, first + n) for first in range(0, len(users), n)):
             predicted = predict(params, users[part], items[part], self.n_jobs)
             squares += float(

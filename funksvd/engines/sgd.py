@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from funksvd.engines.contract import Engine
 from funksvd.engines.start import START_CHUNK, first_state, rule, start_factors
 from funksvd.engines.strata import run_blocks, strata
 from funksvd.machine.kernels import kernels
@@ -13,7 +14,7 @@ from funksvd.parameters import of_side, solver_of
 from funksvd.weights import Weights
 
 
-class CpuEngine:
+class SgdEngine(Engine):
     """SGD over the block grid.
 
     Parameters

@@ -28,7 +28,7 @@ from funksvd.machine.replacing import replacing
 from funksvd.parameters import sizes
 from funksvd.posterior import MOST_TERMS
 from funksvd.ratings.ids import IdTable
-from funksvd.weights import Weights
+from funksvd.weights import Fitted, Weights
 
 FORMAT = 1  # of the model file
 RUNTIME = (
@@ -63,9 +63,10 @@ ID_KINDS = ("int", "str", "bytes", *ID_TEXT)
 
 def save(model, path, training=None, state=None):
     """`FunkSVD.save`; a checkpoint adds what it needs of `training`, as JSON, and arrays."""
-    params, kept = model._weights(), kept_params(model)
+    fitted = model._fitted_now()
+    params, kept = fitted.weights, kept_params(model)
     history = {k: v for k, v in model.history_.items() if k != "seconds"}
-    kinds = [table.kind for table in model._tables]
+    kinds = [table.kind for table in fitted.tables]
     meta = {
         "format": FORMAT,
         "params": kept,
@@ -81,7 +82,7 @@ def save(model, path, training=None, state=None):
     arrays = {
         name: np.asarray(value, order="C") for name, value in fields.items() if value is not None
     }
-    tables = dict(zip(("user", "item"), model._tables, strict=True))
+    tables = dict(zip(("user", "item"), fitted.tables, strict=True))
     if str(path).endswith(".safetensors"):
         for name, table in tables.items():
             arrays |= packed_ids(f"{name}_ids", stored_ids(table, name))
@@ -153,7 +154,7 @@ def opened(path, make, map_arrays=False):
         ]
         fields = [field.name for field in dataclasses.fields(Weights)]
         own = {name: arrays.pop(name) for name in fields if name in arrays}
-        params = Weights(float(own.pop("global_mean")), **own)
+        params = Weights(**own | {"global_mean": float(own["global_mean"])})
         model._check_params()
         check_shapes(model, params, tables)
         history, n_epochs = checked_history(meta["history"]), meta["n_epochs"]
@@ -171,27 +172,15 @@ def opened(path, make, map_arrays=False):
                 read_only = getattr(params, name)
                 factors = aligned(*read_only.shape, model.dtype)
                 factors[:] = read_only
-                setattr(params, name, factors)
+                params = dataclasses.replace(params, **{name: factors})
     except OSError as error:
         if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
             raise
         raise ValueError(f"{path} is not a funksvd model: {error}") from error
     except UNREADABLE as error:
         raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
-    return fitted(model, tables, params, history, n_epochs, n_ratings), meta.get("training"), arrays
-
-
-def fitted(model, tables, params, history, n_epochs, n_ratings):
-    """The model with what `fit` would have set."""
-    model.n_ratings_ = n_ratings
-    model._tables, model.history_, model.n_epochs_, model.interrupted_ = (
-        tuple(tables),
-        history,
-        n_epochs,
-        False,
-    )
-    model._adopt(params)
-    return model
+    model._take_over(Fitted(params, tuple(tables)), history, n_epochs, n_ratings)
+    return model, meta.get("training"), arrays
 
 
 def check_shapes(model, params, tables):

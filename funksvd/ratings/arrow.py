@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from funksvd._texts import TextCodes
 from funksvd.machine.threads import cpu_count, parallel
 from funksvd.ratings import _keys
+from funksvd.ratings._texts import TextCodes
 from funksvd.ratings.columns import resolve_columns, shorten
 from funksvd.ratings.ids import Codes, Encoded
 

@@ -28,8 +28,10 @@ class Explanation(NamedTuple):
     rest: float
 
 
-def explain(params, tables, user, item, ratings, penalties):
-    """`FunkSVD.explain` for raw ids; `penalties(counts)` are those of `fold_in.penalties`."""
+def explain(fitted, user, item, ratings, penalty_of):
+    """`FunkSVD.explain` for raw ids; `penalty_of(count)` is that of `fold_in.penalties`."""
+    params = fitted.weights
+    tables = fitted.tables
     u, i = (
         known_codes([raw], table, name)
         for raw, table, name in zip((user, item), tables, ("user", "item"), strict=True)
@@ -37,7 +39,7 @@ def explain(params, tables, user, item, ratings, penalties):
     own = ratings.users == ratings.tables[0].encode([user], "user")[0]
     items = tables[1].encode(ratings.item_ids[ratings.items[own]], "item")
     values, items = ratings.values[own][items >= 0].astype(np.float64), items[items >= 0]
-    pulls = contributions(params, i[0], items, values, penalties(np.array([len(items)]))[0])
+    pulls = contributions(params, i[0], items, values, penalty_of(len(items)))
     order = np.argsort(-np.abs(pulls), kind="stable")
     baseline = params.global_mean + float(params.item_biases[i[0]])
     prediction = float(predict(params, u, i)[0])

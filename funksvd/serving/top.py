@@ -5,22 +5,25 @@ Functions of `Weights` and codes; `FunkSVD` turns ids into codes and back.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from funksvd.checks import checked_n, chosen
+from funksvd.checks import check_choice, checked_n
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
-from funksvd.posterior import checked, variance
+from funksvd.posterior import check_sampled, variance
+from funksvd.ratings.ids import IdTable
 from funksvd.ratings.sorting import by_user
 from funksvd.ratings.tables import as_ids
 from funksvd.serving.asked import known_codes
-from funksvd.weights import Weights, predict
+from funksvd.weights import Fitted, Weights, predict
 
 
 def risky_top(params, users, n, seen, items, risk):
     """As `serving.top`, ranked by the prediction + risk x its standard deviation."""
-    checked(params)
+    check_sampled(params)
     if items is None:
         items = np.arange(len(params.item_factors), dtype=np.int32)
     width = min(n, len(items))
@@ -229,37 +232,55 @@ def select(params, users, n, packed, items, start, unwanted, kernel):
     return counts[:m], np.concatenate(chosen)
 
 
-def recommend(params, tables, users, n, exclude, candidates, unknown, n_jobs, risk=0.0):
-    """(item codes, scores) of `top` for raw user ids; see `FunkSVD.recommend`."""
-    chosen(unknown, "unknown", ("raise", "mean", "nan"))
-    n = checked_n(n)
-    codes = known_codes(users, tables[0], "user", unknown)
+class Request(NamedTuple):
+    """What `FunkSVD.recommend` was asked for beside the users."""
+
+    n: int
+    exclude: Any
+    candidates: Any
+    unknown: str
+    risk: float
+
+
+def recommend(
+    fitted: Fitted, users: Any, request: Request, n_jobs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (item codes, scores) of `top` for raw user ids; see `FunkSVD.recommend`."""
+    check_choice(request.unknown, "unknown", ("raise", "mean", "nan"))
+    n = checked_n(request.n)
+    tables = fitted.tables
+    codes = known_codes(users, tables[0], "user", request.unknown)
     items = None
-    if candidates is not None:
-        items = np.unique(tables[1].encode(as_ids(candidates, "item"), "item"))
+    if request.candidates is not None:
+        items = np.unique(tables[1].encode(as_ids(request.candidates, "item"), "item"))
         items = items[items >= 0]
-    seen = None
-    if exclude is not None:
-        if hasattr(exclude, "by_user"):
-            seen = Seen.of_ratings(exclude, tables)
-        else:
-            pairs = (
-                table.encode(as_ids(raw, name), name)
-                for table, raw, name in zip(tables, exclude, ("user", "item"), strict=True)
-            )
-            seen = Seen.of_codes(*pairs, *map(len, tables))
-    if risk:
-        best, scores = risky_top(params, codes, n, seen, items, risk)
+    seen = seen_of(request.exclude, tables)
+    if request.risk:
+        best, scores = risky_top(fitted.weights, codes, n, seen, items, request.risk)
     else:
-        best, scores = top(params, codes, n, seen, items, n_jobs)
-    if unknown == "nan":
-        best[codes < 0], scores[codes < 0] = -1, np.nan
+        best, scores = top(fitted.weights, codes, n, seen, items, n_jobs)
+    if request.unknown == "nan":
+        best[codes < 0] = -1
+        scores[codes < 0] = np.nan
     return best, scores
+
+
+def seen_of(exclude: Any, tables: tuple[IdTable, IdTable]) -> Seen | None:
+    """Return the pairs of `exclude`, which is a `Ratings`, a pair of id arrays, or None."""
+    if exclude is None:
+        return None
+    if hasattr(exclude, "by_user"):
+        return Seen.of_ratings(exclude, tables)
+    users, items = (
+        table.encode(as_ids(raw, name), name)
+        for table, raw, name in zip(tables, exclude, ("user", "item"), strict=True)
+    )
+    return Seen.of_codes(users, items, *map(len, tables))
 
 
 def similar(biases, factors, codes, n, measure, n_jobs):
     """(codes, scores) of the n rows with the largest cosine or inner product with each of these, themselves left out."""
-    chosen(measure, "measure", ("cosine", "dot"))
+    check_choice(measure, "measure", ("cosine", "dot"))
     if measure == "cosine":
         norms = np.sqrt(np.einsum("nk,nk->n", factors, factors))[:, None]
         factors = factors / np.where(norms > 0, norms, 1)

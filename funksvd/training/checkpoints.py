@@ -13,7 +13,7 @@ import numpy as np
 
 from funksvd.files import model_file as files
 from funksvd.machine.kernels import LEVEL
-from funksvd.parameters import burn_in, sizes
+from funksvd.parameters import sizes
 from funksvd.version import __version__
 from funksvd.weights import Weights
 
@@ -99,8 +99,7 @@ class Checkpoint:
             for name, array in self.arrays.items()
             if name.startswith(STATE)
         }
-        if hasattr(engine, "make_room"):  # its arrays grow with the epochs
-            engine.make_room(state)
+        engine.make_room(state)
         wanted = {name: (array.shape, array.dtype) for name, array in engine.snapshot().items()}
         if wanted != {name: (array.shape, array.dtype) for name, array in state.items()}:
             raise ValueError(
@@ -138,10 +137,9 @@ def differences(checkpoint, training):
     about, params = checkpoint.about, checkpoint.params
     if about["version"] != __version__:
         yield f"it was written by funksvd {about['version']}, this is {__version__}"
-    bound = training.featurewise or params["learning_rate_schedule"] == "cosine"
-    if params["solver"] == "gibbs":
-        bound = burn_in(sizes(params)[1]) != burn_in(training.n_epochs)
-    free = set() if bound else {"n_epochs"}
+    plan = training.engine_class.plan
+    then_hyper = dataclasses.replace(training.hyper, n_epochs=sizes(params)[1])
+    free = {"n_epochs"} if plan(then_hyper) == plan(training.hyper) else set()
     then = comparable(params, about["schedule"])
     now = comparable(
         files.kept_params(training.model), callable(training.hyper.learning_rate_schedule)

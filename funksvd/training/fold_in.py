@@ -1,236 +1,339 @@
-"""New rows and new ratings for a trained model: ridge solutions given the other side, and rows in and out of a model."""
+"""New rows for a trained model: ridge solutions given the other side, and rows in and out of it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
+from funksvd.engines.choose import engine_for
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
-from funksvd.parameters import of_side, sizes
+from funksvd.parameters import Hyper, of_side
 from funksvd.posterior import row_posteriors
 from funksvd.ratings.ids import IdTable, table_and_keys
+from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
+from funksvd.weights import Fitted, Weights
 
-ROWS = 256  # of one call of the kernel
+ROWS_OF_A_CALL = 256
 SIDES = ("user", "item")
-LEAST = 1e-6  # of a penalty: with fewer ratings than factors there would be many solutions
+# Least weight of a penalty: without one, fewer ratings than factors have many solutions.
+LEAST_PENALTY = 1e-6
 
 
-def rows_of(params, side):
-    """(biases, factors) of side 0 (users) or 1 (items)."""
-    return getattr(params, f"{SIDES[side]}_biases"), getattr(params, f"{SIDES[side]}_factors")
+class Past(NamedTuple):
+    """How a model was trained: the learning rate of each epoch, and the number of its ratings."""
+
+    learning_rates: Sequence[float]
+    n_ratings: int
 
 
-def with_rows(params, tables, side, table, biases, factors, posterior=None):
-    """(params, tables) with another side; what stays is shared."""
-    changed = replace(
-        params,
-        **{
-            f"{SIDES[side]}_biases": biases,
-            f"{SIDES[side]}_factors": factors,
-            f"{SIDES[side]}_posterior": posterior,
-        },
-    )
-    return changed, tuple(table if s == side else tables[s] for s in (0, 1))
+class NewRows(NamedTuple):
+    """Rows solved from ratings.
 
-
-def penalties(hyper, counts, side=0):
-    """(rows, 2): what the model's l2_bias and l2 weigh in the ridge solution of a side's row with so many ratings.
-
-    A penalty that comes with every rating (reg_scale="rating") counts once a rating; one of rows once, and beside the
-    mean over a mini-batch as often as there are ratings. An unbiased model's bias weighs infinitely. SGD from zero by
-    steps of length T in all stops short of the minimum, about as far as a ridge of 1 / T would (Ali, Kolter, Tibshirani
-    2019): the rows that the model learned are shrunk by that much, and so are new ones.
-    The adaptive solvers have no such length: their steps do not shrink with the gradient.
+    codes : (rows,) codes, in the tables of the ratings, of the rows that have ratings
+    biases, factors : (rows,), (rows, n_factors); zeros for a row all of whose ratings are left out
+    posterior : (rows, 4) of a sampled model, whose rows are posterior means; else None
+    left_out : number of ratings left out, whose other id the model does not know
     """
-    scale = times(hyper, counts)
-    l2_bias, l2 = (of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l2_bias, hyper.l2))
-    out = np.empty((len(counts), 2))
-    out[:, 0] = np.maximum(l2_bias * scale, LEAST) if hyper.biased else np.inf
-    out[:, 1] = np.maximum(l2 * scale, LEAST)
-    return out + 1 / step_length(hyper)
+
+    codes: np.ndarray
+    biases: np.ndarray
+    factors: np.ndarray
+    posterior: np.ndarray | None
+    left_out: int
 
 
-def thresholds(hyper, counts, side=0):
-    """(rows, 2): the same of l1_bias and l1, as what |x| weighs beside half the squared errors.
+class RowRatings(NamedTuple):
+    """The ratings of the rows to solve, row after row; row r has start[r]:start[r + 1].
 
-    In mini-batches l1 weighs beside the whole of them, as in Keras: see `minibatch.py`.
+    others : codes on the other side
+    values : ratings less the global mean and the other side's bias
+    sample_weights : weight of each rating
     """
-    scale = times(hyper, counts) / (2 if hyper.batch_size > 1 else 1)
-    return np.outer(
-        scale, [of_side(penalty, f"{SIDES[side]}s") for penalty in (hyper.l1_bias, hyper.l1)]
-    )
+
+    start: np.ndarray
+    others: np.ndarray
+    values: np.ndarray
+    sample_weights: np.ndarray
 
 
-def times(hyper, counts):
-    """How often a penalty counts in rows of so many ratings."""
-    scale = np.maximum(counts, 1).astype(np.float64)
-    if hyper.reg_scale == "row":
-        scale[:] = hyper.n_ratings_ if hyper.batch_size > 1 else 1
-    return scale
+def rows_of(weights: Weights, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (biases, factors) of side 0 (users) or 1 (items)."""
+    if side == 0:
+        return weights.user_biases, weights.user_factors
+    return weights.item_biases, weights.item_factors
 
 
-def step_length(hyper):
-    """How far SGD's steps went in all, for a rating's gradient; infinite where that says nothing."""
-    rates = hyper.history_.get("learning_rate", ())
-    if hyper.solver != "sgd" or not rates:
-        return np.inf
-    if hyper.training == "featurewise":  # a rate a feature: the schedule is for its passes
-        _, passes = sizes(
-            {name: getattr(hyper, name) for name in ("n_factors", "n_epochs", "solver")}
-        )
-        named = {
-            name: getattr(hyper, name) for name in ("learning_rate_schedule", "learning_rate_decay")
-        }
-        plan = SimpleNamespace(**named, n_epochs=passes, learning_rate=rates[0])
-        rates = [planned_rate(plan, e) for e in range(passes)]
-    # A batch of B takes a step of 2 / B for each of its ratings.
-    return sum(rates) / (1 - hyper.momentum) * (2 / hyper.batch_size if hyper.batch_size > 1 else 1)
+def posterior_of(weights: Weights, side: int) -> np.ndarray | None:
+    """Return the posterior rows of side 0 (users) or 1 (items)."""
+    return weights.item_posterior if side else weights.user_posterior
 
 
-def solve(params, tables, ratings, side, hyper, n_jobs):
-    """Biases and factors of one side's rows from their ratings, the other side given.
+def with_rows(
+    fitted: Fitted,
+    side: int,
+    table: IdTable,
+    biases: np.ndarray,
+    factors: np.ndarray,
+    posterior: np.ndarray | None = None,
+) -> Fitted:
+    """Return a model with another side; the arrays of the side that stays are shared."""
+    name = SIDES[side]
+    changed = {
+        f"{name}_biases": biases,
+        f"{name}_factors": factors,
+        f"{name}_posterior": posterior,
+    }
+    users, items = fitted.tables
+    tables = (users, table) if side else (table, items)
+    return Fitted(replace(fitted.weights, **changed), tables)
 
-    Parameters
-    ----------
-    params, tables : Weights, (IdTable, IdTable)
-        The model.
-    ratings : Ratings
-        Those of ids that the other side does not know are left out.
-    side : 0 (users) or 1 (items)
-    hyper : model, or namespace with its parameters and `history_`
-    n_jobs : int
+
+def penalties(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> np.ndarray:
+    """Return the weights of l2_bias and l2 in the ridge solution of rows with `counts` ratings.
+
+    A penalty that comes with every rating (reg_scale="rating") counts once a rating; one of rows
+    counts once, and beside the mean over a mini-batch as often as there are ratings. The bias of
+    an unbiased model weighs infinitely.
+
+    SGD from zero by steps of length T in all stops short of the minimum, about as far as a ridge
+    of 1 / T would (Ali, Kolter and Tibshirani 2019). The rows that the model learned are shrunk by
+    that much, and so are new ones. The adaptive solvers have no such length: their steps do not
+    shrink with the gradient.
 
     Returns
     -------
-    codes : (rows,) codes of `ratings` that have ratings
-    biases, factors : (rows,), (rows, n_factors); zeros for a row all of whose ratings are left out
-    posterior : (rows, 4) of a sampled model, whose rows are posterior means (`row_posteriors`); else None
-    left_out : number of ratings left out
+    (rows, 2) float64
     """
+    scale = times_counted(hyper, past, counts)
+    name = f"{SIDES[side]}s"
+    out = np.empty((len(counts), 2))
+    out[:, 0] = np.inf
+    if hyper.biased:
+        out[:, 0] = np.maximum(of_side(hyper.l2_bias, name) * scale, LEAST_PENALTY)
+    out[:, 1] = np.maximum(of_side(hyper.l2, name) * scale, LEAST_PENALTY)
+    return out + 1 / step_length(hyper, past)
+
+
+def thresholds(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> np.ndarray:
+    """Return (rows, 2): the weights of |bias| and |factor| beside half the squared errors.
+
+    In mini-batches l1 weighs beside the whole of the squared errors, as in Keras.
+    """
+    scale = times_counted(hyper, past, counts)
+    if hyper.batch_size > 1:
+        scale = scale / 2
+    name = f"{SIDES[side]}s"
+    return np.outer(scale, [of_side(hyper.l1_bias, name), of_side(hyper.l1, name)])
+
+
+def times_counted(hyper: Hyper, past: Past, counts: np.ndarray) -> np.ndarray:
+    """Return how often a penalty counts in rows with `counts` ratings."""
+    scale = np.maximum(counts, 1).astype(np.float64)
+    if hyper.reg_scale == "row":
+        scale[:] = past.n_ratings if hyper.batch_size > 1 else 1
+    return scale
+
+
+def step_length(hyper: Hyper, past: Past) -> float:
+    """Return how far SGD's steps went in all for a rating's gradient; infinite if it says nothing."""
+    rates = past.learning_rates
+    if hyper.solver != "sgd" or not rates:
+        return np.inf
+    if not engine_for(hyper).epoch_has_rate:  # the schedule is for the passes of an epoch
+        plan = replace(hyper, learning_rate=rates[0])
+        rates = [planned_rate(plan, done) for done in range(hyper.n_epochs)]
+    length = sum(rates) / (1 - hyper.momentum)
+    if hyper.batch_size > 1:  # a batch of B takes a step of 2 / B for each of its ratings
+        length *= 2 / hyper.batch_size
+    return length
+
+
+def solve(
+    fitted: Fitted, ratings: Ratings, side: int, hyper: Hyper, past: Past, n_jobs: int
+) -> NewRows:
+    """Solve the rows of one side from their ratings, the other side given.
+
+    Parameters
+    ----------
+    fitted : Fitted
+    ratings : Ratings
+        Those of ids that the other side does not know are left out.
+    side : 0 (users) or 1 (items)
+    hyper : Hyper
+    past : Past
+    n_jobs : int
+
+    Raises
+    ------
+    TypeError
+        If the ids are of another type than the model's.
+    """
+    codes, known, given = ratings_by_row(fitted, ratings, side)
+    left_out = int(len(known) - known.sum())
+    if fitted.weights.noise is not None:
+        rows = row_posteriors(fitted.weights, side, *given, hyper)
+        return NewRows(codes, *rows, left_out)
+    _, others = rows_of(fitted.weights, 1 - side)
+    counts = np.diff(given.start)
+    l2 = penalties(hyper, past, counts, side)
+    l1 = thresholds(hyper, past, counts, side)
+    rows = ridge_rows(others, given, l2, n_jobs)
+    again = l1.any(axis=1) & (counts > 0)
+    if hyper.non_negative:
+        again |= (rows[:, 1:] < 0).any(axis=1)
+    for row in np.flatnonzero(again):
+        own = slice(given.start[row], given.start[row + 1])
+        rows[row] = bounded_row(
+            others[given.others[own]],
+            given.values[own],
+            given.sample_weights[own],
+            l2[row],
+            l1[row],
+            hyper.non_negative,
+        )
+    return NewRows(codes, rows[:, 0].copy(), np.ascontiguousarray(rows[:, 1:]), None, left_out)
+
+
+def ratings_by_row(
+    fitted: Fitted, ratings: Ratings, side: int
+) -> tuple[np.ndarray, np.ndarray, RowRatings]:
+    """Return (codes of the rows, whether each rating's other id is known, the known ratings)."""
     other = 1 - side
-    own = (ratings.users, ratings.items)[side]
-    tables[side].encode(
-        ratings.tables[side].ids, SIDES[side]
-    )  # TypeError where they are of another kind
-    others = tables[other].encode(ratings.tables[other].ids, SIDES[other])[
-        (ratings.users, ratings.items)[other]
-    ]
-    codes = np.unique(own)
+    own_codes = (ratings.users, ratings.items)[side]
+    other_codes = (ratings.users, ratings.items)[other]
+    # Raises TypeError where the ids are of another type.
+    fitted.tables[side].encode(ratings.tables[side].ids, SIDES[side])
+    encoded = fitted.tables[other].encode(ratings.tables[other].ids, SIDES[other])
+    others = encoded[other_codes]
+    codes = np.unique(own_codes)
     known = others >= 0
-    # In an order that the order of the ratings does not change, so that sums have the same bits.
-    order = np.lexsort((ratings.values, others, own))
+    # An order that the order of the ratings does not change, so that sums have the same bits.
+    order = np.lexsort((ratings.values, others, own_codes))
     order = order[known[order]]
-    rows = np.searchsorted(codes, own[order])
+    rows = np.searchsorted(codes, own_codes[order])
     start = np.searchsorted(rows, np.arange(len(codes) + 1))
     others = others[order]
-    biases, factors = rows_of(params, other)
-    values = ratings.values[order].astype(np.float64) - params.global_mean - biases[others]
-    weights = (
-        np.ones(len(order))
-        if ratings.weights is None
-        else ratings.weights[order].astype(np.float64)
-    )
-    left_out = int(len(known) - known.sum())
-    if params.noise is not None:
-        return codes, *row_posteriors(params, side, start, others, values, weights, hyper), left_out
-    weigh = penalties(hyper, np.diff(start), side)
-    k = factors.shape[1]
-    out = np.zeros((len(codes), k + 1), factors.dtype)
-    ridge = kernels("training._ridge", factors.dtype).ridge
+    biases, _ = rows_of(fitted.weights, other)
+    values = ratings.values[order].astype(np.float64)
+    values = values - fitted.weights.global_mean - biases[others]
+    sample_weights = np.ones(len(order))
+    if ratings.weights is not None:
+        sample_weights = ratings.weights[order].astype(np.float64)
+    return codes, known, RowRatings(start, others, values, sample_weights)
 
-    def one(first):
-        part = slice(first, first + ROWS)
-        places = start[first : first + ROWS + 1]
-        here = slice(places[0], places[-1])
+
+def ridge_rows(others: np.ndarray, given: RowRatings, l2: np.ndarray, n_jobs: int) -> np.ndarray:
+    """Return (rows, 1 + n_factors): bias and factors of each row's ridge solution."""
+    n_rows = len(given.start) - 1
+    k = others.shape[1]
+    out = np.zeros((n_rows, k + 1), others.dtype)
+    ridge = kernels("training._ridge", others.dtype).ridge
+
+    def solve_part(first: int) -> None:
+        part = slice(first, first + ROWS_OF_A_CALL)
+        start = given.start[first : first + ROWS_OF_A_CALL + 1]
+        here = slice(start[0], start[-1])
         ridge(
-            places - places[0],
-            others[here],
-            values[here],
-            weights[here],
-            factors,
-            weigh[part],
+            start - start[0],
+            given.others[here],
+            given.values[here],
+            given.sample_weights[here],
+            others,
+            l2[part],
             np.empty((k + 3, k + 1)),
             out[part],
         )
 
-    parallel(one, range(0, len(codes), ROWS), n_jobs)
-    least = thresholds(hyper, np.diff(start), side)
-    again = least.any(axis=1) & (np.diff(start) > 0)
-    if hyper.non_negative:
-        again |= (out[:, 1:] < 0).any(axis=1)
-    for row in np.flatnonzero(again):
-        here = slice(start[row], start[row + 1])
-        out[row] = bounded(
-            factors[others[here]],
-            values[here],
-            weights[here],
-            weigh[row],
-            least[row],
-            hyper.non_negative,
-        )
-    return codes, out[:, 0].copy(), np.ascontiguousarray(out[:, 1:]), None, left_out
+    parallel(solve_part, range(0, n_rows, ROWS_OF_A_CALL), n_jobs)
+    return out
 
 
-def bounded(others, values, weights, penalties, thresholds, non_negative):
-    """(1 + k,): what the kernel `ridge` finds for one row, with L1 beside L2, or with no factor below 0."""
-    from scipy.optimize import nnls  # not before: it takes longer than the rest of `import funksvd`
+def bounded_row(
+    others: np.ndarray,
+    values: np.ndarray,
+    sample_weights: np.ndarray,
+    l2: np.ndarray,
+    l1: np.ndarray,
+    non_negative: bool,
+) -> np.ndarray:
+    """Return (1 + k,) bias and factors of one row with L1 beside L2, or with no factor below 0.
 
+    Parameters
+    ----------
+    others : (n, k) factors of the other side's rows
+    values, sample_weights : (n,)
+    l2, l1 : (2,) weights of the penalties of the bias and of a factor
+    non_negative : bool
+    """
+    from scipy.optimize import nnls  # takes longer to import than the rest of funksvd
+
+    k = others.shape[1]
     columns = np.column_stack([np.ones(len(values)), others.astype(np.float64)])
-    free = np.isfinite(penalties).repeat(
-        [1, others.shape[1]]
-    )  # the bias of a biased model, the factors
-    # x is up - down, neither below 0, so that |x| = up + down; what may not be negative has no `down`.
-    down = free & (~np.arange(len(free)).astype(bool) | (not non_negative))
-    l2, l1 = (
-        np.r_[both[free], both[down]]
-        for both in (p.repeat([1, others.shape[1]]) for p in (penalties, thresholds))
-    )
-    equations = np.hstack([columns[:, free], -columns[:, down]]) * np.sqrt(weights)[:, None]
-    # (sqrt(l2) x + l1 / sqrt(l2))^2 is l2 x^2 + 2 l1 x, and a constant
-    x = nnls(
+    l2 = l2.repeat([1, k])
+    l1 = l1.repeat([1, k])
+    free = np.isfinite(l2)  # the bias of a biased model, and the factors
+    # x is up - down, neither below 0, so that |x| = up + down; a value that may not be negative
+    # has no `down`.
+    down = free.copy()
+    if non_negative:
+        down[1:] = False
+    l2 = np.concatenate([l2[free], l2[down]])
+    l1 = np.concatenate([l1[free], l1[down]])
+    root = np.sqrt(sample_weights)
+    equations = np.hstack([columns[:, free], -columns[:, down]]) * root[:, None]
+    # (sqrt(l2) x + l1 / sqrt(l2))^2 is l2 x^2 + 2 l1 x, and a constant.
+    x, _ = nnls(
         np.vstack([equations, np.diag(np.sqrt(l2))]),
-        np.r_[values * np.sqrt(weights), -l1 / np.sqrt(l2)],
-    )[0]
-    out = np.zeros(len(free))
+        np.concatenate([values * root, -l1 / np.sqrt(l2)]),
+    )
+    out = np.zeros(k + 1)
     out[free] = x[: free.sum()]
     out[down] -= x[free.sum() :]
     return out
 
 
-def extended(params, tables, side, ids, biases, factors, posterior=None):
-    """(params, tables) with the rows of one side's ids put in, or put in the place of those it has. A copy."""
-    table, (old_biases, old_factors) = tables[side], rows_of(params, side)
-    merged = merge(table, ids)
+def extended(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitted:
+    """Return a copy of a model with new rows, which replace those of ids that it has."""
+    table = fitted.tables[side]
+    old_biases, old_factors = rows_of(fitted.weights, side)
+    merged = merged_table(table, ids)
     at = slice(None) if merged is table else merged.encode(table.ids, SIDES[side])
-    new_biases = np.zeros(len(merged), old_biases.dtype)
-    new_factors = aligned(len(merged), old_factors.shape[1], old_factors.dtype)
-    new_biases[at], new_factors[at] = old_biases, old_factors
-    at = merged.encode(ids, SIDES[side])
-    new_biases[at], new_factors[at] = biases, factors
-    if posterior is not None:
-        old_posterior, fresh = getattr(params, f"{SIDES[side]}_posterior"), posterior
+    biases = np.zeros(len(merged), old_biases.dtype)
+    factors = aligned(len(merged), old_factors.shape[1], old_factors.dtype)
+    biases[at] = old_biases
+    factors[at] = old_factors
+    new_at = merged.encode(ids, SIDES[side])
+    biases[new_at] = rows.biases
+    factors[new_at] = rows.factors
+    posterior = None
+    old_posterior = posterior_of(fitted.weights, side)
+    if rows.posterior is not None and old_posterior is not None:
         posterior = np.repeat(old_posterior[-1:], len(merged) + 1, axis=0)
         posterior[merged.encode(table.ids, SIDES[side])] = old_posterior[:-1]
-        posterior[at] = fresh
-    return with_rows(params, tables, side, merged, new_biases, new_factors, posterior)
+        posterior[new_at] = rows.posterior
+    return with_rows(fitted, side, merged, biases, factors, posterior)
 
 
-def merge(table, ids):
-    """The id table of a table's ids and more of the same kind."""
+def merged_table(table: IdTable, ids: np.ndarray) -> IdTable:
+    """Return the id table of a table's ids and more of the same type."""
     if (table.encode(ids, "new") >= 0).all():
         return table
     if table.kind == "int":
         return IdTable(np.union1d(table.ids, ids))
-    return table_and_keys([*table.ids.tolist(), *np.asarray(ids).tolist()], "new")[0]
+    both = [*table.ids.tolist(), *np.asarray(ids).tolist()]
+    return table_and_keys(both, "new")[0]
 
 
-def only(params, tables, side, ids, biases, factors, posterior=None):
-    """(params, tables) of one side's new rows alone; the other side's arrays are shared, not copied."""
-    if posterior is not None:
-        posterior = np.vstack([posterior, getattr(params, f"{SIDES[side]}_posterior")[-1:]])
-    return with_rows(params, tables, side, IdTable(ids), biases, factors, posterior)
+def only(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitted:
+    """Return a model of one side's new rows alone; the other side's arrays are shared."""
+    posterior = None
+    old_posterior = posterior_of(fitted.weights, side)
+    if rows.posterior is not None and old_posterior is not None:
+        posterior = np.vstack([rows.posterior, old_posterior[-1:]])
+    return with_rows(fitted, side, IdTable(ids), rows.biases, rows.factors, posterior)

@@ -1,65 +1,98 @@
-"""The epochs of one `fit`: an engine, callbacks, history, and the way back from Ctrl-C."""
+"""The epoch loops: `Training` is that of `fit`, `update` that of `partial_fit`."""
 
 from __future__ import annotations
 
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from funksvd.callbacks.callback import CallbackList
+from funksvd.callbacks.callback import Callback, CallbackList
 from funksvd.callbacks.progress import EpochLines, ProgressBar
 from funksvd.engines.choose import engine_for
+from funksvd.parameters import Hyper
+from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.training.fold_in import SIDES, extended, rows_of, solve
-from funksvd.weights import Weights
+from funksvd.training.fold_in import SIDES, NewRows, Past, extended, rows_of, solve
+from funksvd.weights import Fitted, Weights
+
+if TYPE_CHECKING:
+    from funksvd.training.checkpoints import Checkpoint
+
+
+def check_finite(loss: float, epoch: int, learning_rate: float) -> None:
+    """Raise FloatingPointError if the loss of an epoch (from 0) is not finite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate"
+            f" (it was {learning_rate:.3g} there)"
+        )
 
 
 def update(
-    params,
-    tables,
-    ratings,
-    hyper,
-    engine_class,
+    fitted: Fitted,
+    ratings: Ratings,
+    hyper: Hyper,
+    past: Past,
     *,
-    first_epoch,
-    n_epochs,
-    learning_rate,
-    seed,
-    n_jobs,
-):
-    """(params, tables) after SGD on new ratings; the arrays given are not written to.
+    first_epoch: int,
+    n_epochs: int,
+    learning_rate: float,
+    seed: int,
+    n_jobs: int,
+) -> Fitted:
+    """Return a model after SGD on new ratings; the arrays of the given one are not written to.
 
-    New rows start from their ridge solution: new items given the known users, then new users given all items. SGD then
-    moves the rows of `ratings` and no other, so the time grows with the ratings but for one copy of the model.
+    New rows start from their ridge solution: new items given the known users, then new users given
+    all items. SGD then moves the rows of `ratings` and no other, so that the time grows with the
+    ratings, but for one copy of the model.
+
+    Raises
+    ------
+    FloatingPointError
+        If training diverges.
     """
     for side in (1, 0):
-        fresh = tables[side].encode(ratings.tables[side].ids, SIDES[side]) < 0
-        if fresh.any():
-            codes, biases, factors, *_ = solve(params, tables, ratings, side, hyper, n_jobs)
-            new = fresh[codes]
-            ids = ratings.tables[side].ids[codes[new]]
-            params, tables = extended(params, tables, side, ids, biases[new], factors[new])
-    rows = [
-        table.encode(theirs.ids, name)
-        for table, theirs, name in zip(tables, ratings.tables, SIDES, strict=True)
+        fitted = with_new_ids(fitted, ratings, side, hyper, past, n_jobs)
+    codes = [
+        table.encode(own.ids, name)
+        for table, own, name in zip(fitted.tables, ratings.tables, SIDES, strict=True)
     ]
-    start = [part[rows[side]] for side in (0, 1) for part in rows_of(params, side)]
-    engine = engine_class(ratings, None, hyper, seed=seed, n_jobs=n_jobs)
-    engine.load(Weights(params.global_mean, start[0], start[2], start[1], start[3]))
-    losses = [engine.epoch(first_epoch + e, learning_rate) for e in range(n_epochs)]
-    if not np.isfinite(losses).all():
-        raise FloatingPointError(
-            f"training diverged: the losses are {losses}; lower learning_rate ({learning_rate})"
-        )
+    user_biases, user_factors = (array[codes[0]] for array in rows_of(fitted.weights, 0))
+    item_biases, item_factors = (array[codes[1]] for array in rows_of(fitted.weights, 1))
+    start = Weights(
+        fitted.weights.global_mean, user_biases, item_biases, user_factors, item_factors
+    )
+    engine = engine_for(hyper)(ratings, None, hyper, seed=seed, n_jobs=n_jobs)
+    engine.load(start)
+    for epoch in range(first_epoch, first_epoch + n_epochs):
+        loss = engine.epoch(epoch, learning_rate)
+        check_finite(loss, epoch, learning_rate)
     moved = engine.weights()
     for side in (0, 1):
-        params, tables = extended(
-            params, tables, side, ratings.tables[side].ids, *rows_of(moved, side)
-        )
-    return params, tables
+        biases, factors = rows_of(moved, side)
+        ids = ratings.tables[side].ids
+        fitted = extended(fitted, side, ids, NewRows(codes[side], biases, factors, None, 0))
+    return fitted
+
+
+def with_new_ids(
+    fitted: Fitted, ratings: Ratings, side: int, hyper: Hyper, past: Past, n_jobs: int
+) -> Fitted:
+    """Return a model that also knows the new ids of one side, by their ridge solutions."""
+    table = ratings.tables[side]
+    unknown = fitted.tables[side].encode(table.ids, SIDES[side]) < 0
+    if not unknown.any():
+        return fitted
+    rows = solve(fitted, ratings, side, hyper, past, n_jobs)
+    new = unknown[rows.codes]
+    codes = rows.codes[new]
+    rows = NewRows(codes, rows.biases[new], rows.factors[new], None, rows.left_out)
+    return extended(fitted, side, table.ids[codes], rows)
 
 
 class Training:
@@ -68,11 +101,13 @@ class Training:
     Parameters
     ----------
     model : FunkSVD
-        Whose `history_`, `n_epochs_`, `stop_training` and `current_learning_rate` are kept up to date.
-    ratings, held_out : Ratings, Ratings or None
-    hyper : namespace of the parameters
+        Its `history_`, `n_epochs_`, `stop_training` and `current_learning_rate` are kept up to
+        date.
+    ratings, held_out : Ratings, and Ratings or None
+    hyper : Hyper
     seed, n_jobs : int
-    callbacks, verbose : as in `fit`
+    callbacks : Callback, list of Callback, or None
+    verbose : 0, 1 or 2
     checkpoint : Checkpoint or None
 
     Raises
@@ -82,74 +117,79 @@ class Training:
     """
 
     def __init__(
-        self, model, ratings, held_out, hyper, seed, n_jobs, callbacks, verbose, checkpoint
-    ):
-        self.model, self.ratings, self.held_out, self.hyper, self.seed = (
-            model,
-            ratings,
-            held_out,
-            hyper,
-            seed,
-        )
-        # Featurewise an epoch is one feature, and the learning-rate schedule is for the passes within it.
-        self.featurewise = hyper.training == "featurewise"
-        self.n_epochs = hyper.n_factors if self.featurewise else hyper.n_epochs
-        listed = (
-            []
-            if callbacks is None
-            else list(callbacks)
-            if isinstance(callbacks, (list, tuple))
-            else [callbacks]
-        )
-        listed += {0: [], 1: [ProgressBar()], 2: [EpochLines()]}[int(verbose)]
-        self.hooks = CallbackList(
-            listed, model, self.n_epochs, 0 if checkpoint is None else checkpoint.n_epochs
-        )
+        self,
+        model: Any,
+        ratings: Ratings,
+        held_out: Ratings | None,
+        hyper: Hyper,
+        *,
+        seed: int,
+        n_jobs: int,
+        callbacks: Callback | Sequence[Callback] | None,
+        verbose: int,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.model = model
+        self.ratings = ratings
+        self.held_out = held_out
+        self.hyper = hyper
+        self.seed = seed
+        self.engine_class = engine_for(hyper)
+        self.n_epochs = self.engine_class.planned_epochs(hyper)
         self.checkpoint = checkpoint
+        self.hooks = CallbackList(
+            with_display(callbacks, verbose),
+            model,
+            self.n_epochs,
+            0 if checkpoint is None else checkpoint.n_epochs,
+        )
         if checkpoint is not None:
             checkpoint.check(self)
-        self.engine = engine_for(hyper)(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
+        self.engine = self.engine_class(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
 
     @cached_property
-    def fingerprints(self):
-        """Of the ratings, for a checkpoint: with shuffle=False (mini-batches) their order counts."""
-        return [
-            self.ratings.fingerprint(not self.hyper.shuffle),
-            self.held_out and self.held_out.fingerprint(False),
-        ]
+    def fingerprints(self) -> list[dict[str, Any] | None]:
+        """The fingerprints of the training and the validation ratings, for a checkpoint.
 
-    def run(self):
-        """All epochs, or those after the checkpoint. An error or Ctrl-C leaves the last whole epoch."""
-        model, engine, hooks = self.model, self.engine, self.hooks
-        states = [] if self.checkpoint is None else self.checkpoint.restore(self)
-        done = model.n_epochs_
-        logs, before, epoch = {}, None, done
-        planned = planned_rate(self.hyper, 0 if self.featurewise else max(0, done - 1))
-        if not done:
+        The order of the ratings counts where mini-batches are taken in it (shuffle=False).
+        """
+        held_out = None
+        if self.held_out is not None:
+            held_out = self.held_out.fingerprint(False)
+        return [self.ratings.fingerprint(not self.hyper.shuffle), held_out]
+
+    def run(self) -> None:
+        """Make all epochs, or those after the checkpoint.
+
+        An error or Ctrl-C leaves the model as it was after the last whole epoch. Ctrl-C after at
+        least one whole epoch ends training with a warning; everything else is raised.
+        """
+        model = self.model
+        states: list[tuple[Any, dict[str, Any]]] = []
+        if self.checkpoint is not None:
+            states = self.checkpoint.restore(self)
+        first = model.n_epochs_
+        planned = self._planned_rate(max(0, first - 1))
+        if not first:
             model.current_learning_rate = planned
+        logs: dict[str, float] = {}
+        before = None
+        epoch = first
         try:
-            hooks.on_train_begin({})
+            self.hooks.on_train_begin({})
             for callback, state in states:
                 callback.set_state(state)
-            for epoch in range(done, self.n_epochs):
+            for epoch in range(first, self.n_epochs):
                 if model.stop_training:
                     return
-                before = None
-                before = engine.snapshot()
-                if epoch and not self.featurewise:
-                    last, planned = planned, planned_rate(self.hyper, epoch)
-                    changed = (
-                        1.0
-                        if model.current_learning_rate == last
-                        else model.current_learning_rate / last
-                    )
-                    model.current_learning_rate = planned * changed
-                logs = self._epoch(epoch, hooks)
+                before = None  # frees the last snapshot before the next is made
+                before = self.engine.snapshot()
+                if epoch and self.engine_class.epoch_has_rate:
+                    planned = self._next_rate(epoch, planned)
+                logs = self._epoch(epoch)
         except BaseException as error:
             if before is not None and model.n_epochs_ == epoch:  # in the middle of an epoch
-                engine.restore(before)
-                for values in model.history_.values():
-                    del values[epoch:]
+                self._go_back(before, epoch)
             if not model.n_epochs_ or not isinstance(error, KeyboardInterrupt):
                 raise
             model.interrupted_ = True
@@ -158,19 +198,39 @@ class Training:
                 stacklevel=3,
             )
         finally:
-            hooks.on_train_end(logs)
+            self.hooks.on_train_end(logs)
 
-    def _epoch(self, epoch, hooks):
-        model, begun = self.model, time.perf_counter()
-        hooks.on_epoch_begin(epoch, {})
+    def _planned_rate(self, epoch: int) -> float:
+        return planned_rate(self.hyper, epoch if self.engine_class.epoch_has_rate else 0)
+
+    def _next_rate(self, epoch: int, last: float) -> float:
+        """Set the rate of an epoch and return the planned one, given that of the epoch before.
+
+        What callbacks have changed of the last rate stays changed, in proportion.
+        """
+        model = self.model
+        planned = self._planned_rate(epoch)
+        changed = 1.0
+        if model.current_learning_rate != last:
+            changed = model.current_learning_rate / last
+        model.current_learning_rate = planned * changed
+        return planned
+
+    def _go_back(self, state: dict[str, np.ndarray], epoch: int) -> None:
+        """Undo an epoch that did not end."""
+        self.engine.restore(state)
+        for values in self.model.history_.values():
+            del values[epoch:]
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """Make one epoch between its callbacks; return its logs."""
+        model = self.model
+        begun = time.perf_counter()
+        self.hooks.on_epoch_begin(epoch, {})
         loss = self.engine.epoch(epoch, model.current_learning_rate)
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate"
-                f" (it was {model.current_learning_rate:.3g} there)"
-            )
+        check_finite(loss, epoch, model.current_learning_rate)
         logs = {"loss": loss, "rmse": loss**0.5}
-        if self.hyper.solver != "gibbs":  # which makes no steps
+        if self.engine_class.makes_steps:
             logs["learning_rate"] = model.current_learning_rate
         if self.held_out is not None:
             logs["val_loss"] = self.engine.validate()
@@ -179,5 +239,21 @@ class Training:
         for name, value in logs.items():
             model.history_.setdefault(name, []).append(value)
         model.n_epochs_ = epoch + 1
-        hooks.on_epoch_end(epoch, logs)
+        self.hooks.on_epoch_end(epoch, logs)
         return logs
+
+
+def with_display(
+    callbacks: Callback | Sequence[Callback] | None, verbose: int
+) -> list[Callback | Any]:
+    """Return the user's callbacks as a list, and after them the one that `verbose` asks for."""
+    listed: list[Any] = []
+    if isinstance(callbacks, list | tuple):
+        listed = list(callbacks)
+    elif callbacks is not None:
+        listed = [callbacks]
+    if verbose == 1:
+        listed.append(ProgressBar())
+    elif verbose == 2:
+        listed.append(EpochLines())
+    return listed

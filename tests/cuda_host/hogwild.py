@@ -4,10 +4,10 @@
 """
 
 import sys
-from types import SimpleNamespace
 
 from funksvd import FunkSVD, Ratings
 from funksvd.engines.cuda import CudaEngine, hogwild_warps
+from funksvd.parameters import resolve
 
 from .host_cupy import HostCupy
 
@@ -18,7 +18,7 @@ def main(path, n_epochs=8, rate=0.02):
     train, held_out = Ratings.read(path).split(0.1, 0)
     rmse = {}
     for schedule in ("strata", "hogwild"):
-        hyper = SimpleNamespace(**FunkSVD(16, device="cuda", schedule=schedule).get_params())
+        hyper = resolve(FunkSVD(16, device="cuda", schedule=schedule).get_params())
         engine = CudaEngine(train, held_out, hyper, seed=0)
         warps = hogwild_warps(engine.grid) if schedule == "hogwild" else engine.grid.n_bands
         for epoch in range(n_epochs):

@@ -1,0 +1,287 @@
+"""The half of FunkSVD that learns: `fit`, `partial_fit` and `fold_in`."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+from numpy.typing import ArrayLike
+
+from funksvd.callbacks.callback import Callback
+from funksvd.checks import check_choice, checked_n, is_number
+from funksvd.engines.choose import engine_for
+from funksvd.parameters import Hyper
+from funksvd.ratings.inputs import as_ratings
+from funksvd.ratings.triples import Ratings
+from funksvd.schedules import planned_rate
+from funksvd.training import fold_in
+from funksvd.training.loop import Training, update
+from funksvd.weights import Fitted, Weights
+
+
+class Fitting:
+    """Trains the model that inherits it; `FunkSVD` adds the parameters.
+
+    `_fitted` is all that the model has learned. It is replaced whole, and so a reader that takes it
+    once sees one model. `_training` is there during `fit` alone.
+    """
+
+    _fitted: Fitted | None = None
+    _training: Training | None = None
+    history_: dict[str, list[float]]
+    n_epochs_: int
+    n_ratings_: int
+    verbose: int
+
+    def _check_params(self) -> None:
+        raise NotImplementedError
+
+    def _hyper(self) -> Hyper:
+        raise NotImplementedError
+
+    def _seed(self) -> int:
+        raise NotImplementedError
+
+    def _threads(self) -> int:
+        raise NotImplementedError
+
+    def fit(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        validation_split: float = 0.0,
+        validation_split_order: str = "random",
+        validation_data: Any = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        verbose: int | None = None,
+        resume: str | os.PathLike[str] | None = None,
+    ) -> Self:
+        """Train on ratings.
+
+        Parameters
+        ----------
+        X : Ratings, (users, items), (n, 2) array, table, or SciPy sparse matrix
+        y : (n,) array of ratings, if X does not hold them
+        sample_weight : (n,) array, how much each rating counts, at least 0
+        validation_split : float in [0, 1), share of the ratings held out
+        validation_split_order : {"random", "tail"}
+            Hold out ratings chosen by the seed, or the last ones, as Keras does.
+        validation_data : (X, y), (X, y, sample_weight) or Ratings
+        callbacks : Callback or list of Callback
+        verbose : overrides the parameter
+        resume : file of a `ModelCheckpoint`
+            Go on from there, with the same ratings, parameters and callbacks as then, and end with
+            the same bytes as if training had never stopped. `n_epochs` may be larger; `n_jobs` and
+            `verbose` may differ.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Before any work; the message names the argument and how to mend it.
+        FloatingPointError
+            If training diverges.
+        """
+        started = time.perf_counter()
+        self._check_params()
+        if verbose is None:
+            verbose = self.verbose
+        if verbose not in (0, 1, 2):
+            raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+        if not is_number(validation_split) or not 0 <= validation_split < 1:
+            raise ValueError(f"validation_split must be in [0, 1), got {validation_split!r}")
+        if validation_split and validation_data is not None:
+            raise ValueError("give validation_split or validation_data, not both")
+        check_choice(validation_split_order, "validation_split_order", ("random", "tail"))
+        ratings = as_ratings(X, y, sample_weight)
+        if len(ratings) < 2:
+            raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
+        checkpoint = None
+        if resume is not None:
+            from funksvd.training import checkpoints
+
+            checkpoint = checkpoints.read(resume, type(self))
+        seed = self._seed() if checkpoint is None else checkpoint.seed
+        held_out = None
+        if validation_data is not None:
+            held_out = as_validation(validation_data)
+        elif validation_split and validation_split_order == "tail":
+            ratings, held_out = ratings.split_tail(validation_split)
+        elif validation_split:
+            ratings, held_out = ratings.split(validation_split, seed)
+        check_weighted(ratings, "training")
+        check_weighted(held_out, "validation")
+        training = Training(
+            self,
+            ratings,
+            held_out,
+            self._hyper(),
+            seed=seed,
+            n_jobs=self._threads(),
+            callbacks=callbacks,
+            verbose=verbose,
+            checkpoint=checkpoint,
+        )
+        self._fitted = None  # of an earlier fit, whose ids are no longer these
+        self.history_: dict[str, list[float]] = {}
+        self.stop_training = False
+        self.interrupted_ = False
+        self.n_epochs_ = 0
+        self.n_ratings_ = len(ratings)
+        self.setup_seconds_ = time.perf_counter() - started
+        self._training = training
+        try:
+            training.run()
+        finally:
+            if self.n_epochs_:
+                self._fitted = Fitted(training.engine.weights(), ratings.tables)
+            self._training = None
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        n_epochs: int = 5,
+        learning_rate: float | None = None,
+    ) -> Self:
+        """Go on with SGD on new ratings of known and new ids; an unfitted model is fitted.
+
+        New rows start from their ridge solution (`fold_in`). Only rows with new ratings move, so
+        that the time grows with these ratings; the mean stays. The model changes in place, but none
+        of its arrays does: `copy.copy(model).partial_fit(X, y)` leaves a served model as it is.
+
+        Parameters
+        ----------
+        X, y, sample_weight : ratings as in `fit`
+        n_epochs : int, passes over them
+        learning_rate : float or None, which is the rate of the last epoch of `fit`
+        """
+        fitted = self._fitted
+        if fitted is None:
+            return self.fit(X, y, sample_weight=sample_weight)
+        self._check_params()
+        hyper = self._hyper()
+        if not engine_for(hyper).makes_steps or fitted.weights.noise is not None:
+            raise ValueError(
+                "partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or"
+                " fit again"
+            )
+        ratings = as_ratings(X, y, sample_weight)
+        n_epochs = checked_n(n_epochs, "n_epochs")
+        past = self._past()
+        if learning_rate is None:
+            learning_rate = past.learning_rates[-1] if past.learning_rates else None
+        if learning_rate is None:
+            learning_rate = planned_rate(hyper, 0)
+        self._fitted = update(
+            fitted,
+            ratings,
+            hyper,
+            past,
+            first_epoch=self.n_epochs_,
+            n_epochs=n_epochs,
+            learning_rate=learning_rate,
+            seed=self._seed(),
+            n_jobs=self._threads(),
+        )
+        return self
+
+    def fold_in(
+        self,
+        X: Any,
+        y: ArrayLike | None = None,
+        *,
+        sample_weight: ArrayLike | None = None,
+        side: str = "users",
+        extend: bool = True,
+    ) -> Self:
+        """Return a model that also knows the users (or items) of new ratings, without training.
+
+        A new row is the ridge solution given the other side, with the penalties and bounds of this
+        model; for "gibbs" it is the posterior mean, with its own standard deviations. A user that
+        the model knows gets a new row from these ratings alone: give all ratings of such a user.
+
+        Parameters
+        ----------
+        X, y, sample_weight : ratings as in `fit`
+            Ratings of items that the model does not know are left out, with a warning.
+        side : {"users", "items"}, which to solve
+        extend : bool
+            True returns a copy of the model with the new rows. False returns a model of the new
+            rows alone, which shares the other side's arrays; it takes less than a millisecond for
+            one user.
+        """
+        fitted = self._fitted_now()
+        check_choice(side, "side", ("users", "items"))
+        ratings = as_ratings(X, y, sample_weight)
+        number = ("users", "items").index(side)
+        rows = fold_in.solve(fitted, ratings, number, self._hyper(), self._past(), self._threads())
+        if rows.left_out:
+            other = ("items", "users")[number]
+            warnings.warn(
+                f"{rows.left_out} of {len(ratings)} ratings are of {other} unknown to the model;"
+                " they are left out",
+                stacklevel=2,
+            )
+        join = fold_in.extended if extend else fold_in.only
+        model = copy.copy(self)
+        model._fitted = join(fitted, number, ratings.tables[number].ids[rows.codes], rows)
+        return model
+
+    def get_weights(self) -> Weights:
+        """Return the learned arrays; during `fit` a copy of those of the moment."""
+        return self._fitted_now().weights
+
+    def set_weights(self, weights: Weights) -> None:
+        """Take over what `get_weights` returned."""
+        if self._training is not None:
+            self._training.engine.load(weights)
+        else:
+            self._fitted = Fitted(weights, self._fitted_now().tables)
+
+    def _fitted_now(self) -> Fitted:
+        """Return what the model has learned; during `fit` a copy of the state of the moment.
+
+        Raises
+        ------
+        ValueError
+            If the model is not fitted; scikit-learn's own NotFittedError, if it is imported.
+        """
+        training = self._training
+        if training is not None:
+            return Fitted(training.engine.weights(), training.ratings.tables)
+        fitted = self._fitted
+        if fitted is None:
+            raise not_fitted()
+        return fitted
+
+    def _past(self) -> fold_in.Past:
+        return fold_in.Past(self.history_.get("learning_rate", []), self.n_ratings_)
+
+
+def not_fitted() -> Exception:
+    """Return the error of a model that is not fitted."""
+    error = getattr(sys.modules.get("sklearn.exceptions"), "NotFittedError", ValueError)
+    return error("this FunkSVD is not fitted yet; call fit first")
+
+
+def as_validation(data: Any) -> Ratings:
+    """Return the ratings of `validation_data`: a tuple as `fit` takes it, or one object."""
+    return as_ratings(*data) if isinstance(data, tuple) else as_ratings(data)
+
+
+def check_weighted(ratings: Ratings | None, name: str) -> None:
+    """Raise ValueError if all ratings of a part weigh 0."""
+    if ratings is not None and ratings.weights is not None and not ratings.weights.any():
+        raise ValueError(
+            f"all {name} ratings weigh 0; hold out others, or give some of them a weight"
+        )
