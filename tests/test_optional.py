@@ -92,7 +92,7 @@ def test_every_extra_that_a_message_names_is_there():
     from importlib import metadata
 
     named = set()
-    for path in Path(plots.__file__).parent.glob("*.py"):
+    for path in Path(plots.__file__).parent.rglob("*.py"):
         named |= {part.partition("]")[0] for part in path.read_text().split("funksvd[")[1:]}
     project = Path(__file__).parent.parent / "pyproject.toml"
     if project.exists():

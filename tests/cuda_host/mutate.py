@@ -20,17 +20,17 @@ SOURCE = Path(funksvd.__file__).parent
 TESTS = Path(__file__).parents[1]
 CU, SOLVERS, PY = "engines/_sgd.cu", "engines/_solvers.cu", "engines/cuda_grid.py"
 BATCH, BATCH_PY = "engines/_minibatch.cu", "engines/cuda_minibatch.py"
-EQUALS = "test_gpu.py::test_equals_the_cpu_engine_and_naive[shim-{}-20]"
-OPTION = "test_gpu.py::test_every_option_equals_the_cpu_engine_and_naive[shim-{}-sgd]"
-BATCHES = "test_gpu_minibatch.py::test_{}"
+EQUALS = "engines/test_cuda.py::test_equals_the_cpu_engine_and_naive[shim-{}-20]"
+OPTION = "engines/test_cuda.py::test_every_option_equals_the_cpu_engine_and_naive[shim-{}-sgd]"
+BATCHES = "engines/test_cuda_minibatch.py::test_{}"
 CAUGHT_BY = {
     **{
         solver: EQUALS.format(solver)
         for solver in ("sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
     },
     **{option: OPTION.format(option) for option in ("l1", "sides", "row")},
-    "half": "test_gpu.py::test_float16_storage_stays_near_float32[shim]",
-    "streaming": "test_gpu.py::test_streaming_gives_the_bytes_of_a_resident_run[shim-False-params0]",
+    "half": "engines/test_cuda.py::test_float16_storage_stays_near_float32[shim]",
+    "streaming": "engines/test_cuda.py::test_streaming_gives_the_bytes_of_a_resident_run[shim-False-params0]",
     "batches": BATCHES.format("equals_the_cpu_engine_and_naive[shim-20-adam]"),
     "batches l2": BATCHES.format("every_option_equals_naive[shim-l2-sgd]"),
     "batches l1": BATCHES.format("every_option_equals_naive[shim-both-sgd]"),

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 from cuda_host import compiler
-from test_gpu import assert_close, assert_same_bytes, cupy, shim  # noqa: F401
+from test_cuda import assert_close, assert_same_bytes, cupy, shim  # noqa: F401
 from test_minibatch import PENALTIES, SOLVERS, compare_with_naive, engine_of, some
 
 from funksvd import FunkSVD, Ratings

@@ -19,7 +19,7 @@ from funksvd import (
     callbacks,
 )
 
-RECORDED = json.loads((Path(__file__).parent / "keras_decisions.json").read_text())
+RECORDED = json.loads((Path(__file__).parents[1] / "keras_decisions.json").read_text())
 RATINGS = ([1, 2, 3, 1, 2, 3, 4], [1, 1, 1, 2, 2, 3, 3]), [4.0, 3, 2, 5, 1, 3, 2]
 
 
