@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 from numpy.typing import ArrayLike
@@ -175,6 +176,8 @@ class Fitting:
                 "partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or"
                 " fit again"
             )
+        # New ratings move all features, however these were trained.
+        hyper = replace(hyper, training="joint")
         ratings = as_ratings(X, y, sample_weight)
         n_epochs = checked_n(n_epochs, "n_epochs")
         past = self._past()
