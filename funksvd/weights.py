@@ -5,15 +5,17 @@ The prediction formula stands in `_formula.pxi`, which the kernels that train in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from funksvd.machine.kernels import kernels
+from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
 from funksvd.ratings.ids import IdTable
 
 PAIRS_OF_A_CALL = 1 << 18
+LEARNED_BY_ALL = ("user_biases", "item_biases", "user_factors", "item_factors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +42,46 @@ class Weights:
     noise: np.ndarray | None = None
     user_posterior: np.ndarray | None = None
     item_posterior: np.ndarray | None = None
+
+
+def copied(weights: Weights) -> Weights:
+    """Return weights that share no memory with the given ones."""
+    arrays = {}
+    for field in fields(weights):
+        value = getattr(weights, field.name)
+        if isinstance(value, np.ndarray):
+            arrays[field.name] = aligned_copy(value)
+    return replace(weights, **arrays)
+
+
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """Return a copy of an array; a table starts at a multiple of 64 bytes, as kernels expect."""
+    if array.ndim != 2:
+        return array.copy()
+    out = aligned(*array.shape, array.dtype)
+    out[:] = array
+    return out
+
+
+def check_fit(weights: Weights, like: Weights) -> None:
+    """Raise TypeError or ValueError if weights cannot take the place of those of a model.
+
+    Kernels trust the shapes, so that weights of another model would be read out of bounds.
+    """
+    if not isinstance(weights, Weights):
+        raise TypeError(f"weights must be those of get_weights(), got {type(weights).__name__}")
+    for field in fields(weights):
+        new = getattr(weights, field.name)
+        old = getattr(like, field.name)
+        if field.name in LEARNED_BY_ALL and (np.shape(new), np.result_type(new)) != (
+            np.shape(old),
+            np.result_type(old),
+        ):
+            raise ValueError(
+                f"weights are of another model: their {field.name} have shape {np.shape(new)} and"
+                f" dtype {np.result_type(new)}, this model's {np.shape(old)} and"
+                f" {np.result_type(old)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.training import fold_in
 from funksvd.training.loop import Training, update
-from funksvd.weights import Fitted, Weights
+from funksvd.weights import Fitted, Weights, check_fit, copied
 
 
 class Fitting:
@@ -140,9 +140,11 @@ class Fitting:
         try:
             training.run()
         finally:
-            if self.n_epochs_:
-                self._fitted = Fitted(training.engine.weights(), ratings.tables)
-            self._training = None
+            try:
+                if self.n_epochs_:
+                    self._fitted = Fitted(training.engine.weights(), ratings.tables)
+            finally:  # also if a second Ctrl-C arrives meanwhile
+                self._training = None
         return self
 
     def partial_fit(
@@ -241,15 +243,24 @@ class Fitting:
         return model
 
     def get_weights(self) -> Weights:
-        """Return the learned arrays; during `fit` a copy of those of the moment."""
-        return self._fitted_now().weights
+        """Return a copy of the learned arrays; during `fit`, of those of the moment."""
+        weights = self._fitted_now().weights
+        return weights if self._training is not None else copied(weights)
 
     def set_weights(self, weights: Weights) -> None:
-        """Take over what `get_weights` returned."""
+        """Take over what `get_weights` returned.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If these are no weights of this model.
+        """
+        fitted = self._fitted_now()
+        check_fit(weights, fitted.weights)
         if self._training is not None:
             self._training.engine.load(weights)
         else:
-            self._fitted = Fitted(weights, self._fitted_now().tables)
+            self._fitted = Fitted(copied(weights), fitted.tables)
 
     def _fitted_now(self) -> Fitted:
         """Return what the model has learned; during `fit` a copy of the state of the moment.

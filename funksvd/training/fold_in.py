@@ -141,7 +141,7 @@ def times_counted(hyper: Hyper, past: Past, counts: np.ndarray) -> np.ndarray:
 
 
 def step_length(hyper: Hyper, past: Past) -> float:
-    """Return how far SGD's steps went in all for a rating's gradient; infinite if it says nothing."""
+    """Return how far SGD's steps went in all for a rating's gradient; infinite for other solvers."""
     rates = past.learning_rates
     if hyper.solver != "sgd" or not rates:
         return np.inf

@@ -194,7 +194,8 @@ class Training:
                 raise
             model.interrupted_ = True
             warnings.warn(
-                f"interrupted in epoch {epoch + 1}: the model is that after epoch {model.n_epochs_}",
+                f"interrupted in epoch {epoch + 1}: the model is that after epoch"
+                f" {model.n_epochs_}",
                 stacklevel=3,
             )
         finally:
