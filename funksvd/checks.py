@@ -41,7 +41,7 @@ def check_count(name: str, value: Any, least: int = 0) -> Any:
     """Return a callback's count; TypeError if it is no int, ValueError if it is below `least`."""
     if not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r}; it must be an int")
-    if value < least:  # type: ignore[operator]  # Integral has no order in typeshed
+    if value < least:
         raise ValueError(f"{name}={value!r}; it must be {least} or more")
     return value
 

@@ -6,6 +6,7 @@ The prediction formula stands in `_formula.pxi`, which the kernels that train in
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -46,7 +47,7 @@ class Weights:
 
 def copied(weights: Weights) -> Weights:
     """Return weights that share no memory with the given ones."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for field in fields(weights):
         value = getattr(weights, field.name)
         if isinstance(value, np.ndarray):

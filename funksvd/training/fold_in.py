@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,7 +84,7 @@ def with_rows(
 ) -> Fitted:
     """Return a model with another side; the arrays of the side that stays are shared."""
     name = SIDES[side]
-    changed = {
+    changed: dict[str, Any] = {
         f"{name}_biases": biases,
         f"{name}_factors": factors,
         f"{name}_posterior": posterior,
@@ -141,7 +141,7 @@ def times_counted(hyper: Hyper, past: Past, counts: np.ndarray) -> np.ndarray:
 
 
 def step_length(hyper: Hyper, past: Past) -> float:
-    """Return how far SGD's steps went in all for a rating's gradient; infinite for other solvers."""
+    """Return how far SGD's steps went in all for a rating's gradient; infinite for others."""
     rates = past.learning_rates
     if hyper.solver != "sgd" or not rates:
         return np.inf
