@@ -238,7 +238,7 @@ class FunkSVD(Fitting, Answers):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         if self._training is not None:  # in the middle of fit
-            state["_fitted"] = self._fitted_now()
+            state["_fitted"] = self._current()
         state.pop("_training", None)
         return state
 

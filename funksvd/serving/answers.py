@@ -44,7 +44,6 @@ class Answers:
         ratings of a row below 1 scatter more.
     """
 
-    _fitted: Fitted | None
     rating_scale: tuple[float, float] | None
 
     global_mean_ = property(lambda self: self._learned().weights.global_mean)
@@ -59,7 +58,7 @@ class Answers:
     n_features_in_ = property(lambda self: 2 if self._learned() else 0, doc="2: user and item")
 
     def _learned(self) -> Fitted:
-        fitted = self._fitted
+        fitted = self._current()
         if fitted is None:
             raise AttributeError("this FunkSVD is not fitted yet; call fit first")
         return fitted
@@ -69,6 +68,9 @@ class Answers:
         if weights.noise is None:
             raise AttributeError("noise weights need a model of solver='gibbs'")
         return noise_weights(weights)
+
+    def _current(self) -> Fitted | None:
+        raise NotImplementedError
 
     def _fitted_now(self) -> Fitted:
         raise NotImplementedError
@@ -325,7 +327,7 @@ class Answers:
         return dense.item_vectors(self._fitted_now().weights)
 
     def query_vectors(self, users: Any = None) -> NDArray[Any]:
-        """Return (m, n_factors + 2) vectors of users (None: all), for an index of `item_vectors`."""
+        """Return (m, n_factors + 2) vectors of users (None: all), to ask `item_vectors` with."""
         fitted = self._fitted_now()
         raw, _ = asked(users, fitted.tables[0], "users")
         return dense.query_vectors(fitted.weights, known_codes(raw, fitted.tables[0], "user"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -29,7 +30,8 @@ class Fitting:
     """Trains the model that inherits it; `FunkSVD` adds the parameters.
 
     `_fitted` is all that the model has learned. It is replaced whole, and so a reader that takes it
-    once sees one model. `_training` is there during `fit` alone.
+    once sees one model. `_training` is there during `fit` alone: callbacks, which run in the thread
+    of `fit`, see the state of the moment, and other threads see the model of before.
     """
 
     _fitted: Fitted | None = None
@@ -129,7 +131,6 @@ class Fitting:
             verbose=verbose,
             checkpoint=checkpoint,
         )
-        self._fitted = None  # of an earlier fit, whose ids are no longer these
         self.history_: dict[str, list[float]] = {}
         self.stop_training = False
         self.interrupted_ = False
@@ -141,8 +142,7 @@ class Fitting:
             training.run()
         finally:
             try:
-                if self.n_epochs_:
-                    self._fitted = Fitted(training.engine.weights(), ratings.tables)
+                self._fitted = training.fitted() if self.n_epochs_ else None
             finally:  # also if a second Ctrl-C arrives meanwhile
                 self._training = None
         return self
@@ -262,18 +262,22 @@ class Fitting:
         else:
             self._fitted = Fitted(copied(weights), fitted.tables)
 
+    def _current(self) -> Fitted | None:
+        """Return what the model has learned, or None; in `fit`'s thread the state of the moment."""
+        training = self._training
+        if training is not None and training.thread == threading.get_ident():
+            return training.fitted()
+        return self._fitted
+
     def _fitted_now(self) -> Fitted:
-        """Return what the model has learned; during `fit` a copy of the state of the moment.
+        """Return what the model has learned; in `fit`'s thread a copy of the state of the moment.
 
         Raises
         ------
         ValueError
             If the model is not fitted; scikit-learn's own NotFittedError, if it is imported.
         """
-        training = self._training
-        if training is not None:
-            return Fitted(training.engine.weights(), training.ratings.tables)
-        fitted = self._fitted
+        fitted = self._current()
         if fitted is None:
             raise not_fitted()
         return fitted

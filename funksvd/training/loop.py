@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -146,6 +147,11 @@ class Training:
         if checkpoint is not None:
             checkpoint.check(self)
         self.engine = self.engine_class(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
+        self.thread = threading.get_ident()
+
+    def fitted(self) -> Fitted:
+        """Return the model as it is now; a copy."""
+        return Fitted(self.engine.weights(), self.ratings.tables)
 
     @cached_property
     def fingerprints(self) -> list[dict[str, Any] | None]:

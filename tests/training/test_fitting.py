@@ -1,5 +1,7 @@
 """`get_weights` and `set_weights`: copies, and only of the same model."""
 
+import threading
+
 import numpy as np
 import pytest
 from conftest import random_ratings
@@ -56,3 +58,52 @@ def test_weights_of_another_model_are_refused_in_a_callback(solver):
     callback = LambdaCallback(on_epoch_end=lambda epoch, logs: model.set_weights(small))
     with pytest.raises(ValueError, match="weights are of another model"):
         model.fit((users, items), values, callbacks=callback)
+
+
+def test_threads_see_the_old_model_or_the_new_one():
+    """Eight threads ask a model that is fitted again and again, with other ids each time."""
+    few = random_ratings(n_users=40)
+    users, items, values = random_ratings(n_users=90)
+    many = (users + 1000, items, values)
+    model = FunkSVD(4, 1, random_state=0, n_jobs=1).fit(few[:2], few[2])
+    n_users = {0: 40, 1: 90}
+    wrong = []
+    done = threading.Event()
+
+    def ask():
+        while not done.is_set():
+            table = model.recommend(None, 1, table="pyarrow")
+            asked = table["user"].to_numpy()
+            fit = asked[0] // 1000
+            if (asked // 1000 != fit).any() or len(asked) != n_users[fit]:
+                wrong.append(asked)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for turn in range(20):
+        users, items, values = few if turn % 2 else many
+        model.fit((users, items), values)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_callback_sees_the_state_of_the_moment():
+    users, items, values = random_ratings()
+    seen = []
+    model = FunkSVD(4, 3, random_state=0)
+    callback = LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(model.user_factors_))
+    model.fit((users, items), values, callbacks=callback)
+    assert not np.array_equal(seen[0], seen[1])
+    np.testing.assert_array_equal(seen[2], model.user_factors_)
+
+
+def test_a_fit_that_fails_before_an_epoch_ends_leaves_no_model():
+    users, items, values = random_ratings()
+    model = FunkSVD(4, 2, random_state=0).fit((users, items), values)
+    with pytest.raises(FloatingPointError, match="training diverged in epoch 1"):
+        model.set_params(learning_rate=1e6, n_epochs=1).fit((users, items), values * 1e6)
+    with pytest.raises(ValueError, match="not fitted yet"):
+        model.predict(([0], [0]))
