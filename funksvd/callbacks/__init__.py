@@ -1,17 +1,19 @@
-"""Hooks into the epoch loop of ``FunkSVD.fit``, in the words of Keras 3.
+"""Hooks into the epoch loop of `FunkSVD.fit`, with the names and the meaning of Keras 3.
 
-``fit`` calls, for each callback in the order given::
+For each callback, in the order given, `fit` calls::
 
     set_model(model)
+    set_params(params)
     on_train_begin(logs)
     on_epoch_begin(epoch, logs)     # epoch counts from 0
     on_epoch_end(epoch, logs)
-    after_epoch(epoch, logs)        # when all callbacks' on_epoch_end are done
+    after_epoch(epoch, logs)        # once on_epoch_end of all callbacks has returned
     on_train_end(logs)              # also after an exception or Ctrl-C
 
-At the end of an epoch ``logs`` holds ``loss`` (mean squared error of training), ``rmse``, ``learning_rate``,
-``seconds`` and, with validation data, ``val_loss`` and ``val_rmse``. All callbacks get the same dict: one may
-add a key that those after it monitor. ``model.stop_training = True`` ends training after the current epoch.
+At the end of an epoch `logs` holds `loss` (the mean squared error of training), `rmse`,
+`learning_rate` (of solvers that have one), `seconds` and, with validation data, `val_loss` and
+`val_rmse`. All callbacks receive the same dict, so a callback may add a key that later ones
+monitor. Setting `model.stop_training = True` ends training after the current epoch.
 """
 
 from funksvd.callbacks.callback import Callback, CallbackList, LambdaCallback

@@ -1,27 +1,38 @@
-"""Callbacks that watch a loss: stop, save, lower the learning rate. They decide as those of Keras 3 do."""
+"""The base class of callbacks that watch a loss. They decide as those of Keras 3 do."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from funksvd.callbacks.callback import Callback
+from funksvd.callbacks.callback import Callback, Logs, State
 
 LOSSES = ("loss", "rmse", "val_loss", "val_rmse")
 EPOCH_KEYS = (*LOSSES, "learning_rate", "seconds")
 
 
 class Monitor(Callback):
-    """Reads one key of `logs` and judges whether it has improved."""
+    """Reads one key of `logs` and decides whether it has improved.
 
-    STATE: tuple[str, ...] = ("best",)  # attributes that a checkpoint keeps
+    Parameters
+    ----------
+    monitor : str
+        Key of `logs`.
+    mode : {"auto", "min", "max"}
+        Whether lower or higher is better; "auto" is "min" and knows the losses of `fit` alone.
+    min_delta : float
+        Smallest change that counts as an improvement; its sign is ignored.
+    best : float or None
+        Value that the first one has to improve on.
+    """
 
-    def get_state(self):
-        return {name: getattr(self, name) for name in self.STATE}
+    # Names of the attributes that a checkpoint keeps.
+    STATE: tuple[str, ...] = ("best",)
 
-    def set_state(self, state):
-        self.__dict__.update(state)
-
-    def __init__(self, monitor, mode, min_delta=0, best=None):
+    def __init__(
+        self, monitor: str, mode: str, min_delta: float = 0, best: float | None = None
+    ) -> None:
         if mode not in ("auto", "min", "max"):
             raise ValueError(
                 f"{type(self).__name__}: mode={mode!r}; allowed are 'auto', 'min' and 'max'"
@@ -31,7 +42,23 @@ class Monitor(Callback):
         self.min_delta = abs(min_delta)
         self.best = best
 
-    def _current(self, logs):
+    def get_state(self) -> State:
+        """Return the attributes named in `STATE`."""
+        return {name: getattr(self, name) for name in self.STATE}
+
+    def set_state(self, state: State) -> None:
+        """Take over the attributes that `get_state` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    def _current(self, logs: Logs) -> float:
+        """Return the monitored value.
+
+        Raises
+        ------
+        ValueError
+            If `logs` lacks it, or if mode="auto" does not know whether lower or higher is better.
+        """
         name = f"{type(self).__name__}: monitor={self.monitor!r}"
         if self.monitor not in logs:
             raise missing_key(name, self.monitor, logs)
@@ -42,19 +69,24 @@ class Monitor(Callback):
             )
         return float(logs[self.monitor])
 
-    def _improves(self, value, reference):
+    def _improves(self, value: float, reference: float | None) -> bool:
+        """Return whether a value is better than a reference by more than `min_delta`.
+
+        Every value, even NaN, improves on None.
+        """
         if reference is None:
             return True
         sign = -1 if self.mode == "max" else 1
-        # Keras compares in single precision, so 0.8 -> 0.7 is a tie under min_delta=0.1, although
-        # 0.7 + 0.1 < 0.8 in double precision, and a gain of 1e-9 is none.
+        # Keras compares in single precision. There 0.8 -> 0.7 is a tie under min_delta=0.1, though
+        # 0.7 + 0.1 < 0.8 in double precision; and a change of 1e-9 is no improvement.
         with np.errstate(over="ignore"):
             return bool(np.float32(sign * value + self.min_delta) < np.float32(sign * reference))
 
 
-def missing_key(subject, key, available):
-    """The error for a `key` that is not among those `available`."""
-    message = f"{subject} is not among the logs; there are {', '.join(available) or 'none'}"
-    if key.startswith("val_") and not any(name.startswith("val_") for name in available):
+def missing_key(subject: str, key: str, available: Iterable[str]) -> ValueError:
+    """Return the error that `key`, which `subject` names, is not among the available keys."""
+    keys = list(available)
+    message = f"{subject} is not among the logs; there are {', '.join(keys) or 'none'}"
+    if key.startswith("val_") and not any(name.startswith("val_") for name in keys):
         message += "; pass validation data to fit"
     return ValueError(message)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 
 import numpy as np
 
-from funksvd.callbacks.callback import Callback
+from funksvd.callbacks.callback import Callback, Logs
 from funksvd.callbacks.monitor import Monitor
 from funksvd.callbacks.progress import say
 from funksvd.checks import check_count, checked_rate
 
 
 class ReduceLROnPlateau(Monitor):
-    """Lower the learning rate when a monitored quantity has stopped improving.
+    """Lowers the learning rate when a monitored quantity has stopped improving.
 
-    The decisions are those of Keras 3, epoch for epoch. What `learning_rate_schedule` plans for later epochs is lowered
-    by the same factor. Differences from Keras: a missing `monitor` raises instead of warning.
+    The decisions are those of Keras 3, epoch for epoch. The rates that `learning_rate_schedule`
+    plans for later epochs are lowered by the same factor. Difference from Keras: a missing
+    `monitor` raises an error instead of a warning.
 
     Parameters
     ----------
@@ -33,9 +35,9 @@ class ReduceLROnPlateau(Monitor):
     min_delta : float, default 1e-4
         Smallest change that counts as an improvement.
     cooldown : int, default 0
-        Epochs after a reduction in which none is counted as without improvement.
+        Epochs after a reduction in which no epoch counts as one without improvement.
     min_lr : float, default 0
-        The rate does not go below.
+        Lower bound of the rate.
 
     Attributes
     ----------
@@ -49,7 +51,7 @@ class ReduceLROnPlateau(Monitor):
     Raises
     ------
     ValueError
-        For a value that is not allowed, and at the end of the first epoch if `monitor` is not in `logs`.
+        If a value is not allowed; or at the end of the first epoch, if `monitor` is not in `logs`.
     TypeError
         If `patience` or `cooldown` is not an int.
     """
@@ -58,15 +60,15 @@ class ReduceLROnPlateau(Monitor):
 
     def __init__(
         self,
-        monitor="val_loss",
-        factor=0.1,
-        patience=10,
-        verbose=0,
-        mode="auto",
-        min_delta=1e-4,
-        cooldown=0,
-        min_lr=0.0,
-    ):
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
         super().__init__(monitor, mode, min_delta=min_delta)
         if not 0 < factor < 1:
             raise ValueError(f"factor={factor!r}; it must be above 0 and below 1")
@@ -79,17 +81,19 @@ class ReduceLROnPlateau(Monitor):
         self.min_lr = min_lr
         self._reset()
 
-    def _reset(self):
+    def _reset(self) -> None:
         self.best = None
         self.wait = 0
         self.cooldown_counter = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Forget an earlier fit."""
         self._reset()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Lower the rate if the monitored value has not improved for `patience` epochs."""
         current = self._current(logs or {})
-        if self.cooldown_counter:  # then nothing waits
+        if self.cooldown_counter:
             self.cooldown_counter -= 1
         if self._improves(current, self.best):
             self.best = current
@@ -97,25 +101,28 @@ class ReduceLROnPlateau(Monitor):
         elif not self.cooldown_counter:
             self.wait += 1
             rate = self.model.current_learning_rate
-            # Keras keeps the rate in single precision: one that is min_lr there is not above it.
+            # Keras keeps the rate in single precision: a rate that equals min_lr there is not above
+            # it.
             if self.wait >= self.patience and np.float32(rate) > np.float32(self.min_lr):
-                self.model.current_learning_rate = max(rate * self.factor, self.min_lr)
-                self.cooldown_counter = self.cooldown
-                self.wait = 0
-                if self.verbose:
-                    say(
-                        f"Epoch {epoch + 1}: learning rate lowered to {self.model.current_learning_rate:g}\n"
-                    )
+                self._lower(epoch, rate)
+
+    def _lower(self, epoch: int, rate: float) -> None:
+        lowered = max(rate * self.factor, self.min_lr)
+        self.model.current_learning_rate = lowered
+        self.cooldown_counter = self.cooldown
+        self.wait = 0
+        if self.verbose:
+            say(f"Epoch {epoch + 1}: learning rate lowered to {lowered:g}\n")
 
 
 class LearningRateScheduler(Callback):
-    """Set the learning rate before each epoch.
+    """Sets the learning rate before each epoch.
 
     Parameters
     ----------
     schedule : callable
-        ``schedule(epoch, learning_rate)`` gets the epoch, counted from 0, and the current rate, and returns
-        the rate to use from this epoch on. ``schedule(epoch)`` does, too.
+        ``schedule(epoch, learning_rate)`` receives the epoch, counted from 0, and the current rate,
+        and returns the rate to use from this epoch on. A function of the epoch alone will do, too.
     verbose : {0, 1}, default 0
         1 writes a line for each epoch.
 
@@ -127,23 +134,33 @@ class LearningRateScheduler(Callback):
         If the number is not finite and above 0.
     """
 
-    def __init__(self, schedule, verbose=0):
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         if not callable(schedule):
             raise TypeError(
                 f"schedule={schedule!r}; it must be a function of epoch and learning rate"
             )
         self.schedule = schedule
         self.verbose = verbose
-        try:
-            inspect.signature(schedule).bind(0, 0.1)
-        except TypeError:  # as Keras, whose older versions gave the epoch alone
-            self.schedule = lambda epoch, current: schedule(epoch)
-        except ValueError:  # a function that does not tell
-            pass
+        self._takes_rate = takes_rate(schedule)
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Set the rate of the epoch."""
         current = self.model.current_learning_rate
-        rate = self.schedule(epoch, current)
+        rate = self.schedule(epoch, current) if self._takes_rate else self.schedule(epoch)
         self.model.current_learning_rate = checked_rate(rate, f"schedule({epoch}, {current})")
         if self.verbose:
             say(f"Epoch {epoch + 1}: learning rate {self.model.current_learning_rate:g}\n")
+
+
+def takes_rate(schedule: Callable[..., float]) -> bool:
+    """Return whether a schedule takes the rate beside the epoch; older Keras gave the epoch alone.
+
+    A function without a readable signature counts as one that takes both.
+    """
+    try:
+        inspect.signature(schedule).bind(0, 0.1)
+    except TypeError:
+        return False
+    except ValueError:  # no readable signature
+        return True
+    return True

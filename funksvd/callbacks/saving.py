@@ -1,92 +1,105 @@
-"""ModelCheckpoint."""
+"""ModelCheckpoint, the callback that saves a model during training."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
+from funksvd.callbacks.callback import Logs
 from funksvd.callbacks.monitor import EPOCH_KEYS, Monitor, missing_key
 from funksvd.callbacks.progress import say
 
 
 class ModelCheckpoint(Monitor):
-    """Save the model after each epoch, or after each epoch that is the best so far.
+    """Saves the model after each epoch, or after each epoch that is the best so far.
 
-    ``fit(..., resume=file)`` goes on from a saved file, and ends with the same bytes as if training had never stopped:
-    besides the model it holds the solver's state, the seed, the history and the state of all callbacks.
+    ``fit(..., resume=file)`` goes on from a saved file and ends with the same bytes as if training
+    had never stopped: besides the model the file holds the solver's state, the seed, the history
+    and the state of all callbacks.
 
-    Differences from Keras: the path is checked before the first epoch; a missing directory is an error, not
-    created; a missing `monitor` raises instead of saving every epoch; a number as `save_freq`, which counts batches
-    there, is refused; files are written when all callbacks are done with the epoch; arguments after `monitor` go by name.
+    Differences from Keras: the path is checked before the first epoch; a missing directory is an
+    error and is not created; a missing `monitor` raises an error instead of saving every epoch;
+    `save_freq` may not be a number, which counts batches in Keras; files are written when all
+    callbacks are done with the epoch; arguments after `monitor` must be passed by name.
 
     Parameters
     ----------
     path : str or PathLike
-        File to write; ``load`` reads it as any model. Its name may have fields for ``epoch`` (counted from 1) and keys
-        of `logs`, as in ``"movies-{epoch:02d}-{val_rmse:.4f}.npz"``. Without them each save replaces the last.
+        File to write; `load` reads it as it reads any model. Its name may have fields for `epoch`
+        (counted from 1) and keys of `logs`, as in ``"movies-{epoch:02d}-{val_rmse:.4f}.npz"``.
+        Without fields each save replaces the last one.
     monitor : str, default "val_loss"
-        Key of `logs` that tells which epoch is best; used only with `save_best_only`.
+        Key of `logs` that decides which epoch is best; used only with `save_best_only`.
     save_best_only : bool, default False
-        Save only if `monitor` improved on `best`.
+        Save only if `monitor` improves on `best`.
     save_weights_only : bool, default False
-        Save the model alone, from which training cannot be resumed: a smaller file.
+        Save the model alone. The file is smaller, but training cannot be resumed from it.
     mode : {"auto", "min", "max"}, default "auto"
         As in `EarlyStopping`.
     save_freq : "epoch"
-        There is nothing else: a model is whole, and its validation loss known, after an epoch.
+        The only choice: after an epoch a model is whole and its validation loss known.
     verbose : {0, 1}, default 0
         1 writes a line for each epoch.
     initial_value_threshold : float, optional
-        First value of `best`: save nothing that is not better.
+        First value of `best`: an epoch that is not better is not saved.
 
     Attributes
     ----------
     best : float or None
-        Best value saved. As in Keras it lives on in the next ``fit``, because the file does.
+        Best value saved. As in Keras it lives on in the next `fit`, because the file does.
 
     Raises
     ------
     ValueError
-        At construction for a wrong `mode` or `save_freq`; before the first epoch for a malformed `path` or an unknown field;
-        at the end of the first epoch if `logs` lacks a field or, with `save_best_only`, `monitor`.
+        At construction, for a wrong `mode` or `save_freq`; before the first epoch, for a malformed
+        `path` or an unknown field; at the end of the first epoch, if `logs` lacks a field or, with
+        `save_best_only`, `monitor`.
     OSError
-        Before the first epoch: ``FileNotFoundError`` if the directory does not exist, ``PermissionError`` if
-        it cannot be written, ``IsADirectoryError`` if `path` is a directory.
+        Before the first epoch: FileNotFoundError if the directory does not exist, PermissionError
+        if it is not writable, IsADirectoryError if `path` is a directory.
     """
 
     def __init__(
         self,
-        path,
-        monitor="val_loss",
+        path: str | os.PathLike[str],
+        monitor: str = "val_loss",
         *,
-        save_best_only=False,
-        save_weights_only=False,
-        mode="auto",
-        save_freq="epoch",
-        verbose=0,
-        initial_value_threshold=None,
-    ):
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str = "epoch",
+        verbose: int = 0,
+        initial_value_threshold: float | None = None,
+    ) -> None:
         super().__init__(monitor, mode, best=initial_value_threshold)
         self.path = os.fsdecode(path)
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
         if save_freq != "epoch":
             raise ValueError(
-                f"save_freq={save_freq!r}; it must be 'epoch': a model is saved after whole epochs, "
-                "and a number counts batches in Keras"
+                f"save_freq={save_freq!r}; it must be 'epoch': a model is saved after whole epochs,"
+                " and a number counts batches in Keras"
             )
         self.save_freq = save_freq
         self.verbose = verbose
-        self._due = None
+        # The file that `after_epoch` is to write, and `best` as it was before this epoch.
+        self._due: str | None = None
+        self._best_before = self.best
 
-    def on_train_begin(self, logs=None):
-        self._due = None
-        # No logs exist yet; stand-ins show whether the template can be filled. The user's own callbacks may
-        # add keys that are unknown here, but the monitor is expected to be one.
-        self._check_path(self._fill(0, dict.fromkeys((*EPOCH_KEYS, self.monitor), 1.0)))
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Check the path, filled in with stand-ins, since no logs exist yet.
 
-    def on_epoch_end(self, epoch, logs=None):
+        The stand-ins include the monitor, which another callback may add to the logs; other keys
+        that callbacks may add are not known here.
+        """
+        self._due = None
+        self._check_path(self._filled(0, dict.fromkeys((*EPOCH_KEYS, self.monitor), 1.0)))
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Decide whether to save this epoch, and under which name."""
         logs = logs or {}
-        self._due, self._best_before = None, self.best
+        self._due = None
+        self._best_before = self.best
         if self.save_best_only:
             current = self._current(logs)
             if not self._improves(current, self.best):
@@ -94,9 +107,10 @@ class ModelCheckpoint(Monitor):
                     say(f"Epoch {epoch + 1}: {self.monitor} did not improve from {self.best:.5f}\n")
                 return
             self.best = current
-        self._due = self._fill(epoch, logs)
+        self._due = self._filled(epoch, logs)
 
-    def after_epoch(self, epoch, logs=None):
+    def after_epoch(self, epoch: int, logs: Logs | None = None) -> None:
+        """Write the file, if this epoch is to be saved."""
         if self._due is None:
             return
         try:
@@ -105,12 +119,13 @@ class ModelCheckpoint(Monitor):
             else:
                 self.model.save_checkpoint(self._due)
         except BaseException:
-            self.best = self._best_before  # no file has it
+            self.best = self._best_before  # since no file holds the new best
             raise
         if self.verbose:
             say(f"Epoch {epoch + 1}: saved model to {self._due}\n")
 
-    def _fill(self, epoch, logs):
+    def _filled(self, epoch: int, logs: Mapping[str, float]) -> str:
+        """Return the path with its fields filled in."""
         fields = {"epoch": epoch + 1, **logs}
         try:
             return self.path.format_map(fields)
@@ -124,17 +139,18 @@ class ModelCheckpoint(Monitor):
                 f"ModelCheckpoint: path={self.path!r} cannot be filled in: {error}"
             ) from error
 
-    def _check_path(self, example):
-        name = f"ModelCheckpoint: path={self.path!r}"
+    def _check_path(self, example: str) -> None:
+        """Raise an error if a file like `example`, a filled path, could not be written."""
         import string  # not needed to import funksvd
 
-        template = os.path.dirname(self.path)
-        if any(field is not None for _, field, _, _ in string.Formatter().parse(template)):
+        from funksvd.machine.replacing import check_writable
+
+        name = f"ModelCheckpoint: path={self.path!r}"
+        directory = os.path.dirname(self.path)
+        if any(field is not None for _, field, _, _ in string.Formatter().parse(directory)):
             raise ValueError(
                 f"{name} has a field in its directory; only the file name may have fields"
             )
-        from funksvd.machine.replacing import check_writable  # neither is this
-
         try:
             check_writable(example)
         except (OSError, ValueError) as error:

@@ -1,42 +1,45 @@
-"""EarlyStopping."""
+"""EarlyStopping, the callback that ends training when it no longer helps."""
 
 from __future__ import annotations
 
+from funksvd.callbacks.callback import Logs
 from funksvd.callbacks.monitor import Monitor
 from funksvd.callbacks.progress import say
 from funksvd.checks import check_count
+from funksvd.weights import Weights
 
 
 class EarlyStopping(Monitor):
-    """Stop training when a monitored quantity has stopped improving.
+    """Stops training when a monitored quantity has stopped improving.
 
-    The decisions are those of Keras 3, epoch for epoch: the first value seen counts as an improvement, even
-    NaN, which nothing improves on; a change of exactly `min_delta` is none; values are compared in single
-    precision.
+    The decisions are those of Keras 3, epoch for epoch: the first value counts as an improvement,
+    even if it is NaN, and no value improves on NaN; a change of exactly `min_delta` is no
+    improvement; values are compared in single precision.
 
-    Differences from Keras: `restore_best_weights` defaults to True; the best weights are restored however
-    training ended (as in Keras when `n_epochs` were reached, and here also after an exception or Ctrl-C) and
-    then let go; a missing `monitor` raises instead of never stopping.
+    Differences from Keras: `restore_best_weights` is True by default; the best weights are
+    restored however training ends (in Keras also when `n_epochs` are reached; here also after an
+    exception or Ctrl-C), and are then released; a missing `monitor` raises an error instead of
+    never stopping.
 
     Parameters
     ----------
     monitor : str, default "val_loss"
-        Key of `logs`. ``val_`` keys need validation data.
+        Key of `logs`. Keys that begin with `val_` need validation data.
     min_delta : float, default 0
         Smallest change that counts as an improvement; its sign is ignored.
     patience : int, default 0
         Epochs in a row without improvement after which training stops; 0 and 1 mean the same.
     verbose : {0, 1}, default 0
-        1 writes a line when the callback stopped training and when it restores weights.
+        1 writes a line when the callback stops training and when it restores weights.
     mode : {"auto", "min", "max"}, default "auto"
-        Whether lower or higher is better. "auto" is "min" for the losses of `fit`; a key that another
-        callback adds needs "min" or "max".
+        Whether lower or higher is better. "auto" is "min" for the losses of `fit`; a key that
+        another callback adds needs "min" or "max".
     baseline : float, optional
-        While no value beats it, improvements do not make the callback more patient.
+        Until a value beats the baseline, improvements do not reset `wait`.
     restore_best_weights : bool, default True
-        At the end give the model the weights of `best_epoch`. Costs one copy of the parameters.
+        Give the model the weights of `best_epoch` at the end. This costs one copy of the weights.
     start_from_epoch : int, default 0
-        The first epochs, this many, are not looked at.
+        Number of first epochs to ignore.
 
     Attributes
     ----------
@@ -48,13 +51,13 @@ class EarlyStopping(Monitor):
         Epoch, counted from 0, after which the callback stopped training; 0 if it did not.
     wait : int
         Epochs since the last improvement.
-    best_weights : object or None
-        Weights of `best_epoch` while training.
+    best_weights : Weights or None
+        Weights of `best_epoch`, during training.
 
     Raises
     ------
     ValueError
-        For a value that is not allowed, and at the end of the first epoch if `monitor` is not in `logs`.
+        If a value is not allowed; or at the end of the first epoch, if `monitor` is not in `logs`.
     TypeError
         If `patience` or `start_from_epoch` is not an int.
     """
@@ -63,15 +66,15 @@ class EarlyStopping(Monitor):
 
     def __init__(
         self,
-        monitor="val_loss",
-        min_delta=0,
-        patience=0,
-        verbose=0,
-        mode="auto",
-        baseline=None,
-        restore_best_weights=True,
-        start_from_epoch=0,
-    ):
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = True,
+        start_from_epoch: int = 0,
+    ) -> None:
         super().__init__(monitor, mode, min_delta=min_delta)
         self.patience = check_count("patience", patience)
         self.verbose = verbose
@@ -80,17 +83,19 @@ class EarlyStopping(Monitor):
         self.start_from_epoch = check_count("start_from_epoch", start_from_epoch)
         self._reset()
 
-    def _reset(self):
+    def _reset(self) -> None:
         self.best = None
         self.best_epoch = 0
-        self.best_weights = None
+        self.best_weights: Weights | None = None
         self.stopped_epoch = 0
         self.wait = 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Forget an earlier fit."""
         self._reset()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """Keep the weights of the best epoch; stop after `patience` epochs without improvement."""
         current = self._current(logs or {})
         if epoch < self.start_from_epoch:
             return
@@ -106,7 +111,8 @@ class EarlyStopping(Monitor):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Give the model the weights of the best epoch."""
         if self.verbose and self.stopped_epoch > 0:
             say(f"Epoch {self.stopped_epoch + 1}: early stopping\n")
         if self.best_weights is None:
