@@ -1,6 +1,7 @@
 """Funk's SVD of sparse rating matrices: the training loop of Keras at the speed of C."""
 
 import importlib
+from types import ModuleType
 
 from funksvd.callbacks import (
     Callback,
@@ -34,20 +35,15 @@ __all__ = [
     "show_config",
 ]
 
-_MODULES = (
-    "datasets",
-    "metrics",
-    "model_selection",
-    "plots",
-    "tuning",
-)  # imported at the first use
+# Public modules that are imported at their first use, which keeps `import funksvd` short.
+LAZY_MODULES = ("datasets", "metrics", "model_selection", "plots", "tuning")
 
 
-def __getattr__(name):
-    if name in _MODULES:
+def __getattr__(name: str) -> ModuleType:
+    if name in LAZY_MODULES:
         return importlib.import_module(f"funksvd.{name}")
     raise AttributeError(f"module 'funksvd' has no attribute {name!r}")
 
 
-def __dir__():
-    return sorted({*globals(), *_MODULES})
+def __dir__() -> list[str]:
+    return sorted({*globals(), *LAZY_MODULES})

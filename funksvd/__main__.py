@@ -1,4 +1,4 @@
-"""``python -m funksvd`` is the command ``funksvd``."""
+"""Run the command `funksvd` as ``python -m funksvd``."""
 
 import sys
 

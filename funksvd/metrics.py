@@ -1,122 +1,168 @@
 """Errors of predictions, and the quality of ranked lists, on plain arrays.
 
-The ranking metrics take `recommended`, (m, n) item ids, best first, as `FunkSVD.recommend` returns them, and `relevant`,
-for each of the m users the items that would have been right: a list, set or array of ids, or a dict of id and gain (only
-ndcg tells gains apart). The answer is the mean over the users who have a relevant item; without one it is undefined and
-NaN. At most the first k recommended count. Definitions as in trec_eval and ranx.
+The ranking metrics take `recommended`, (m, n) item ids, best first, as `FunkSVD.recommend` returns
+them, and `relevant`, the items that would have been right for each of the m users: a list, set or
+array of ids, or a dict of id and gain (only ndcg uses gains). They return the mean over the users
+who have a relevant item, and NaN if there are none. At most the first k recommended items count.
+The definitions are those of trec_eval and ranx.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
 
 from funksvd.checks import checked_n
 
+RANKING_METRICS = ("precision", "recall", "hit_rate", "mrr", "map", "ndcg")
 
-def rmse(
-    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-) -> float:
-    """Root of the (weighted) mean squared error."""
-    return float(np.sqrt(_average(_errors(y_true, y_pred) ** 2, sample_weight)))
+Array = NDArray[np.float64]
 
 
-def mae(
-    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None
-) -> float:
-    """(Weighted) mean absolute error."""
-    return float(_average(np.abs(_errors(y_true, y_pred)), sample_weight))
+def rmse(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    """Return the root of the (weighted) mean squared error."""
+    squares = errors_of(y_true, y_pred) ** 2
+    return float(np.sqrt(np.average(squares, weights=as_weights(sample_weight))))
 
 
-def _average(errors, weights):
-    return np.average(errors, weights=None if weights is None else np.asarray(weights))
+def mae(y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    """Return the (weighted) mean absolute error."""
+    errors = np.abs(errors_of(y_true, y_pred))
+    return float(np.average(errors, weights=as_weights(sample_weight)))
 
 
-def _errors(y_true, y_pred):
-    y_true, y_pred = np.asarray(y_true, np.float64), np.asarray(y_pred, np.float64)
-    if y_true.shape != y_pred.shape or y_true.ndim != 1 or not len(y_true):
+def as_weights(sample_weight: ArrayLike | None) -> NDArray[Any] | None:
+    """Return sample weights as an array, or None."""
+    return None if sample_weight is None else np.asarray(sample_weight)
+
+
+def errors_of(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+    """Return the differences of two arrays (n,) in float64; ValueError for other shapes."""
+    true = np.asarray(y_true, np.float64)
+    predicted = np.asarray(y_pred, np.float64)
+    if true.shape != predicted.shape or true.ndim != 1 or not len(true):
         raise ValueError(
-            f"y_true and y_pred must be (n,) with n >= 1, got shapes {y_true.shape} and {y_pred.shape}"
+            "y_true and y_pred must be (n,) with n >= 1, got shapes"
+            f" {true.shape} and {predicted.shape}"
         )
-    return y_true - y_pred
+    return true - predicted
 
 
-def precision_at_k(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
-    """Relevant ones among the first k, divided by k."""
+def precision_at_k(recommended: ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
+    """Return the number of relevant items among the first k, divided by k."""
     return ranking_metrics(recommended, relevant, k)["precision"]
 
 
-def recall_at_k(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
-    """Relevant ones among the first k, divided by all relevant ones."""
+def recall_at_k(recommended: ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
+    """Return the share of all relevant items that is among the first k."""
     return ranking_metrics(recommended, relevant, k)["recall"]
 
 
-def hit_rate_at_k(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
-    """Share of users with a relevant one among the first k."""
+def hit_rate_at_k(recommended: ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
+    """Return the share of users with a relevant item among the first k."""
     return ranking_metrics(recommended, relevant, k)["hit_rate"]
 
 
-def mrr_at_k(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
-    """1 / rank of the first relevant one among the first k, else 0."""
+def mrr_at_k(recommended: ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
+    """Return 1 / rank of the first relevant item among the first k, or else 0."""
     return ranking_metrics(recommended, relevant, k)["mrr"]
 
 
-def map_at_k(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
-    """Precision at the rank of each relevant one among the first k, summed and divided by the number of relevant ones."""
+def map_at_k(recommended: ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
+    """Return the mean average precision.
+
+    For a user it is the sum of the precision at the rank of each relevant item among the first k,
+    divided by the number of relevant items.
+    """
     return ranking_metrics(recommended, relevant, k)["map"]
 
 
-def ndcg_at_k(recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
-    """Sum of gain / log2(1 + rank) over the first k, divided by its largest possible value (Jarvelin, Kekalainen 2002)."""
+def ndcg_at_k(recommended: ArrayLike, relevant: Sequence[Any], k: int = 10) -> float:
+    """Return the normalised discounted cumulative gain (Jarvelin and Kekalainen 2002).
+
+    For a user it is the sum of gain / log2(1 + rank) over the first k, divided by its largest
+    possible value.
+    """
     return ranking_metrics(recommended, relevant, k)["ndcg"]
 
 
-def coverage(recommended: npt.ArrayLike, n_items: int) -> float:
-    """Share of n_items items that are recommended to somebody."""
-    return len({x for x in np.asarray(recommended).ravel().tolist() if x is not None}) / n_items
+def coverage(recommended: ArrayLike, n_items: int) -> float:
+    """Return the share of `n_items` items that are recommended to at least one user."""
+    distinct = set(np.asarray(recommended).ravel().tolist())
+    distinct.discard(None)  # fills the rows of users with too few items
+    return len(distinct) / n_items
 
 
 def ranking_metrics(
-    recommended: npt.ArrayLike, relevant: Sequence[Any], k: int = 10
+    recommended: ArrayLike, relevant: Sequence[Any], k: int = 10
 ) -> dict[str, float]:
-    """{"precision", "recall", "hit_rate", "mrr", "map", "ndcg"} at k, and "n", the number of users they are means of."""
-    recommended = np.asarray(recommended)
-    if recommended.ndim != 2 or len(recommended) != len(relevant):
+    """Return all ranking metrics at k.
+
+    Returns
+    -------
+    dict
+        "precision", "recall", "hit_rate", "mrr", "map" and "ndcg"; and "n", the number of users
+        over which they are means.
+    """
+    table = np.asarray(recommended)
+    if table.ndim != 2 or len(table) != len(relevant):
         raise ValueError(
-            f"recommended must be (m, n) with a row for each of the {len(relevant)} users in relevant, "
-            f"got shape {recommended.shape}"
+            "recommended must be (m, n) with a row for each of the"
+            f" {len(relevant)} users in relevant, got shape {table.shape}"
         )
     k = checked_n(k, "k")
-    gains, ideal, counts = [], [], []
     discount = 1 / np.log2(np.arange(2, k + 2))
-    for row, wanted in zip(recommended[:, :k].tolist(), relevant, strict=True):
-        of = (
-            wanted
-            if isinstance(wanted, dict)
-            else dict.fromkeys(getattr(wanted, "tolist", lambda w=wanted: w)(), 1.0)
-        )
-        of = {x: gain for x, gain in of.items() if gain > 0}
-        if of:
-            gains.append([of.get(x, 0.0) for x in row] + [0.0] * (k - len(row)))
-            best = sorted(of.values(), reverse=True)[:k]
-            ideal.append(discount[: len(best)] @ best)
-            counts.append(len(of))
+    gains = []
+    ideals = []
+    counts = []
+    for row, wanted in zip(table[:, :k].tolist(), relevant, strict=True):
+        gain_of = gains_of(wanted)
+        if gain_of:
+            missing = [0.0] * (k - len(row))
+            gains.append([gain_of.get(item, 0.0) for item in row] + missing)
+            best = sorted(gain_of.values(), reverse=True)[:k]
+            ideals.append(discount[: len(best)] @ best)
+            counts.append(len(gain_of))
     if not counts:
-        return dict.fromkeys(
-            ("precision", "recall", "hit_rate", "mrr", "map", "ndcg"), float("nan")
-        ) | {"n": 0}
-    gain, n_relevant, rank = np.array(gains), np.array(counts), np.arange(1, k + 1)
-    hit = gain > 0
-    so_far = hit.cumsum(1)
-    per_user = {
-        "precision": so_far[:, -1] / k,
-        "recall": so_far[:, -1] / n_relevant,
-        "hit_rate": hit.any(1),
-        "mrr": (hit / rank).max(1),
-        "map": (hit * so_far / rank).sum(1) / n_relevant,
-        "ndcg": gain @ discount / np.array(ideal),
+        undefined: dict[str, float] = dict.fromkeys(RANKING_METRICS, float("nan"))
+        return undefined | {"n": 0}
+    gain = np.array(gains)
+    per_user = hit_metrics(gain > 0, np.array(counts))
+    per_user["ndcg"] = gain @ discount / np.array(ideals)
+    means: dict[str, float] = {name: float(per_user[name].mean()) for name in RANKING_METRICS}
+    return means | {"n": len(counts)}
+
+
+def gains_of(wanted: Any) -> Mapping[Any, float]:
+    """Return {item: gain} of the relevant items of a user; items whose gain is not positive drop.
+
+    A list, set or array of items gives each the gain 1.
+    """
+    if not isinstance(wanted, dict):
+        items = wanted.tolist() if hasattr(wanted, "tolist") else wanted
+        return dict.fromkeys(items, 1.0)
+    return {item: gain for item, gain in wanted.items() if gain > 0}
+
+
+def hit_metrics(hit: NDArray[np.bool_], n_relevant: NDArray[np.int_]) -> dict[str, Array]:
+    """Return the metrics, for each user, that depend on hits alone.
+
+    Parameters
+    ----------
+    hit : (n_users, k), whether the item at a rank is relevant
+    n_relevant : (n_users,), the number of relevant items
+    """
+    k = hit.shape[1]
+    rank = np.arange(1, k + 1)
+    hits_so_far = hit.cumsum(axis=1)
+    n_hits = hits_so_far[:, -1]
+    return {
+        "precision": n_hits / k,
+        "recall": n_hits / n_relevant,
+        "hit_rate": hit.any(axis=1),
+        "mrr": (hit / rank).max(axis=1),
+        "map": (hit * hits_so_far / rank).sum(axis=1) / n_relevant,
     }
-    return {name: float(values.mean()) for name, values in per_user.items()} | {"n": len(counts)}

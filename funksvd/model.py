@@ -252,7 +252,7 @@ class FunkSVD(Fitting, Answers):
         return f"FunkSVD({', '.join(changed)})"
 
     def _repr_html_(self) -> str:
-        from funksvd.plots import model_html
+        from funksvd.card import model_html
 
         return model_html(self)
 

@@ -1,14 +1,21 @@
-"""Pictures of a model. matplotlib is imported inside the functions, and no window or display is needed.
+"""Pictures of a model. They need matplotlib, but no window or display.
 
-Every function returns the matplotlib figure and, where `path` is given, writes it there; the suffix of the name says in
-which format (``.png``, ``.svg``, ``.pdf``).
+Every function returns the matplotlib figure and, if `path` is given, writes it there; the suffix of
+the name decides the format (.png, .svg, .pdf). Without matplotlib they raise ImportError.
 """
 
 from __future__ import annotations
 
-from html import escape
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from funksvd.card import BLUE, ORANGE
+from funksvd.checks import check_choice
+from funksvd.ratings.triples import Ratings
 
 __all__ = [
     "error_by_popularity",
@@ -18,20 +25,22 @@ __all__ = [
     "predicted_against_actual",
 ]
 
-BLUE, ORANGE, GREY = (
-    "#1f5fa8",
-    "#d9701a",
-    "0.45",
-)  # told apart by the colour-blind, too, and in grey
+GREY = "0.45"
+# Up to this many distinct ratings each has a box of its own; more are drawn as a density.
+MOST_BOXES = 20
+LONGEST_TITLE = 32
+
+Path = str | os.PathLike[str] | None
+Array = NDArray[np.float64]
 
 
-def learning_curve(history, path=None, floor=None):
+def learning_curve(history: Any, path: Path = None, floor: float | None = None) -> Any:
     """Draw the RMSE of each epoch.
 
     Parameters
     ----------
     history : dict of lists, or a fitted FunkSVD
-        ``FunkSVD.history_``; ``val_rmse`` is drawn where there is one, its best epoch marked.
+        The dict is `FunkSVD.history_`. If it has `val_rmse`, this is drawn with its best epoch.
     path : str or PathLike, optional
     floor : float, optional
         RMSE that no model can beat, drawn as a dashed line.
@@ -39,18 +48,17 @@ def learning_curve(history, path=None, floor=None):
     Raises
     ------
     ValueError
-        There is no RMSE in `history`.
-    ImportError
-        matplotlib is not installed (so of every function here).
+        If `history` has no RMSE.
     """
     history = getattr(history, "history_", history)
-    if not history.get("rmse"):
-        raise ValueError("history must hold the rmse of an epoch at least")
-    axes = _axes()
-    epochs = np.arange(1, len(history["rmse"]) + 1)
+    training = history.get("rmse")
+    if not training:
+        raise ValueError("history must hold the rmse of at least one epoch")
+    axes = new_axes()
+    epochs = np.arange(1, len(training) + 1)
     axes.plot(
         epochs,
-        history["rmse"],
+        training,
         color=BLUE,
         marker="o",
         markersize=3,
@@ -75,126 +83,150 @@ def learning_curve(history, path=None, floor=None):
     axes.set(xlabel="epoch", ylabel="RMSE")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
-    return _written(axes, path)
+    return written(axes, path)
 
 
-def predicted_against_actual(model, ratings, path=None):
-    """Draw how the predictions lie at each rating (boxes; up to 20 distinct values), or their density against it.
+def predicted_against_actual(model: Any, ratings: Ratings, path: Path = None) -> Any:
+    """Draw the predictions for ratings of each value.
 
-    A perfect model lies on the dashed line; shrinkage towards the mean makes the boxes flatter than it.
+    Up to 20 distinct values have a box each; more are drawn as a density. A perfect model lies on
+    the dashed line; shrinkage towards the mean makes the boxes flatter than the line.
 
     Parameters
     ----------
     model : fitted FunkSVD
     ratings : Ratings
-        Best those that training has not seen.
+        Preferably ratings that training has not seen.
     path : str or PathLike, optional
     """
-    predicted, actual = model._predict(ratings)[0].astype(np.float64), ratings.values
+    predicted = predictions(model, ratings)
+    actual = ratings.values
     rmse = float(np.sqrt(np.mean((predicted - actual) ** 2)))
-    axes = _axes((6, 5))
+    axes = new_axes((6, 5))
     values = np.unique(actual)
-    ends = values[[0, -1]]
-    if len(values) <= 20:
-        width = 0.6 * np.diff(values).min(initial=np.inf) if len(values) > 1 else 0.6
-        boxes = axes.boxplot(
-            [predicted[actual == value] for value in values],
-            positions=values,
-            widths=width,
-            whis=(5, 95),
-            showfliers=False,
-            patch_artist=True,
-            manage_ticks=False,
-        )
-        for box, median in zip(boxes["boxes"], boxes["medians"], strict=True):
-            box.set(facecolor=BLUE, alpha=0.35)
-            median.set(color=BLUE, linewidth=2)
-        axes.set_xticks(values, [f"{value:g}" for value in values])
-        axes.plot(
-            [],
-            [],
-            color=BLUE,
-            alpha=0.35,
-            linewidth=8,
-            label="half of the predictions (whiskers: 90 %)",
-        )
+    if len(values) <= MOST_BOXES:
+        draw_boxes(axes, values, [predicted[actual == value] for value in values])
     else:
-        picture = axes.hexbin(
+        density = axes.hexbin(
             actual, predicted, gridsize=50, bins="log", cmap="Blues", linewidths=0
         )
-        axes.figure.colorbar(picture, label="ratings")
+        axes.figure.colorbar(density, label="ratings")
+    ends = values[[0, -1]]
     axes.plot(ends, ends, color=ORANGE, linestyle="--", label="prediction = rating")
     axes.set(
         xlabel="rating", ylabel="prediction", title=f"RMSE {rmse:.4f} on {len(actual):,} ratings"
     )
     axes.legend(loc="upper left")
-    return _written(axes, path)
+    return written(axes, path)
 
 
-def error_by_popularity(model, ratings, train, path=None, by="item"):
-    """Draw the RMSE on `ratings` against how many ratings their item (or user) has in `train`.
+def draw_boxes(axes: Any, values: NDArray[Any], groups: Sequence[Array]) -> None:
+    """Draw a box of the predictions, `groups`, for each of the distinct ratings, `values`."""
+    width = 0.6
+    if len(values) > 1:
+        width = 0.6 * float(np.diff(values).min())
+    drawn = axes.boxplot(
+        groups,
+        positions=values,
+        widths=width,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        manage_ticks=False,
+    )
+    for box, median in zip(drawn["boxes"], drawn["medians"], strict=True):
+        box.set(facecolor=BLUE, alpha=0.35)
+        median.set(color=BLUE, linewidth=2)
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.plot(
+        [],
+        [],
+        color=BLUE,
+        alpha=0.35,
+        linewidth=8,
+        label="half of the predictions (whiskers: 90 %)",
+    )
+
+
+def error_by_popularity(
+    model: Any, ratings: Ratings, train: Ratings, path: Path = None, by: str = "item"
+) -> Any:
+    """Draw the RMSE on `ratings` by the number of ratings that their item (or user) has in `train`.
 
     Parameters
     ----------
     model : fitted FunkSVD
     ratings : Ratings
-        Those to measure on, best unseen in training.
+        Ratings to measure on, preferably unseen in training.
     train : Ratings
-        Those to count, what `model` was trained on.
+        Ratings to count: those that `model` was trained on.
     path : str or PathLike, optional
     by : {"item", "user"}
     """
-    if by not in ("item", "user"):
-        raise ValueError(f"by must be 'item' or 'user', got {by!r}")
-    side = ("user", "item").index(by)
-    trained = train.codes_in(model._learned().tables)[side]
-    counts = np.bincount(trained[trained >= 0], minlength=len(model._learned().tables[side]))
-    codes = ratings.codes_in(model._learned().tables)[side]
-    popularity = np.where(codes >= 0, counts[codes], 0)
-    squares = (model._predict(ratings)[0] - ratings.values.astype(np.float64)) ** 2
-    bins = np.frexp(popularity)[1]  # 0, 1, 2-3, 4-7, ...
-    present = np.unique(bins)
-    n = np.array([np.sum(bins == b) for b in present])
-    rmse = np.array([np.sqrt(np.mean(squares[bins == b])) for b in present])
-    names = [
-        "0" if b == 0 else "1" if b == 1 else f"{2 ** (b - 1):,}-{2**b - 1:,}"
-        for b in present.tolist()
-    ]
-    axes = _axes((8, 4.5))
+    check_choice(by, "by", ("item", "user"))
+    squares = (predictions(model, ratings) - ratings.values.astype(np.float64)) ** 2
+    bins = np.frexp(popularity(model, ratings, train, by))[1]  # 0, 1, 2-3, 4-7, ...
+    present = np.unique(bins).tolist()
+    sizes = np.array([np.sum(bins == number) for number in present])
+    errors = np.array([np.sqrt(np.mean(squares[bins == number])) for number in present])
+    overall = np.sqrt(squares.mean())
+    places = range(len(present))
+    axes = new_axes((8, 4.5))
     share = axes.twinx()
-    share.bar(range(len(n)), 100 * n / n.sum(), color="0.87")
+    share.bar(places, 100 * sizes / sizes.sum(), color="0.87")
     share.set_ylabel("share of the ratings, % (bars)", color=GREY)
-    axes.set_zorder(share.get_zorder() + 1)
+    axes.set_zorder(share.get_zorder() + 1)  # the line in front of the bars
     axes.patch.set_visible(False)
-    axes.plot(range(len(n)), rmse, color=BLUE, marker="o", label="RMSE")
+    axes.plot(places, errors, color=BLUE, marker="o", label="RMSE")
     axes.axhline(
-        np.sqrt(squares.mean()),
-        color=ORANGE,
-        linestyle="--",
-        linewidth=1,
-        label=f"over all: {np.sqrt(squares.mean()):.4f}",
+        overall, color=ORANGE, linestyle="--", linewidth=1, label=f"over all: {overall:.4f}"
     )
-    axes.set_xticks(range(len(n)), names, rotation=30, ha="right")
+    axes.set_xticks(places, [bin_name(number) for number in present], rotation=30, ha="right")
     axes.set(xlabel=f"ratings of the {by} in training", ylabel="RMSE")
     axes.legend()
-    return _written(axes, path)
+    return written(axes, path)
 
 
-def factor_map(model, titles=None, path=None, ratings=None, n_items=400, n_labels=40):
-    """Draw items in the plane of their factors: the two factors, or the first two principal components of more.
+def popularity(model: Any, ratings: Ratings, train: Ratings, by: str) -> NDArray[np.int_]:
+    """Return (n_ratings,) how many ratings the item (or user) of a rating has in `train`."""
+    side = ("user", "item").index(by)
+    tables = model._learned().tables
+    trained = train.codes_in(tables)[side]
+    counts = np.bincount(trained[trained >= 0], minlength=len(tables[side]))
+    codes = ratings.codes_in(tables)[side]
+    return np.where(codes >= 0, counts[codes], 0)
 
-    Items that are near each other are liked by the same users, bias aside.
+
+def bin_name(number: int) -> str:
+    """Return the counts in a bin: bin b > 1 holds those from 2^(b-1) to 2^b - 1."""
+    if number < 2:
+        return str(number)
+    return f"{2 ** (number - 1):,}-{2**number - 1:,}"
+
+
+def factor_map(
+    model: Any,
+    titles: Mapping[Any, str] | None = None,
+    path: Path = None,
+    ratings: Ratings | None = None,
+    n_items: int = 400,
+    n_labels: int = 40,
+) -> Any:
+    """Draw items in the plane of their factors.
+
+    The plane is that of the two factors or, if there are more, of their first two principal
+    components. Items that are near each other are liked by the same users, biases aside.
 
     Parameters
     ----------
     model : fitted FunkSVD
     titles : dict, optional
-        Item id, or its text, -> title; an item that is not in it is named by its id.
+        Item id, or its text, -> title; an item without a title is named by its id.
     path : str or PathLike, optional
     ratings : Ratings, optional
-        Where given, the `n_items` with most ratings in it are drawn; else those with the longest factors.
+        Draw the items that have most ratings here; by default those with the longest factors.
     n_items, n_labels : int
-        Points, and titles at most: where two would overlap, the second is left out.
+        Largest number of items and of their titles. A title that would cover another is left out.
     """
     factors = model.item_factors_.astype(np.float64)
     if factors.shape[1] < 2:
@@ -207,41 +239,49 @@ def factor_map(model, titles=None, path=None, ratings=None, n_items=400, n_label
         codes = ratings.codes_in(model._learned().tables)[1]
         weight = np.bincount(codes[codes >= 0], minlength=len(factors))
     chosen = np.argsort(-weight, kind="stable")[:n_items]
-    labels = "factor 1", "factor 2"
-    points = factors[chosen]
-    if factors.shape[1] > 2:
-        points = points - points.mean(axis=0)
-        _, strength, axes_of = np.linalg.svd(points, full_matrices=False)
-        points = points @ axes_of[:2].T
-        share = strength**2 / max(np.sum(strength**2), 1e-300)
-        labels = tuple(
-            f"principal component {k + 1} ({share[k]:.0%} of the variance)" for k in (0, 1)
-        )
-    axes = _axes((10, 8))
+    points, labels = in_plane(factors[chosen])
+    axes = new_axes((10, 8))
     axes.scatter(*points.T, s=12, color=BLUE, alpha=0.5, linewidths=0)
     axes.margins(0.08)
     axes.set(xlabel=labels[0], ylabel=labels[1], title=f"{len(points):,} of {len(factors):,} items")
-    names = [_title(titles, item) for item in model.item_ids_[chosen].tolist()]
-    _label(axes, points, names, n_labels)
-    return _written(axes, path)
+    names = [title_of(titles or {}, item) for item in model.item_ids_[chosen].tolist()]
+    write_names(axes, points, names, n_labels)
+    return written(axes, path)
 
 
-def factor_spectrum(model, path=None):
+def in_plane(factors: Array) -> tuple[Array, list[str]]:
+    """Return (points, labels of the two axes) of rows of two factors or more."""
+    if factors.shape[1] == 2:
+        return factors, ["factor 1", "factor 2"]
+    centred = factors - factors.mean(axis=0)
+    _, strength, components = np.linalg.svd(centred, full_matrices=False)
+    variance = strength**2
+    share = variance / max(np.sum(variance), 1e-300)
+    labels = []
+    for number in (1, 2):
+        labels.append(f"principal component {number} ({share[number - 1]:.0%} of the variance)")
+    return centred @ components[:2].T, labels
+
+
+def factor_spectrum(model: Any, path: Path = None) -> Any:
     """Draw the singular values of the product of the factors, in units of a rating.
 
-    Each bar is the root mean square that one direction adds to the predictions over all users and items. Where the bars
-    fall to nothing, further factors are idle; where the last ones are still high, more factors may help.
+    Each bar is the root mean square that one direction adds to the predictions over all users and
+    items. Where the bars fall to nothing, further factors are idle; where the last ones are still
+    high, more factors may help.
 
     Parameters
     ----------
     model : fitted FunkSVD
     path : str or PathLike, optional
     """
-    users, items = model.user_factors_.astype(np.float64), model.item_factors_.astype(np.float64)
-    # The singular values of P Q^T are those of R_P R_Q^T, k x k, where P and Q are orthogonal times R.
-    small = np.linalg.qr(users, mode="r") @ np.linalg.qr(items, mode="r").T
-    strength = np.linalg.svd(small, compute_uv=False) / np.sqrt(len(users) * len(items))
-    axes = _axes()
+    # The singular values of P Q^T are those of R_P R_Q^T, k x k, where P and Q are orthogonal
+    # matrices times R_P and R_Q.
+    user_triangle: Array = np.linalg.qr(model.user_factors_.astype(np.float64), mode="r")
+    item_triangle: Array = np.linalg.qr(model.item_factors_.astype(np.float64), mode="r")
+    singular = np.linalg.svd(user_triangle @ item_triangle.T, compute_uv=False)
+    strength = singular / np.sqrt(len(model.user_ids_) * len(model.item_ids_))
+    axes = new_axes()
     axes.bar(range(1, len(strength) + 1), strength, color=BLUE, width=0.9)
     power = np.cumsum(strength**2)
     needed = min(int(np.searchsorted(power, 0.9 * power[-1])) + 1, len(strength))
@@ -252,129 +292,81 @@ def factor_spectrum(model, path=None):
         linewidth=1,
         label=f"90 % of the variance: {needed}",
     )
-    of_biases = (
-        float(np.sqrt(np.mean(b.astype(np.float64) ** 2)))
-        for b in (model.user_biases_, model.item_biases_)
-    )
     axes.set(
         xlabel="direction, strongest first",
         ylabel="RMS over all predictions",
-        title="All {} directions: {:.3f}; biases of users: {:.3f}, of items: {:.3f}".format(
-            len(strength), power[-1] ** 0.5, *of_biases
+        title=(
+            f"All {len(strength)} directions: {power[-1] ** 0.5:.3f};"
+            f" biases of users: {root_mean_square(model.user_biases_):.3f},"
+            f" of items: {root_mean_square(model.item_biases_):.3f}"
         ),
     )
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend()
-    return _written(axes, path)
+    return written(axes, path)
 
 
-def _axes(size=(7, 4.5)):
+def predictions(model: Any, ratings: Ratings) -> Array:
+    """Return the predictions of a model for the pairs of some ratings, without a warning.
+
+    A pair with an unknown id gets the mean and the known bias.
+    """
+    fitted = model._learned()
+    codes = ratings.codes_in(fitted.tables)
+    predicted: Array = model._clipped(model._predict(fitted, *codes)).astype(np.float64)
+    return predicted
+
+
+def root_mean_square(values: NDArray[Any]) -> float:
+    """Return the root of the mean square, computed in float64."""
+    return float(np.sqrt(np.mean(values.astype(np.float64) ** 2)))
+
+
+def new_axes(size: tuple[float, float] = (7, 4.5)) -> Any:
+    """Return empty axes in a figure of this size in inches.
+
+    They are made without pyplot, which has global state and chooses a backend.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError('plots need matplotlib: pip install "funksvd[plots]"') from error
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)  # without pyplot: no global state, no choice of a backend
+    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
     return axes
 
 
-def _written(axes, path):
+def written(axes: Any, path: Path) -> Any:
+    """Return the figure, after writing it to a file if there is a path."""
     if path is not None:
         axes.figure.savefig(path, dpi=150)
     return axes.figure
 
 
-def _title(titles, item):
-    titles = titles or {}
+def title_of(titles: Mapping[Any, str], item: Any) -> str:
+    """Return the title of an item id, or the id."""
     return str(titles.get(item, titles.get(str(item), item)))
 
 
-def _label(axes, points, names, n_labels):
-    """Write the names of the first points, those left out that would cover another name."""
+def write_names(axes: Any, points: Array, names: Sequence[str], n_labels: int) -> None:
+    """Write the names of the first points, without those that would cover another name."""
     figure = axes.figure
-    figure.draw_without_rendering()  # fixes the layout that the boxes are measured in
-    taken = []
+    figure.draw_without_rendering()  # fixes the layout in which the boxes are measured
+    taken: list[Any] = []
     for point, name in zip(points, names, strict=True):
-        short = name if len(name) <= 32 else name[:31] + "…"
+        short = name if len(name) <= LONGEST_TITLE else name[: LONGEST_TITLE - 1] + "…"
         text = axes.annotate(
             short.replace("$", r"\$"), point, xytext=(3, 3), textcoords="offset points", fontsize=7
         )
         box = text.get_window_extent(figure.canvas.get_renderer()).padded(2)
-        if any(box.overlaps(other) for other in taken) or not axes.bbox.containsx(box.x1):
+        is_covered = any(box.overlaps(other) for other in taken)
+        if is_covered or not axes.bbox.containsx(box.x1):
             text.remove()
         else:
             taken.append(box)
         if len(taken) == n_labels:
             return
-
-
-def model_html(model):
-    """The `_repr_html_` of a model: sizes, the curve as SVG, and the parameters. Needs no matplotlib."""
-    rows = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(repr(value))}</td></tr>"
-        for name, value in model.get_params().items()
-    )
-    parameters = f"<details><summary>parameters</summary><table>{rows}</table></details>"
-    if not hasattr(model, "user_ids_"):
-        return f"<div><b>{type(model).__name__}</b>, not fitted{parameters}</div>"
-    users, items, k = len(model.user_ids_), len(model.item_ids_), model.user_factors_.shape[1]
-    shapes = [("users", users, model.user_ids_), ("items", items, model.item_ids_)]
-    sizes = "".join(
-        f"<tr><td>{name}</td><td>{n:,}</td><td>ids {escape(str(ids[0]))} to {escape(str(ids[-1]))}</td></tr>"
-        for name, n, ids in shapes
-    )
-    last = {
-        name: values[-1]
-        for name, values in model.history_.items()
-        if name in ("rmse", "val_rmse") and values
-    }
-    errors = ", ".join(f"{name} {value:.4f}" for name, value in last.items())
-    return (
-        f"<div><b>{type(model).__name__}</b>, {model.n_epochs_} epochs{', ' + errors if errors else ''}"
-        f"<table>{sizes}<tr><td>factors</td><td>{k:,}</td><td>{model.user_factors_.dtype}, "
-        f"{(users + items) * (k + 1) * model.user_factors_.itemsize / 1e6:,.1f} MB</td></tr>"
-        f"<tr><td>mean</td><td>{model.global_mean_:.4f}</td><td></td></tr></table>"
-        f"{_curve_svg(model.history_)}{parameters}</div>"
-    )
-
-
-def _curve_svg(history, width=360, height=150):
-    """The learning curve as inline SVG; it takes the text colour of the page."""
-    lines = [
-        (name, history[name], colour)
-        for name, colour in (("rmse", BLUE), ("val_rmse", ORANGE))
-        if history.get(name)
-    ]
-    if not lines:
-        return ""
-    low, high = min(min(y) for _, y, _ in lines), max(max(y) for _, y, _ in lines)
-    left, right, top, bottom = 48, width - 70, 12, height - 24
-    n = max(len(y) for _, y, _ in lines)
-
-    def place(epoch, value):
-        x = left + (right - left) * epoch / max(n - 1, 1)
-        return f"{x:.1f},{bottom - (bottom - top) * (value - low) / ((high - low) or 1):.1f}"
-
-    def text(x, y, anchor, words, colour="currentColor"):
-        return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{colour}">{words}</text>'
-
-    drawn = f'<path d="M{left},{top}V{bottom}H{right}" fill="none" stroke="currentColor" stroke-opacity="0.4"/>'
-    drawn += text(left - 4, top + 4, "end", f"{high:.3f}") + text(
-        left - 4, bottom + 4, "end", f"{low:.3f}"
-    )
-    drawn += text(left, height - 6, "middle", 1) + text(right, height - 6, "middle", f"{n} epochs")
-    names, last = {"rmse": "training", "val_rmse": "validation"}, None
-    for name, y, colour in sorted(lines, key=lambda line: -line[1][-1]):
-        points = " ".join(place(epoch, value) for epoch, value in enumerate(y))
-        at = float(points.rpartition(",")[2]) + 4
-        last = at if last is None else max(at, last + 13)  # names do not cover each other
-        drawn += f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        drawn += text(right + 4, f"{last:.1f}", "start", names[name], colour)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'font-family="sans-serif" font-size="11" role="img" aria-label="RMSE by epoch">{drawn}</svg>'
-    )

@@ -1,4 +1,4 @@
-"""Search over a small grid of parameters by cross-validation, each setting stopped early; `funksvd tune`."""
+"""Search over a small grid of parameters by cross-validation, with early stopping of each fit."""
 
 from __future__ import annotations
 
@@ -8,45 +8,38 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from funksvd.callbacks.stopping import EarlyStopping
+from funksvd.engines.choose import engine_for
 from funksvd.model import FunkSVD
 from funksvd.ratings.triples import Ratings
 
 __all__ = ["GRID", "Setting", "tune"]
 
-GRID: dict[str, Sequence[Any]] = {
+Grid = dict[str, Sequence[Any]]
+
+GRID: Grid = {
     "n_factors": [32, 100],
     "l2": [0.04, 0.08, 0.12],
     "learning_rate": [0.01, 0.02],
 }
-
-
-def default_grid(parameters: Mapping[str, Any]) -> dict[str, Sequence[Any]]:
-    """The grid for a model with these parameters: learning rates for plain SGD only, for solver="gibbs" neither."""
-    hyper = FunkSVD().set_params(**parameters)
-    if hyper.solver == "gibbs":
-        return {"n_factors": [16, 32]}
-    plain = (
-        hyper.solver == "sgd"
-        and hyper.batch_size == 1
-        and not callable(hyper.learning_rate_schedule)
-    )
-    return {name: values for name, values in GRID.items() if plain or name != "learning_rate"}
+# Of an engine that takes no steps, and so has neither a learning rate nor penalties.
+GRID_WITHOUT_STEPS: Grid = {"n_factors": [16, 32]}
 
 
 class Setting(NamedTuple):
-    """One setting of a grid and how it did.
+    """One setting of a grid and its results.
 
     Attributes
     ----------
     parameters : dict
     rmse, sd : float
-        Mean and standard deviation over the folds of the RMSE of the best epoch on the part held out.
+        Mean and standard deviation, over the folds, of the validation RMSE of the best epoch.
     n_epochs : int
-        Median over the folds of the best epoch's number.
+        Median, over the folds, of the number of epochs up to the best one.
     seconds : float
-        Of all folds.
+        Time of all folds together.
     """
 
     parameters: dict[str, Any]
@@ -54,6 +47,30 @@ class Setting(NamedTuple):
     sd: float
     n_epochs: int
     seconds: float
+
+
+class Outcome(NamedTuple):
+    """The result of one fit: the RMSE and the number of the best epoch, and the time."""
+
+    rmse: float
+    n_epochs: int
+    seconds: float
+
+
+def default_grid(parameters: Mapping[str, Any]) -> Grid:
+    """Return the grid for models with these parameters.
+
+    The learning rates of `GRID` suit plain SGD alone.
+    """
+    model = FunkSVD().set_params(**parameters)
+    model._check_params()
+    if not engine_for(model._hyper()).makes_steps:
+        return dict(GRID_WITHOUT_STEPS)
+    grid = dict(GRID)
+    is_plain_sgd = model.solver == "sgd" and model.batch_size == 1
+    if not is_plain_sgd or callable(model.learning_rate_schedule):
+        del grid["learning_rate"]
+    return grid
 
 
 def tune(
@@ -66,17 +83,19 @@ def tune(
     progress: bool = False,
     **parameters: Any,
 ) -> list[Setting]:
-    """Try every setting of a grid by cross-validation; the best comes first.
+    """Try every setting of a grid by cross-validation; return the settings, the best first.
 
-    The number of epochs is found by early stopping, so it needs no place in the grid. It is chosen with the part held
-    out in view: measure the winner on ratings that the search has not seen.
+    Early stopping finds the number of epochs, so it needs no place in the grid. The folds that are
+    held out choose both the epochs and the winner: measure the winner on ratings that the search
+    has not seen.
 
     Parameters
     ----------
     ratings : Ratings
-    grid : {parameter: values}, by default a few settings of `n_factors`, `l2` and `learning_rate` that suit the solver
+    grid : {parameter: values}, optional
+        By default a few settings of `n_factors`, `l2` and `learning_rate` that suit the solver.
     n_folds : int
-        Each rating is held out once; folds are the same for any order of the ratings.
+        Each rating is held out once. The folds do not depend on the order of the ratings.
     patience : int
         Epochs without improvement after which a fit ends.
     random_state : int
@@ -84,54 +103,79 @@ def tune(
     progress : bool
         Show a progress bar.
     **parameters
-        Of every model.
+        Parameters of every model.
 
     Raises
     ------
     ValueError
-        A parameter that there is not, a value that is not allowed (before any training), or too few ratings.
+        If a parameter is unknown or a value is not allowed, before any training; or if there are
+        too few ratings.
     """
     from tqdm import tqdm
 
-    tried = default_grid(parameters) if grid is None else dict(grid)
-    if any(isinstance(values, str) or not len(values) for values in tried.values()):
-        raise ValueError(f"each parameter of the grid needs a list of values, got {tried!r}")
-    chosen = [
-        dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())
-    ]
-    models = [
-        FunkSVD().set_params(random_state=random_state, **parameters | setting)
-        for setting in chosen
-    ]
-    for model in models:
-        model._check_params()
-    errors, best_epochs = np.zeros((2, len(models), n_folds))
-    seconds = np.zeros(len(models))
+    settings = settings_of(default_grid(parameters) if grid is None else grid)
+    models = [model_of(parameters | setting, random_state) for setting in settings]
+    outcomes: list[list[Outcome]] = [[] for _ in models]
     with tqdm(
-        total=errors.size, desc="fits", unit="fit", delay=1, leave=False, disable=not progress
+        total=len(models) * n_folds,
+        desc="fits",
+        unit="fit",
+        delay=1,
+        leave=False,
+        disable=not progress,
     ) as bar:
-        for fold, (train, held_out) in enumerate(ratings.folds(n_folds, random_state)):
-            for k, model in enumerate(models):
-                start = time.perf_counter()
-                stopping = EarlyStopping("val_loss", patience=patience)
-                try:
-                    model.fit(train, validation_data=held_out, callbacks=[stopping], verbose=0)
-                    errors[k, fold] = model.history_["val_rmse"][stopping.best_epoch]
-                    best_epochs[k, fold] = stopping.best_epoch + 1
-                except FloatingPointError:  # it diverged
-                    errors[k, fold] = np.inf
-                if getattr(model, "interrupted_", False):
-                    raise KeyboardInterrupt
-                seconds[k] += time.perf_counter() - start
+        for train, held_out in ratings.folds(n_folds, random_state):
+            for model, its_outcomes in zip(models, outcomes, strict=True):
+                its_outcomes.append(fit(model, train, held_out, patience))
                 bar.update()
-    found = [
-        Setting(
-            setting,
-            float(e.mean()),
-            float(e.std()) if np.isfinite(e).all() else np.inf,
-            int(np.median(n)),
-            float(s),
-        )
-        for setting, e, n, s in zip(chosen, errors, best_epochs, seconds, strict=True)
-    ]
+    found = [summary(*pair) for pair in zip(settings, outcomes, strict=True)]
     return sorted(found, key=lambda setting: setting.rmse)
+
+
+def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Return the parameters of every setting of a grid; ValueError if values are not a list."""
+    if any(isinstance(values, str) or not len(values) for values in grid.values()):
+        raise ValueError(f"each parameter of the grid needs a list of values, got {grid!r}")
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def model_of(parameters: Mapping[str, Any], random_state: int) -> FunkSVD:
+    """Return a model with some parameters and a seed; ValueError if they are not allowed."""
+    model = FunkSVD().set_params(random_state=random_state, **parameters)
+    model._check_params()
+    return model
+
+
+def fit(model: FunkSVD, train: Ratings, held_out: Ratings, patience: int) -> Outcome:
+    """Fit a model on one fold; return its outcome, with an infinite RMSE if it diverged.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C, which `FunkSVD.fit` itself takes for the end of training.
+    """
+    start = time.perf_counter()
+    stopping = EarlyStopping("val_loss", patience=patience)
+    rmse = np.inf
+    n_epochs = 0
+    try:
+        model.fit(train, validation_data=held_out, callbacks=[stopping], verbose=0)
+        rmse = model.history_["val_rmse"][stopping.best_epoch]
+        n_epochs = stopping.best_epoch + 1
+    except FloatingPointError:  # training diverged
+        pass
+    if getattr(model, "interrupted_", False):
+        raise KeyboardInterrupt
+    return Outcome(rmse, n_epochs, time.perf_counter() - start)
+
+
+def summary(parameters: dict[str, Any], outcomes: Sequence[Outcome]) -> Setting:
+    """Return a setting with the outcomes of its folds."""
+    errors: NDArray[np.float64] = np.array([outcome.rmse for outcome in outcomes])
+    return Setting(
+        parameters,
+        rmse=float(errors.mean()),
+        sd=float(errors.std()) if np.isfinite(errors).all() else np.inf,
+        n_epochs=int(np.median([outcome.n_epochs for outcome in outcomes])),
+        seconds=sum(outcome.seconds for outcome in outcomes),
+    )

@@ -41,7 +41,7 @@ def test_learning_curve(model, tmp_path):
     assert drawn[label].tolist() == [[best + 1, model.history_["val_rmse"][best]]]
     assert (tmp_path / "curve.svg").read_text().startswith("<?xml")
     assert set(lines(plots.learning_curve({"rmse": [1.0]}))) == {"training (during the epoch)"}
-    with pytest.raises(ValueError, match="history must hold the rmse"):
+    with pytest.raises(ValueError, match="history must hold the rmse of at least one epoch"):
         plots.learning_curve({})
 
 

@@ -1,36 +1,51 @@
-"""What the commands of ``funksvd`` do. Each takes the parsed options and returns the exit status, None for 0."""
+"""The files of the commands: outputs are checked early, ids get the types of the model's."""
 
 from __future__ import annotations
 
+import argparse
 import os
+from typing import Any
 
-from funksvd.cli.options import COLUMNS, number
-from funksvd.cli.shown import say, shows_progress
+from numpy.typing import NDArray
+
+from funksvd.cli.options import COLUMNS, number_of
+from funksvd.cli.shown import say, shows_progress, size_of
 from funksvd.machine.replacing import check_writable
+from funksvd.model import FunkSVD
 from funksvd.ratings.ids import Encoded
 from funksvd.ratings.reading import read_columns
 from funksvd.ratings.triples import Ratings
 
+# Ids of a file, one a row, plain or as a dictionary of codes.
+Column = NDArray[Any] | Encoded
 
-def check_output(path, *inputs):
-    """Fail now, not after minutes of training, where nothing could be saved or an input would be lost."""
+
+def check_output(path: str, *inputs: str | None) -> None:
+    """Raise an error if a file could not be written, or is one of the inputs.
+
+    Commands call it before they work, so that minutes of training are not lost. Inputs that were
+    not given are None.
+    """
     check_writable(path)
-    for name in filter(None, inputs):
-        if os.path.exists(path) and os.path.exists(name) and os.path.samefile(path, name):
+    for name in inputs:
+        if not name or not os.path.exists(path) or not os.path.exists(name):
+            continue
+        if os.path.samefile(path, name):
             raise ValueError(
                 f"{path} is read here, and would be replaced; give the output another name"
             )
 
 
-def save(args, model):
+def save(args: argparse.Namespace, model: FunkSVD) -> None:
+    """Save a model to the output and say so."""
     model.save(args.output)
-    say(args, f"Saved the model to {args.output} ({os.path.getsize(args.output):,} bytes).")
+    say(args, f"Saved the model to {args.output} ({size_of(args.output)}).")
 
 
-def read(args, path):
-    """Users, items and ratings of a file, read as the options say."""
+def read(args: argparse.Namespace, path: str) -> tuple[Encoded, Encoded, NDArray[Any]]:
+    """Return the users, items and ratings of a file, read as the options say."""
     columns = {name: getattr(args, f"{name}_column") for name in COLUMNS}
-    return read_columns(
+    users, items, ratings = read_columns(
         path,
         **columns,
         sep=args.sep,
@@ -38,59 +53,95 @@ def read(args, path):
         on_bad_lines=args.on_bad_lines,
         progress=shows_progress(),
     )
+    return users, items, ratings
 
 
-def read_typed(args, model, path):
-    """The ratings of a file, with ids of the model's type."""
-    return Ratings.from_arrays(*typed(model, path, *read(args, path)))
+def read_ratings(args: argparse.Namespace, path: str) -> Ratings:
+    """Return the ratings of a file."""
+    return Ratings.from_arrays(*read(args, path))
 
 
-def typed(model, path, users, items, *ratings):
-    """Give the ids of a file the type of the model's: a file with ids 1, 2, 3 may be part of one with 1, 2, x."""
-    found = []
-    for role, column, known_ids in (
-        ("user", users, model.user_ids_),
-        ("item", items, model.item_ids_),
-    ):
-        ids = column.ids if isinstance(column, Encoded) else column
-        if known_ids.dtype.kind in "iu" and ids.dtype.kind not in "iu":
-            strange = next(
-                text
-                for text in ids.tolist()
-                if str(number(text)) != text or type(number(text)) is not int
-            )
-            raise ValueError(
-                f"{path}: {role} id {strange!r} is not a plain whole number, which all {role} ids of the model are"
-            )
-        if known_ids.dtype.kind == "U" and ids.dtype.kind in "iu":
-            ids = ids.astype(str)
-        found.append(Encoded(column.codes, ids) if isinstance(column, Encoded) else ids)
-    return *found, *ratings
+def read_ratings_for(args: argparse.Namespace, model: FunkSVD, path: str) -> Ratings:
+    """Return the ratings of a file, with ids of the model's types."""
+    users, items, ratings = read(args, path)
+    users, items = typed_pairs(model, path, users, items)
+    return Ratings.from_arrays(users, items, ratings)
 
 
-def known_id(model, side, text):
-    """The user or item id that `text` stands for, typed as in the model."""
-    known_ids = getattr(model, f"{side}_ids_")
-    found = text
-    if known_ids.dtype.kind in "iu":
-        try:
-            found = int(text)
-            if str(found) != text:  # 007, 1_0: files do not take them for 7 and 10 either
-                raise ValueError(text)
-        except ValueError as error:
-            said = f"--{side} {text!r} is not a plain whole number, which all {side} ids of the model are"
-            raise ValueError(said) from error
+def typed_pairs(model: FunkSVD, path: str, users: Any, items: Any) -> tuple[Any, Any]:
+    """Return the users and items of a file with ids of the model's types."""
+    return (
+        typed_column(users, model.user_ids_, "user", path),
+        typed_column(items, model.item_ids_, "item", path),
+    )
+
+
+def typed_column(column: Column, known_ids: NDArray[Any], role: str, path: str) -> Column:
+    """Return a column with ids of the type of the model's.
+
+    A file with the ids 1, 2, 3 may be a part of one with 1, 2, x, whose ids are text.
+
+    Raises
+    ------
+    ValueError
+        If the model's ids are whole numbers and an id of the file is not.
+    """
+    ids = column.ids if isinstance(column, Encoded) else column
+    if known_ids.dtype.kind in "iu" and ids.dtype.kind not in "iu":
+        texts = ids.tolist()
+        # Without a strange text one is too large for an array of whole numbers.
+        strange = next((text for text in texts if not is_plain_whole(text)), max(texts, key=len))
+        raise ValueError(
+            f"{path}: {role} id {strange!r} is not a plain whole number, as all {role} ids of the"
+            " model are"
+        )
+    if known_ids.dtype.kind == "U" and ids.dtype.kind in "iu":
+        ids = ids.astype(str)
+    return Encoded(column.codes, ids) if isinstance(column, Encoded) else ids
+
+
+def is_plain_whole(text: Any) -> bool:
+    """Return whether a text is a whole number as files are read: 007 and 1_0 are not 7 and 10."""
+    value = number_of(text)
+    return type(value) is int and str(value) == text
+
+
+def known_id(model: FunkSVD, side: str, text: str) -> Any:
+    """Return the user or item id that a text stands for, of the type of the model's ids.
+
+    Raises
+    ------
+    ValueError
+        If the model does not know it; the message names the nearest id.
+    """
+    known_ids = model.user_ids_ if side == "user" else model.item_ids_
     ids = known_ids.tolist()
-    if found in set(ids):
-        return found
-    same_text = [x for x in ids if str(x) == text]  # ids that are no text, such as dates
-    if same_text:
-        return same_text[0]
-    if found != text:
-        near = [min(ids, key=lambda x: abs(x - found))]
-    else:
-        import difflib  # not needed to import funksvd.cli
-
-        near = difflib.get_close_matches(text, list(map(str, ids)), n=1)
-    hint = f"; the nearest id is {near[0]}" if near else ""
+    asked: int | str = text
+    if known_ids.dtype.kind in "iu":
+        if not is_plain_whole(text):
+            raise ValueError(
+                f"--{side} {text!r} is not a plain whole number, as all {side} ids of the model are"
+            )
+        asked = int(text)
+    if asked in set(ids):
+        return asked
+    for known in ids:
+        if str(known) == text:  # ids that are neither text nor numbers, such as dates
+            return known
+    near = nearest_id(asked, ids)
+    hint = f"; the nearest id is {near}" if near is not None else ""
     raise ValueError(f"--{side} {text}: the model has not seen this {side} in training{hint}")
+
+
+def nearest_id(asked: int | str, ids: list[Any]) -> Any:
+    """Return the id of the model that is most like a number or a text, or None."""
+    if isinstance(asked, int):
+
+        def distance(known: int) -> int:
+            return abs(known - asked)
+
+        return min(ids, key=distance)
+    import difflib  # not needed to import funksvd.cli
+
+    close = difflib.get_close_matches(asked, [str(known) for known in ids], n=1)
+    return close[0] if close else None

@@ -1,66 +1,95 @@
-"""What the commands print: text, tables, JSON and progress."""
+"""The output of the commands: messages, tables, JSON and progress bars."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
+import os
 import sys
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 from funksvd.machine.replacing import replacing
 
+WriteRows = Callable[[Iterable[Sequence[Any]], dict[str, Any]], None]
 
-# What is shown
-def say(args, text):
-    """A message, out of the way of JSON."""
+
+def say(args: argparse.Namespace, text: str) -> None:
+    """Print a message: on standard output, or with --json on standard error."""
     print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
 
 
-def print_json(value):
+def say_interrupted(args: argparse.Namespace, n_epochs: int) -> None:
+    """Print that Ctrl-C ended training after some whole epochs."""
+    say(
+        args,
+        f"Stopped by Ctrl-C after {count(n_epochs, 'epoch')}; the model learned so far is saved.",
+    )
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
     print(json.dumps(value, default=str))
 
 
-def print_table(names, rows):
-    """Columns under their names, numbers and all to the right."""
-    texts = [list(map(str, row)) for row in [names, *rows]]
+def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Print columns under their names, all aligned to the right."""
+    texts = [[str(value) for value in row] for row in [names, *rows]]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
-        print("  ".join(text.rjust(width) for text, width in zip(row, widths, strict=True)))
+        padded = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
+        print("  ".join(padded))
 
 
 @contextmanager
-def writer(args, names, n):
-    """Yield write(rows, entry): rows of a CSV or, with --json, the entry as a line, to the output or standard output."""
+def writer(args: argparse.Namespace, names: Sequence[str], n: int) -> Iterator[WriteRows]:
+    """Open the output, a file or standard output, of a command that writes a table.
+
+    Parameters
+    ----------
+    args : the options; `output` and `json` are used
+    names : names of the columns
+    n : int, how often the yielded function will be called, for the progress bar
+
+    Yields
+    ------
+    write(rows, entry)
+        Writes `rows` to the table or, with --json, `entry` as one line of JSON.
+    """
+    opened: AbstractContextManager[Any]
     if args.output is None:
         opened = nullcontext(sys.stdout)
     else:
         opened = replacing(args.output, "w", newline="", encoding="utf-8")
     with opened as file, progress(None, "writing", "row", total=n) as bar:
-        out = csv.writer(file, lineterminator="\n")
+        table = csv.writer(file, lineterminator="\n")
         if not args.json:
-            out.writerow(names)
+            table.writerow(names)
 
-        def write(rows, entry):
+        def write(rows: Iterable[Sequence[Any]], entry: dict[str, Any]) -> None:
             if args.json:
                 file.write(json.dumps(entry, default=str) + "\n")
             else:
-                out.writerows(rows)
+                table.writerows(rows)
             bar.update()
 
         yield write
 
 
-def shows_progress():
+def shows_progress() -> bool:
+    """Return whether progress bars are shown: only on a terminal."""
     return sys.stderr.isatty()
 
 
-def progress(iterable, what, unit, total=None):
-    """A bar on a terminal, for what takes more than a second."""
+def progress(iterable: Any, label: str, unit: str, total: int | None = None) -> Any:
+    """Return a tqdm bar over an iterable, or over None; it appears after a second."""
     from tqdm import tqdm
 
     return tqdm(
         iterable,
-        desc=what,
+        desc=label,
         unit=unit,
         total=total,
         delay=1,
@@ -69,13 +98,24 @@ def progress(iterable, what, unit, total=None):
     )
 
 
-def titled(titles, item):
+def title_cell(titles: dict[str, str], item: Any) -> list[str]:
+    """Return the cells that the title of an item fills in a row: none if there are no titles."""
     return [titles.get(str(item), "")] if titles else []
 
 
-def named(titles, item, side="item"):
-    return {side: item} | ({"title": titles.get(str(item), "")} if titles else {})
+def named(titles: dict[str, str], row_id: Any, side: str = "item") -> dict[str, Any]:
+    """Return the JSON entry of an id, with its title if there are titles."""
+    entry = {side: row_id}
+    if titles:
+        entry["title"] = titles.get(str(row_id), "")
+    return entry
 
 
-def count(n, noun):
+def count(n: int, noun: str) -> str:
+    """Return a number with its noun in the right form."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def size_of(path: str) -> str:
+    """Return the size of a file in words."""
+    return f"{os.path.getsize(path):,} bytes"

@@ -2,34 +2,97 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
+import math
 import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from funksvd.cli.files import check_output, read, save
-from funksvd.cli.options import model_parameters, number
+from funksvd.cli.files import check_output, read_ratings, save
+from funksvd.cli.options import (
+    Commands,
+    add_command,
+    add_file_options,
+    add_json,
+    add_parameters,
+    add_patience,
+    add_ratings,
+    model_parameters,
+    number_of,
+)
 from funksvd.cli.shown import print_json, print_table, say, shows_progress
+from funksvd.engines.choose import engine_for
 from funksvd.model import FunkSVD
-from funksvd.ratings.triples import Ratings
+
+if TYPE_CHECKING:
+    from funksvd.tuning import Setting
 
 
-def tune(args):
+def add(commands: Commands) -> None:
+    """Add the command and its options."""
+    command = add_command(
+        commands,
+        "tune",
+        tune,
+        summary="search for better parameters by cross-validation",
+        description=(
+            "Train every setting of a small grid on each fold of the ratings, stop each fit when"
+            " the error on the ratings held out has stopped improving, and print a table with the"
+            " best setting first. The number of epochs needs no place in the grid. The errors in"
+            " the table are a little optimistic: measure the best setting on ratings that the"
+            " search has not seen."
+        ),
+        examples=[
+            "funksvd tune ratings.csv --grid n_factors=32,64,128 --grid l2=0.04,0.08 -o movies.npz"
+        ],
+    )
+    add_ratings(command)
+    command.add_argument(
+        "--grid",
+        metavar="NAME=V,V",
+        action="append",
+        help=(
+            "values of a parameter to try; may be given several times (default: settings of"
+            " n_factors, l2 and learning_rate that suit the solver, twelve for sgd)"
+        ),
+    )
+    command.add_argument(
+        "--folds",
+        type=int,
+        default=3,
+        metavar="N",
+        help="number of folds; each is held out once (default: 3)",
+    )
+    add_patience(command, "a fit")
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="MODEL",
+        help="train on all ratings with the best setting and save the model",
+    )
+    add_json(command, "the settings as JSON")
+    add_file_options(command)
+    add_parameters(command)
+
+
+def tune(args: argparse.Namespace) -> None:
+    """Search a grid, print its settings, and train the best one if there is an output."""
     from funksvd.tuning import default_grid
     from funksvd.tuning import tune as search
 
     if args.output is not None:
         check_output(args.output, args.file)
-    grid = (
-        dict(grid_of(text) for text in args.grid)
-        if args.grid
-        else default_grid(model_parameters(args))
-    )
-    parameters = {name: value for name, value in model_parameters(args).items() if name not in grid}
-    FunkSVD().set_params(
-        **parameters, **{name: values[0] for name, values in grid.items()}
-    )._check_params()
-    ratings = Ratings.from_arrays(*read(args, args.file))
-    n_settings = int(np.prod([len(values) for values in grid.values()]))
+    parameters = model_parameters(args)
+    grid: dict[str, Sequence[Any]] = dict(grid_of(text) for text in args.grid or [])
+    if not grid:
+        grid = default_grid(parameters)
+    for name in grid:
+        del parameters[name]
+    first_setting = {name: values[0] for name, values in grid.items()}
+    FunkSVD(**parameters | first_setting)._check_params()  # before a large file is read
+    ratings = read_ratings(args, args.file)
+    n_settings = math.prod(len(values) for values in grid.values())
     say(args, f"Trying {n_settings} settings on {args.folds} folds of {len(ratings):,} ratings.")
     settings = search(
         ratings,
@@ -39,39 +102,57 @@ def tune(args):
         progress=shows_progress(),
         **parameters,
     )
-    best = settings[0]
     if args.json:
         print_json([setting._asdict() for setting in settings])
     else:
-        rows = [
-            [
-                *map(str, s.parameters.values()),
-                f"{s.rmse:.4f}",
-                f"{s.sd:.4f}",
-                s.n_epochs,
-                f"{s.seconds:.1f}",
-            ]
-            for s in settings
-        ]
-        print_table([*best.parameters, "RMSE", "sd", "epochs", "s"], rows)
-    featurewise = (parameters | best.parameters)[
-        "training"
-    ] == "featurewise"  # an epoch is a feature there
-    chosen = best.parameters | {"n_factors" if featurewise else "n_epochs": max(1, best.n_epochs)}
+        print_settings(settings)
+    chosen = settings[0].parameters | epochs_of(settings[0], parameters)
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
     if args.output is None:
-        say(
-            args,
-            f"\nTrain with the best: funksvd train {shlex.quote(args.file)} --validation-split 0 {options}",
-        )
+        command = f"funksvd train {shlex.quote(args.file)} --validation-split 0 {options}"
+        say(args, f"\nTrain with the best: {command}")
         return
-    model = FunkSVD(**(parameters | chosen)).fit(ratings, verbose=0)
+    model = FunkSVD(**parameters | chosen).fit(ratings, verbose=0)
     say(args, f"\nTrained on all ratings with the best: {options}")
     save(args, model)
 
 
-def grid_of(text):
-    """(parameter, values) of ``--grid l2=0.04,0.08``."""
+def print_settings(settings: Sequence[Setting]) -> None:
+    """Print a table of settings."""
+    rows = []
+    for setting in settings:
+        rows.append(
+            [
+                *setting.parameters.values(),
+                f"{setting.rmse:.4f}",
+                f"{setting.sd:.4f}",
+                setting.n_epochs,
+                f"{setting.seconds:.1f}",
+            ]
+        )
+    print_table([*settings[0].parameters, "RMSE", "sd", "epochs", "s"], rows)
+
+
+def epochs_of(setting: Setting, parameters: dict[str, Any]) -> dict[str, int]:
+    """Return the parameter, with its value, that ends a fit after the best epoch of a setting.
+
+    It is `n_epochs`, or `n_factors` where an epoch learns one feature after the other.
+    """
+    hyper = FunkSVD(**parameters | setting.parameters)._hyper()
+    engine = engine_for(hyper)
+    longer = dataclasses.replace(hyper, n_epochs=hyper.n_epochs + 1)
+    depends = engine.planned_epochs(longer) != engine.planned_epochs(hyper)
+    return {"n_epochs" if depends else "n_factors": max(1, setting.n_epochs)}
+
+
+def grid_of(text: str) -> tuple[str, list[Any]]:
+    """Return (parameter, values) of a text such as "l2=0.04,0.08".
+
+    Raises
+    ------
+    ValueError
+        If the text has another form or the parameter is unknown.
+    """
     name, equals, values = text.partition("=")
     name = name.strip().replace("-", "_")
     known = list(FunkSVD().get_params())
@@ -79,10 +160,9 @@ def grid_of(text):
         import difflib  # not needed to import funksvd.cli
 
         close = difflib.get_close_matches(name, known, n=1)
-        hint = (
-            f"; did you mean {close[0]}?"
-            if close and name not in known
-            else f"; parameters are {', '.join(known)}"
-        )
-        raise ValueError(f"--grid takes PARAMETER=VALUE,VALUE,..., got {text!r}{hint}")
-    return name, [number(value.strip()) for value in values.split(",")]
+        if close and name not in known:
+            hint = f"did you mean {close[0]}?"
+        else:
+            hint = f"parameters are {', '.join(known)}"
+        raise ValueError(f"--grid takes PARAMETER=VALUE,VALUE,..., got {text!r}; {hint}")
+    return name, [number_of(value.strip()) for value in values.split(",")]
