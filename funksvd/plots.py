@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -277,10 +277,9 @@ def factor_spectrum(model: Any, path: Path = None) -> Any:
     """
     # The singular values of P Q^T are those of R_P R_Q^T, k x k, where P and Q are orthogonal
     # matrices times R_P and R_Q.
-    user_triangle: Array = np.linalg.qr(model.user_factors_.astype(np.float64), mode="r")
-    item_triangle: Array = np.linalg.qr(model.item_factors_.astype(np.float64), mode="r")
-    singular = np.linalg.svd(user_triangle @ item_triangle.T, compute_uv=False)
-    strength = singular / np.sqrt(len(model.user_ids_) * len(model.item_ids_))
+    small = triangle_of(model.user_factors_) @ triangle_of(model.item_factors_).T
+    n_pairs = len(model.user_ids_) * len(model.item_ids_)
+    strength = np.linalg.svd(small, compute_uv=False) / np.sqrt(n_pairs)
     axes = new_axes()
     axes.bar(range(1, len(strength) + 1), strength, color=BLUE, width=0.9)
     power = np.cumsum(strength**2)
@@ -315,6 +314,11 @@ def predictions(model: Any, ratings: Ratings) -> Array:
     codes = ratings.codes_in(fitted.tables)
     predicted: Array = model._clipped(model._predict(fitted, *codes)).astype(np.float64)
     return predicted
+
+
+def triangle_of(factors: NDArray[Any]) -> Array:
+    """Return the triangular matrix R of the QR decomposition, in float64."""
+    return cast(Array, np.linalg.qr(factors.astype(np.float64), mode="r"))  # typed as (Q, R)
 
 
 def root_mean_square(values: NDArray[Any]) -> float:

@@ -89,10 +89,10 @@ def typed_column(column: Column, known_ids: NDArray[Any], role: str, path: str) 
     ids = column.ids if isinstance(column, Encoded) else column
     if known_ids.dtype.kind in "iu" and ids.dtype.kind not in "iu":
         texts = ids.tolist()
-        # Without a strange text one is too large for an array of whole numbers.
-        strange = next((text for text in texts if not is_plain_whole(text)), max(texts, key=len))
+        # All may be whole numbers, if one of them is too large for an array of these.
+        strange = [text for text in texts if not is_plain_whole(text)] or texts
         raise ValueError(
-            f"{path}: {role} id {strange!r} is not a plain whole number, as all {role} ids of the"
+            f"{path}: {role} id {strange[0]!r} is not a plain whole number, as all {role} ids of the"
             " model are"
         )
     if known_ids.dtype.kind == "U" and ids.dtype.kind in "iu":

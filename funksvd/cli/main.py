@@ -56,8 +56,8 @@ a first session:
   funksvd fold-in movies.npz new_users.csv -o movies.npz
 
 funksvd COMMAND --help explains a command. funksvd demo needs no file.
-Results and messages go to standard output. With --json results are JSON and messages
-go to standard error, as warnings, errors and progress bars always do.
+Results and messages go to standard output; with --json results are JSON, and
+messages go to standard error. Warnings, errors and progress bars always do.
 Exit codes: 0 success, 1 the reader of a pipe has left, 2 error, 130 Ctrl-C.
 """
 # The library names arguments where the user of this command has options: pattern -> replacement.

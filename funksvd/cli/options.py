@@ -53,7 +53,8 @@ PARAMETER_HELP = {
     "center": "start from the mean of the ratings instead of 0",
     "init_std": "standard deviation of the initial factors",
     "average": (
-        "mean of the samples of gibbs: low_rank, of rank 2 to 12 times n_factors, or factors"
+        "mean that gibbs keeps of its samples: low_rank, of rank 2 to 12 times n_factors,"
+        " or factors"
     ),
     "rating_scale": "lowest and highest rating; predictions are clipped to them",
     "n_jobs": "number of threads; -1 uses all cores",
@@ -131,7 +132,7 @@ def add_model(command: argparse.ArgumentParser) -> None:
 
 def add_ratings(command: argparse.ArgumentParser, holds: str = "ratings") -> None:
     """Add the argument FILE, a file of ratings."""
-    command.add_argument("file", metavar="FILE", help=f"{holds}, one a line: user, item, rating")
+    command.add_argument("file", metavar="FILE", help=f"{holds}, one per line: user, item, rating")
 
 
 def add_titles(command: argparse.ArgumentParser) -> None:
@@ -204,7 +205,7 @@ def add_parameters(command: argparse.ArgumentParser) -> None:
             flags.append("--epochs")
         text = PARAMETER_HELP.get(name, "see FunkSVD")
         if name in PAIRS:
-            text += "; two numbers are those of users,items"
+            text += "; X,X is one for users and one for items"
         group.add_argument(
             *flags,
             dest=name,

@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
         examples=["funksvd predict movies.npz pairs.csv -o predictions.csv"],
     )
     add_model(command)
-    command.add_argument("file", metavar="FILE", help="pairs, one a line: user, item")
+    command.add_argument("file", metavar="FILE", help="pairs, one per line: user, item")
     add_table_output(command)
     command.add_argument(
         "--unknown",
