@@ -92,8 +92,8 @@ def typed_column(column: Column, known_ids: NDArray[Any], role: str, path: str) 
         # All may be whole numbers, if one of them is too large for an array of these.
         strange = [text for text in texts if not is_plain_whole(text)] or texts
         raise ValueError(
-            f"{path}: {role} id {strange[0]!r} is not a plain whole number, as all {role} ids of the"
-            " model are"
+            f"{path}: {role} id {strange[0]!r} is not a plain whole number, as all {role} ids of"
+            " the model are"
         )
     if known_ids.dtype.kind == "U" and ids.dtype.kind in "iu":
         ids = ids.astype(str)
