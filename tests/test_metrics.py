@@ -1,4 +1,4 @@
-"""Metrics beside scikit-learn's and ranx', and by hand."""
+"""Metrics against those of scikit-learn and ranx, against their definitions, and by hand."""
 
 import math
 
@@ -8,17 +8,18 @@ import pytest
 from funksvd import metrics
 
 
-def some_lists(seed, m=40, n_items=60, length=20, graded=False):
+def ranked_lists(seed, m=40, n_items=60, length=20, graded=False):
+    """Return (recommended, relevant): m lists of items, and the items that would be right."""
     rng = np.random.default_rng(seed)
     recommended = np.array([rng.permutation(n_items)[:length] for _ in range(m)])
     relevant = []
     for _ in range(m):
         items = rng.permutation(n_items)[: rng.integers(1, 15)].tolist()
-        relevant.append(
-            {x: int(g) for x, g in zip(items, rng.integers(1, 6, len(items)), strict=True)}
-            if graded
-            else items
-        )
+        if graded:
+            gains = rng.integers(1, 6, len(items)).tolist()
+            relevant.append(dict(zip(items, gains, strict=True)))
+        else:
+            relevant.append(items)
     return recommended, relevant
 
 
@@ -55,8 +56,9 @@ def test_short_rows_and_padding_count_as_misses():
 @pytest.mark.parametrize("graded", [False, True])
 def test_ndcg_is_that_of_scikit_learn(k, graded):
     ndcg_score = pytest.importorskip("sklearn.metrics").ndcg_score
-    recommended, relevant = some_lists(0, length=60, graded=graded)
-    truth, scores = np.zeros((40, 60)), np.zeros((40, 60))
+    recommended, relevant = ranked_lists(0, length=60, graded=graded)
+    truth = np.zeros((40, 60))
+    scores = np.zeros((40, 60))
     for row, (items, wanted) in enumerate(zip(recommended, relevant, strict=True)):
         scores[row, items] = np.arange(60, 0, -1)
         for item in wanted:
@@ -69,7 +71,8 @@ def test_ndcg_is_that_of_scikit_learn(k, graded):
 @pytest.mark.filterwarnings("ignore")  # numba's
 def test_all_are_those_of_ranx():
     ranx = pytest.importorskip("ranx")
-    recommended, relevant, k = *some_lists(1, graded=True), 5
+    recommended, relevant = ranked_lists(1, graded=True)
+    k = 5
     qrels = ranx.Qrels(
         {
             f"u{t}": {f"i{x}": gain for x, gain in wanted.items()}
@@ -82,17 +85,15 @@ def test_all_are_those_of_ranx():
             for t, row in enumerate(recommended)
         }
     )
-    names = {name: name for name in ("precision", "recall", "hit_rate", "mrr", "map", "ndcg")}
-    theirs = ranx.evaluate(
-        qrels, run, [f"{name}@{k}" for name in names.values()], make_comparable=True
-    )
+    names = [f"{name}@{k}" for name in metrics.RANKING_METRICS]
+    theirs = ranx.evaluate(qrels, run, names, make_comparable=True)
     ours = metrics.ranking_metrics(recommended, relevant, k)
-    for mine, name in names.items():
-        assert ours[mine] == pytest.approx(theirs[f"{name}@{k}"], rel=1e-9), name
+    for name in metrics.RANKING_METRICS:
+        assert ours[name] == pytest.approx(theirs[f"{name}@{k}"], rel=1e-9), name
 
 
 def slow_metrics(row, wanted, k):
-    """One user's metrics, as the definitions read."""
+    """Return the metrics of one user, written as their definitions."""
     hits = [rank for rank, x in enumerate(row[:k], 1) if x in wanted]
     best = sorted(wanted.values(), reverse=True)[:k]
     gained = sum(
@@ -110,7 +111,7 @@ def slow_metrics(row, wanted, k):
 
 @pytest.mark.parametrize("k", [1, 7, 25])
 def test_all_are_the_definitions(k):
-    recommended, relevant = some_lists(2, graded=True)
+    recommended, relevant = ranked_lists(2, graded=True)
     rows = [
         slow_metrics(row.tolist(), wanted, k)
         for row, wanted in zip(recommended, relevant, strict=True)
@@ -135,7 +136,7 @@ def test_errors_are_those_of_scikit_learn():
     )
 
 
-def test_bad_input_is_refused():
+def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"got shapes \(3,\) and \(2,\)"):
         metrics.rmse([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="k must be an int >= 1, got 0"):

@@ -1,7 +1,8 @@
-"""What is drawn is what was measured; the look is for people to judge."""
+"""Pictures show the measured numbers; their look is for people to judge."""
 
 import sys
 import xml.etree.ElementTree as ET
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ def model(split):
 
 
 def lines(figure):
+    """Return {label: points} of the lines of a figure."""
     return {line.get_label(): line.get_xydata() for line in figure.axes[0].lines}
 
 
@@ -47,7 +49,8 @@ def test_learning_curve(model, tmp_path):
 
 def test_predicted_against_actual_by_value(model, split):
     figure = plots.predicted_against_actual(model, split[1])
-    predicted, actual = model.predict(split[1]), split[1].values
+    predicted = model.predict(split[1])
+    actual = split[1].values
     medians = [line.get_ydata()[0] for line in figure.axes[0].lines if line.get_linewidth() == 2]
     assert medians == pytest.approx(
         [np.median(predicted[actual == value]) for value in (1, 2, 3, 4, 5)]
@@ -68,15 +71,17 @@ def test_predicted_against_actual_of_many_values(model):
 def test_error_by_popularity(model, split, by):
     train, test = split
     figure = plots.error_by_popularity(model, test, train, by=by)
-    ids, of = ("user_ids", "users") if by == "user" else ("item_ids", "items")
-    counts = {}
-    for code in getattr(train, of).tolist():
-        name = getattr(train, ids)[code]
-        counts[name] = counts.get(name, 0) + 1
+
+    def ids_of(ratings):
+        ids = {"user": ratings.user_ids, "item": ratings.item_ids}[by]
+        codes = {"user": ratings.users, "item": ratings.items}[by]
+        return ids[codes].tolist()
+
+    counts = Counter(ids_of(train))
     groups = {}
     errors = (model.predict(test) - test.values) ** 2
-    for code, error in zip(getattr(test, of).tolist(), errors.tolist(), strict=True):
-        groups.setdefault(counts.get(getattr(test, ids)[code], 0).bit_length(), []).append(error)
+    for row_id, error in zip(ids_of(test), errors.tolist(), strict=True):
+        groups.setdefault(counts[row_id].bit_length(), []).append(error)
     expected = [np.mean(groups[bits]) ** 0.5 for bits in sorted(groups)]
     assert lines(figure)["RMSE"][:, 1] == pytest.approx(expected, rel=1e-5)
     shares = [bar.get_height() for bar in figure.axes[1].patches]
@@ -134,11 +139,8 @@ def test_html_of_a_fitted_model(model):
     assert f"val_rmse {model.history_['val_rmse'][-1]:.4f}" in html
     tree = ET.fromstring(html)  # well formed
     cells = [cell.text for cell in tree.iter("td")]
-    assert [f"{len(model.user_ids_):,}", "n_factors", "learning_rate"] == [
-        cell
-        for cell in cells
-        if cell in (f"{len(model.user_ids_):,}", "n_factors", "learning_rate")
-    ]
+    shown = [f"{len(model.user_ids_):,}", "n_factors", "learning_rate"]
+    assert [cell for cell in cells if cell in shown] == shown
     curves = list(tree.iter("{http://www.w3.org/2000/svg}polyline"))
     assert [len(curve.get("points").split()) for curve in curves] == [6, 6]
     heights = [float(point.partition(",")[2]) for point in curves[0].get("points").split()]

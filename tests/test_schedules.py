@@ -7,8 +7,8 @@ from funksvd import FunkSVD, LambdaCallback, LearningRateScheduler, load
 
 RATINGS = ([1, 2, 3, 1, 2, 3], [1, 1, 1, 2, 2, 3]), [4.0, 3, 2, 5, 1, 3]
 
-# What keras.optimizers.schedules gives (Keras 3.15) for a first rate of 0.1: ExponentialDecay(0.1, 1, 0.8),
-# InverseTimeDecay(0.1, 1, 0.2), CosineDecay(0.1, 6).
+# The rates of keras.optimizers.schedules (Keras 3.15) for a first rate of 0.1:
+# ExponentialDecay(0.1, 1, 0.8), InverseTimeDecay(0.1, 1, 0.2), CosineDecay(0.1, 6).
 KERAS = {
     "constant": [0.1, 0.1, 0.1, 0.1, 0.1, 0.1],
     "exponential": [0.1, 0.08, 0.064, 0.0512, 0.04096, 0.032768],
@@ -18,11 +18,13 @@ KERAS = {
 
 
 def rates(callbacks=None, **params):
+    """Return the learning rates of a fit of six epochs."""
     model = FunkSVD(2, 6, random_state=0, **params).fit(*RATINGS, callbacks=callbacks)
     return model.history_["learning_rate"]
 
 
 def decays(schedule):
+    """Return the decay for the schedules that have one."""
     return {"learning_rate_decay": 0.2} if schedule in ("exponential", "inverse_time") else {}
 
 
@@ -50,8 +52,8 @@ def test_a_function_must_give_a_rate(rate, error):
 
 
 @pytest.mark.parametrize("schedule", [*KERAS, lambda epoch: 0.1 / (epoch + 1)])
-def test_a_callback_that_lowers_the_rate_lowers_what_comes_after(schedule):
-    """After halving it in epoch 2 every rate is half of what was planned."""
+def test_a_rate_that_a_callback_lowers_stays_lower(schedule):
+    """After halving the rate in epoch 2 every rate is half of the planned one."""
 
     def halve(epoch, logs):
         if epoch == 2:
