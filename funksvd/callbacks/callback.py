@@ -39,22 +39,22 @@ class Callback:
         self.params = params
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Called once, before the first epoch."""
+        """Prepare for training; called once, before the first epoch."""
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called before each epoch."""
+        """Prepare for an epoch; called before each epoch."""
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called after each epoch, with its losses in `logs`."""
+        """React to an epoch, whose losses are in `logs`; called after each epoch."""
 
     def after_epoch(self, epoch: int, logs: Logs | None = None) -> None:
-        """Called once `on_epoch_end` of all callbacks has returned.
+        """Save an epoch; called once `on_epoch_end` of all callbacks has returned.
 
         A file that is written here therefore holds the decisions of all callbacks.
         """
 
     def on_train_end(self, logs: Logs | None = None) -> None:
-        """Called once at the end, however training ended."""
+        """Clean up; called once, however training ended."""
 
     def get_state(self) -> State | None:
         """Return the state that a checkpoint keeps of this callback, or None if it has no state.
