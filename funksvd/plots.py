@@ -30,11 +30,11 @@ GREY = "0.45"
 MOST_BOXES = 20
 LONGEST_TITLE = 32
 
-Path = str | os.PathLike[str] | None
+OutputPath = str | os.PathLike[str] | None
 Array = NDArray[np.float64]
 
 
-def learning_curve(history: Any, path: Path = None, floor: float | None = None) -> Any:
+def learning_curve(history: Any, path: OutputPath = None, floor: float | None = None) -> Any:
     """Draw the RMSE of each epoch.
 
     Parameters
@@ -86,7 +86,7 @@ def learning_curve(history: Any, path: Path = None, floor: float | None = None) 
     return written(axes, path)
 
 
-def predicted_against_actual(model: Any, ratings: Ratings, path: Path = None) -> Any:
+def predicted_against_actual(model: Any, ratings: Ratings, path: OutputPath = None) -> Any:
     """Draw the predictions for ratings of each value.
 
     Up to 20 distinct values have a box each; more are drawn as a density. A perfect model lies on
@@ -149,7 +149,7 @@ def draw_boxes(axes: Any, values: NDArray[Any], groups: Sequence[Array]) -> None
 
 
 def error_by_popularity(
-    model: Any, ratings: Ratings, train: Ratings, path: Path = None, by: str = "item"
+    model: Any, ratings: Ratings, train: Ratings, path: OutputPath = None, by: str = "item"
 ) -> Any:
     """Draw the RMSE on `ratings` by the number of ratings that their item (or user) has in `train`.
 
@@ -207,7 +207,7 @@ def bin_name(number: int) -> str:
 def factor_map(
     model: Any,
     titles: Mapping[Any, str] | None = None,
-    path: Path = None,
+    path: OutputPath = None,
     ratings: Ratings | None = None,
     n_items: int = 400,
     n_labels: int = 40,
@@ -263,7 +263,7 @@ def in_plane(factors: Array) -> tuple[Array, list[str]]:
     return centred @ components[:2].T, labels
 
 
-def factor_spectrum(model: Any, path: Path = None) -> Any:
+def factor_spectrum(model: Any, path: OutputPath = None) -> Any:
     """Draw the singular values of the product of the factors, in units of a rating.
 
     Each bar is the root mean square that one direction adds to the predictions over all users and
@@ -344,7 +344,7 @@ def new_axes(size: tuple[float, float] = (7, 4.5)) -> Any:
     return axes
 
 
-def written(axes: Any, path: Path) -> Any:
+def written(axes: Any, path: OutputPath) -> Any:
     """Return the figure, after writing it to a file if there is a path."""
     if path is not None:
         axes.figure.savefig(path, dpi=150)
