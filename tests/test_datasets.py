@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import logging
+import re
 import sys
 import threading
 import zipfile
@@ -13,8 +14,7 @@ import naive
 import numpy as np
 import pytest
 
-from funksvd import datasets
-from funksvd.datasets import load_movielens, load_netflix, make_ratings
+from funksvd.datasets import load_movielens, load_netflix, make_ratings, movielens, netflix
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +146,9 @@ TITLES = {31: "Dangerous Minds (1995)", 1029: 'Dumbo, the "flying" one: né (194
 
 def movielens_archive(name):
     """A zip in the format of a release, with other files beside."""
-    _, ratings, titles = datasets._RELEASES[name]
+    release = movielens.RELEASES[name]
+    ratings = release.ratings
+    titles = release.titles
     quoted = {item: title.replace('"', '""') for item, title in TITLES.items()}
     if ratings.endswith(".csv"):
         texts = [
@@ -191,7 +193,7 @@ def server(tmp_path, monkeypatch):
         thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()
         monkeypatch.setattr(
-            datasets, "MOVIELENS_URL", f"http://127.0.0.1:{running.server_address[1]}/"
+            movielens, "MOVIELENS_URL", f"http://127.0.0.1:{running.server_address[1]}/"
         )
         yield folder, asked
         running.shutdown()
@@ -200,18 +202,18 @@ def server(tmp_path, monkeypatch):
 
 def publish(folder, monkeypatch, name):
     content = movielens_archive(name)
-    md5, *members = datasets._RELEASES[name]
-    archive = "ml-latest-small.zip" if md5 is None else f"{name}.zip"
+    release = movielens.RELEASES[name]
+    archive = release.archive
     (folder / archive).write_bytes(content)
     found = hashlib.md5(content).hexdigest()
-    if md5 is None:
+    if release.md5 is None:
         (folder / f"{archive}.md5").write_text(f"MD5 ({archive}) = {found}\n")
     else:
-        monkeypatch.setitem(datasets._RELEASES, name, (found, *members))
+        monkeypatch.setitem(movielens.RELEASES, name, release._replace(md5=found))
     return folder / archive
 
 
-@pytest.mark.parametrize("name", datasets._RELEASES)
+@pytest.mark.parametrize("name", movielens.RELEASES)
 def test_movielens_is_downloaded_once(server, tmp_path, monkeypatch, name):
     folder, asked = server
     publish(folder, monkeypatch, name)
@@ -231,10 +233,11 @@ def test_movielens_is_downloaded_once(server, tmp_path, monkeypatch, name):
 
 
 def test_every_release_but_the_changing_ones_has_a_checksum():
-    assert [name for name, (md5, *_) in datasets._RELEASES.items() if md5 is None] == [
-        "latest-small"
-    ]
-    assert all(len(md5) == 32 and int(md5, 16) for md5, *_ in datasets._RELEASES.values() if md5)
+    for name, release in movielens.RELEASES.items():
+        if name == "latest-small":
+            assert release.md5 is None
+        else:
+            assert re.fullmatch("[0-9a-f]{32}", release.md5)
 
 
 @pytest.mark.parametrize("name", ["ml-100k", "latest-small"])
@@ -308,7 +311,7 @@ def prize_files(eol="\n"):
 @pytest.mark.parametrize("block", [1, 50, 1 << 25])
 @pytest.mark.parametrize("eol", ["\n", "\r\n"])
 def test_netflix_combined_files(tmp_path, monkeypatch, block, eol):
-    monkeypatch.setattr(datasets, "_BLOCK", block)
+    monkeypatch.setattr(netflix, "BYTES_OF_A_BLOCK", block)
     for number, text in enumerate(prize_files(eol), 1):
         (tmp_path / f"combined_data_{number}.txt").write_bytes(text.encode())
     (tmp_path / "movie_titles.csv").write_bytes(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from funksvd import datasets
+from funksvd import Ratings, datasets
 
 FOLDER = Path(__file__).parent / "examples"
 
@@ -75,7 +75,7 @@ def test_movies(monkeypatch, capsys, files):
 
 
 def test_movies_by_download(monkeypatch, capsys, files):
-    ratings = datasets.Ratings.read(files / "ratings.csv")
+    ratings = Ratings.read(files / "ratings.csv")
     titles = {item: f"Film {item}" for item in range(60)}
     monkeypatch.setattr(
         datasets, "load_movielens", lambda name: datasets.Dataset(ratings, titles, None)

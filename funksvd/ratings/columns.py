@@ -1,25 +1,69 @@
-"""Finding the columns of users, items and ratings by name or position."""
+"""The columns of a table of ratings: how those of users, items and ratings are found."""
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
+from typing import Any, NamedTuple
 
-_USERS = ("user", "customer", "client", "member", "reviewer", "visitor", "account", "person")
-_ITEMS = (
+import numpy as np
+
+from funksvd.ratings.ids import Encoded
+
+# A column as a caller names it: by name, by position from 0, or None to let the names tell.
+Column = str | int | None
+# The names of all columns, or their number where they have no names.
+Names = Sequence[Any] | int
+
+USER_NOUNS = ("user", "customer", "client", "member", "reviewer", "visitor", "account", "person")
+ITEM_NOUNS = (
     *("item", "product", "article", "movie", "film", "show", "video", "anime", "book", "game"),
     *("track", "song", "artist", "album", "business"),
 )
+RATING_NAMES = ("rating", "ratings", "score", "scores", "star", "stars", "value", "overall")
+
+
+class Chosen(NamedTuple):
+    """The user, the item and the rating column as a caller chose them."""
+
+    user: Column
+    item: Column
+    rating: Column
+
+
+class RawRatings(NamedTuple):
+    """The three columns of a file as they were read; row k of each belongs to rating k.
+
+    users, items : Encoded, whose ids are texts
+    values : (n_ratings,) float64, NaN where a rating is no number
+    """
+
+    users: Encoded
+    items: Encoded
+    values: np.ndarray
+
+
+def _with_id(nouns: Iterable[str]) -> set[str]:
+    """Return each noun alone and with "id" behind it."""
+    names = set()
+    for noun in nouns:
+        names.add(noun)
+        names.add(f"{noun}id")
+    return names
+
+
+# Role -> the names that tell a column of this role, as `squash` spells them.
 KNOWN_NAMES = {
-    "user": {"uid"} | {noun + end for noun in _USERS for end in ("", "id")},
-    "item": {"iid", "isbn", "asin"} | {noun + end for noun in _ITEMS for end in ("", "id")},
-    "rating": {"rating", "ratings", "score", "scores", "star", "stars", "value", "overall"}
-    | {noun + "rating" for noun in ("user", *_ITEMS)},
+    "user": _with_id(USER_NOUNS) | {"uid"},
+    "item": _with_id(ITEM_NOUNS) | {"iid", "isbn", "asin"},
+    "rating": {f"{noun}rating" for noun in ("user", *ITEM_NOUNS)}.union(RATING_NAMES),
 }
 
 
-def resolve_columns(names, user, item, rating, where):
+def resolve_columns(
+    names: Names, user: Column, item: Column, rating: Column, where: object
+) -> tuple[int, ...]:
     """Return the positions of the user, the item and the rating column.
 
     Parameters
@@ -27,34 +71,30 @@ def resolve_columns(names, user, item, rating, where):
     names : sequence or int
         The column names, or the number of columns where they have no names.
     user, item, rating : str, int or None
-        Column name, position counted from 0, or None: guess from well-known names (case, "_", "-" and blanks
-        are ignored), or 0, 1, 2 where columns have no names.
-    where : str
-        What the columns belong to, for messages.
+        The column's name, or its position from 0. None finds a well-known name (case, "_", "-"
+        and blanks do not matter), or means position 0, 1 or 2 where columns have no names.
+    where : object
+        The file or table with these columns; messages name it.
 
     Raises
     ------
     ValueError
-        A column that is not there, cannot be guessed without doubt, or is chosen twice.
+        If a column is not there, is chosen twice, or is not the only one with a well-known name.
     TypeError
-        A column that is neither str nor int.
+        If a column is neither str nor int.
     """
-    return resolve(names, {"user": user, "item": item, "rating": rating}, where)
+    return positions_of(names, {"user": user, "item": item, "rating": rating}, where)
 
 
-def resolve(names, columns, where):
-    positions = {}
-    for default, (role, column) in enumerate(columns.items()):
-        if column is None:
-            position = _guess(names, role, where) if _named(names) else default
-        elif isinstance(column, str):
-            position = _find(names, role, column, where)
-        elif isinstance(column, Integral):
-            position = int(column)
-        else:
-            raise TypeError(f"{role} must be a column name or a position, got {column!r}")
+def positions_of(names: Names, columns: Mapping[str, Column], where: object) -> tuple[int, ...]:
+    """Return the position of each column of {role: column}; otherwise like `resolve_columns`.
 
-        n_columns = len(names) if _named(names) else names
+    Without names, None means the role's own place in `columns`.
+    """
+    n_columns = names if isinstance(names, int) else len(names)
+    positions: dict[str, int] = {}
+    for place, (role, column) in enumerate(columns.items()):
+        position = _position_of(names, role, column, place, where)
         if not 0 <= position < n_columns:
             raise ValueError(
                 f"{where}: {role}={position} is out of range: {n_columns} columns, from 0"
@@ -62,18 +102,32 @@ def resolve(names, columns, where):
         for other, taken in positions.items():
             if taken == position:
                 raise ValueError(
-                    f"{where}: {other} and {role} are both column {position}; pass {other}= or {role}="
+                    f"{where}: {other} and {role} are both column {position}; "
+                    f"pass {other}= or {role}="
                 )
         positions[role] = position
     return tuple(positions.values())
 
 
-def _named(names):
-    return not isinstance(names, int)
+def _position_of(names: Names, role: str, column: Any, default: int, where: object) -> int:
+    """Return the position of one column, `default` where neither a name nor a position tells."""
+    if isinstance(column, Integral):
+        return int(column)
+    if column is None:
+        return default if isinstance(names, int) else _well_known(names, role, where)
+    if not isinstance(column, str):
+        raise TypeError(f"{role} must be a column name or a position, got {column!r}")
+    if isinstance(names, int):
+        raise ValueError(
+            f"{where}: {role}={column!r} names a column, but there is no header; "
+            f"pass a position from 0 or header=True"
+        )
+    return _named(names, role, column, where)
 
 
-def _guess(names, role, where):
-    known = [position for position, name in enumerate(names) if squash(name) in KNOWN_NAMES[role]]
+def _well_known(names: Sequence[Any], role: str, where: object) -> int:
+    """Return the position of the only column with a well-known name for a role."""
+    known = [position for position, name in enumerate(names) if is_known_name(name, role)]
     if len(known) != 1:
         found = "several look like it" if known else "no name is known"
         raise ValueError(
@@ -83,35 +137,48 @@ def _guess(names, role, where):
     return known[0]
 
 
-def _find(names, role, column, where):
-    if not _named(names):
-        raise ValueError(
-            f"{where}: {role}={column!r} names a column, but there is no header; "
-            f"pass a position from 0 or header=True"
-        )
+def _named(names: Sequence[Any], role: str, column: str, where: object) -> int:
+    """Return the position of the only column with the name `column`."""
     found = [position for position, name in enumerate(names) if name == column]
     if len(found) > 1:
         raise ValueError(
             f"{where}: {role}={column!r} names {len(found)} columns; pass a position of {found}"
         )
     if not found:
-        squashed = {squash(name): name for name in names}
-        close = difflib.get_close_matches(squash(column), squashed, n=1)
-        hint = f"; did you mean {squashed[close[0]]!r}?" if close else ""
         raise ValueError(
-            f"{where}: {role}={column!r} is not among the columns {in_words(names)}{hint}"
+            f"{where}: {role}={column!r} is not among the columns {in_words(names)}"
+            f"{_hint(names, column)}"
         )
     return found[0]
 
 
-def squash(name):
+def _hint(names: Sequence[Any], column: str) -> str:
+    """Return "; did you mean 'NAME'?" with the most similar name, "" if none is similar."""
+    import difflib  # for this message only, and slow to import
+
+    squashed = {squash(name): name for name in names}
+    close = difflib.get_close_matches(squash(column), squashed, n=1)
+    return f"; did you mean {squashed[close[0]]!r}?" if close else ""
+
+
+def is_known_name(name: Any, role: str) -> bool:
+    """Return whether a column name is well known for a role: "user", "item" or "rating"."""
+    return squash(name) in KNOWN_NAMES[role]
+
+
+def squash(name: Any) -> str:
+    """Return a column name without case, white space, "_" and "-"."""
     return re.sub(r"[\s_-]", "", str(name)).casefold()
 
 
-def in_words(names):
+def in_words(names: Iterable[Any]) -> str:
+    """Return names for a message: quoted, with commas between them."""
     return ", ".join(map(repr, names))
 
 
-def shorten(text, limit=80):
+def shorten(text: str, limit: int = 80) -> str:
+    """Return a line for a message: quoted, without its line end, cut after `limit` characters."""
     text = text.rstrip("\r\n")
-    return repr(text if len(text) <= limit else text[:limit] + "...")
+    if len(text) > limit:
+        text = f"{text[:limit]}..."
+    return repr(text)

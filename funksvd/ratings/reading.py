@@ -1,246 +1,342 @@
-"""Ratings, pairs and titles from files: delimited text and Parquet, and which columns hold what."""
+"""Ratings, pairs and titles from files: delimited text and Parquet."""
 
 from __future__ import annotations
 
-import os
-import stat
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 
-from funksvd.ratings.columns import KNOWN_NAMES, in_words, resolve, squash
-from funksvd.ratings.ids import Encoded
-from funksvd.ratings.text import (
-    detect_separator,
-    open_text,
-    read_text,
-    shown,
-    split_lines,
-    too_long,
+from funksvd.ratings.columns import (
+    Chosen,
+    Column,
+    RawRatings,
+    in_words,
+    is_known_name,
+    positions_of,
 )
+from funksvd.ratings.ids import Encoded
+from funksvd.ratings.opening import FilePath, is_parquet, open_text
+from funksvd.ratings.records import (
+    Record,
+    detect_separator,
+    has_surplus,
+    line_in_words,
+    split_records,
+)
+from funksvd.ratings.text import read_text
 
-__all__ = ["read_pairs", "read_ratings", "read_titles"]
+__all__ = ["read_columns", "read_pairs", "read_ratings", "read_titles"]
+
+
+class Options(NamedTuple):
+    """How a file is read; the fields are parameters of `read_ratings`."""
+
+    sep: str | None
+    header: bool | None
+    on_bad_lines: str
+    progress: bool
 
 
 def read_ratings(
-    path,
+    path: FilePath,
     *,
-    user=None,
-    item=None,
-    rating=None,
-    sep=None,
-    header=None,
-    on_bad_lines="raise",
-    progress=False,
-):
+    user: Column = None,
+    item: Column = None,
+    rating: Column = None,
+    sep: str | None = None,
+    header: bool | None = None,
+    on_bad_lines: str = "raise",
+    progress: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read users, items and ratings from a text or Parquet file.
 
-    The file's first bytes tell Parquet, gzip and text apart, not its name. Text is UTF-8, with or without a
-    byte order mark, and has any kind of line end. Blank lines are ignored, fields are stripped of surrounding
-    white space, and further columns are allowed. Single-character separators follow RFC 4180: a field in double
-    quotes may hold separators, line ends and doubled quotes.
+    The first bytes tell Parquet, gzip and text apart, not the name. Text is UTF-8, with or without
+    a byte order mark, and has any kind of line end. Blank lines are ignored, fields are stripped
+    of surrounding white space, and further columns are allowed. Single-character separators follow
+    RFC 4180: a field in double quotes may hold separators, line ends and doubled quotes.
 
-    Large text files are parsed by pyarrow where it is installed, unless their quotes or white space are such that two
-    readers might differ. The result is the same.
+    If pyarrow is installed, it parses large text files. A file whose quotes or white space two
+    readers might read differently is left to Python's csv, so the result is always the same.
 
     Parameters
     ----------
     path : str or path-like
     user, item, rating : str or int, optional
-        Column name, or position counted from 0. By default the column with a well-known name (``userId``,
-        ``movie_id``, ``Book-Rating``, ``stars``, ...), and positions 0, 1, 2 in text without a header.
+        Column name, or position from 0. By default the column with a well-known name (``userId``,
+        ``movie_id``, ``Book-Rating``, ``stars``, ...), and positions 0, 1, 2 in text without a
+        header.
     sep : str, optional
-        What separates fields; ``" "`` stands for any run of white space. By default the first of tab, ``::``,
-        ``,``, ``;``, ``|`` and white space that cuts the first line into three fields or more.
+        The separator of fields; ``" "`` stands for any run of white space. By default the first of
+        tab, ``::``, ``,``, ``;``, ``|`` and white space that cuts the first line into three fields
+        or more.
     header : bool, optional
-        Whether the first line holds column names. By default it does if a column was named, or if its rating
-        (position 2 where `rating` is not given) is not a number.
+        Whether the first line holds column names. By default it does if a column was named, or if
+        its rating (position 2 if `rating` is not given) is not a number.
     on_bad_lines : {"raise", "skip"}
-        What to do about a line with too few fields or more than the first line has (a separator in a title shifts
-        what follows it), broken quotes, an id that is empty or holds NUL, or a rating that is not a finite number; in
-        Parquet, about a row with a null or NaN. "skip" leaves them out and warns once.
+        Raise ValueError for bad lines, or leave them out and warn once. A line is bad if it has too
+        few fields, more fields than the first line (a separator in a title shifts the fields
+        behind it) or broken quotes, if an id is empty or holds NUL, or if the rating is not a
+        finite number. A row of Parquet is bad if it holds a null or NaN.
     progress : bool
-        Show a progress bar where reading takes more than a second.
+        Show a progress bar if reading takes more than a second.
 
     Returns
     -------
     users, items : ndarray of shape (n_ratings,)
-        int64 if every id of the column is an integer that fits, written as ``str(int)`` does; otherwise
-        object, holding str. ("007" and "+7" are other ids than "7", so they stay text. Equal ids share one
-        str: 8 bytes a rating, where an array of fixed width takes 4 bytes a character.)
+        int64 if every id of the column is an integer that fits, written as ``str(int)`` does;
+        otherwise object, holding str. ("007" and "+7" are other ids than "7", so they stay text.
+        Equal ids share one str: 8 bytes a rating, where an array of fixed width takes 4 bytes a
+        character.)
     ratings : ndarray of shape (n_ratings,), float64
 
     Raises
     ------
     ValueError
-        No ratings, bad lines, columns that cannot be told or found, text that is not UTF-8, a damaged file.
+        If there are no ratings or bad lines, if columns are not found, if the text is not UTF-8, or
+        if the file is damaged.
     ImportError
-        The file is Parquet and pyarrow is not installed.
+        If the file is Parquet and pyarrow is not installed.
     """
-    users, items, ratings = read_columns(
-        path,
-        user=user,
-        item=item,
-        rating=rating,
-        sep=sep,
-        header=header,
-        on_bad_lines=on_bad_lines,
-        progress=progress,
-        stacklevel=3,
-    )
+    options = Options(sep, header, on_bad_lines, progress)
+    users, items, ratings = _read(path, Chosen(user, item, rating), options)
     return users.decode(), items.decode(), ratings
 
 
 def read_columns(
-    path,
+    path: FilePath,
     *,
-    user=None,
-    item=None,
-    rating=None,
-    sep=None,
-    header=None,
-    on_bad_lines="raise",
-    progress=False,
-    stacklevel=2,
-):
-    """Do what `read_ratings` does, with users and items as `Encoded`: no array of str objects is made."""
+    user: Column = None,
+    item: Column = None,
+    rating: Column = None,
+    sep: str | None = None,
+    header: bool | None = None,
+    on_bad_lines: str = "raise",
+    progress: bool = False,
+) -> RawRatings:
+    """Read a file like `read_ratings`, with users and items as `Encoded`.
+
+    Return (users, items, ratings); no array of one str for each rating is made.
+    """
+    options = Options(sep, header, on_bad_lines, progress)
+    return _read(path, Chosen(user, item, rating), options)
+
+
+def _read(path: FilePath, chosen: Chosen, options: Options) -> RawRatings:
+    """Read the usable ratings of a file.
+
+    A warning names the line that called the public function that calls this one.
+    """
+    _check_options(options)
+    needed = "a user, an item and a finite number as rating"
+    if is_parquet(path):
+        raw, locate = _read_parquet(path, chosen, options)
+    else:
+        raw, locate = read_text(path, chosen, options.sep, options.header, options.progress)
+        needed = f"{needed}, and no more fields than the first line"
+    usable = _are_usable(raw)
+    if not usable.all():
+        n_bad = usable.size - np.count_nonzero(usable)
+        place = locate(int(np.argmin(usable)))
+        problem = (
+            f"{path}: {n_bad} of {usable.size} ratings cannot be used, the first in {place}; "
+            f"each needs {needed}"
+        )
+        _raise_or_warn(problem, options.on_bad_lines, stacklevel=4)
+        raw = _selected(raw, usable)
+    if not raw.values.size:
+        raise ValueError(f"{path} holds no ratings")
+    values = np.require(raw.values, requirements="W")  # Arrow's arrays are read-only
+    return RawRatings(_typed(raw.users), _typed(raw.items), values)
+
+
+def _check_options(options: Options) -> None:
+    """Raise ValueError if `on_bad_lines`, `header` or `sep` is not allowed."""
+    on_bad_lines = options.on_bad_lines
     if on_bad_lines not in ("raise", "skip"):
         raise ValueError(f"on_bad_lines must be 'raise' or 'skip', got {on_bad_lines!r}")
+    header = options.header
     if header is not None and not isinstance(header, bool):
         raise ValueError(f"header must be None, True or False, got {header!r}")
+    sep = options.sep
     if sep is not None and (not isinstance(sep, str) or not sep or set(sep) & set('"\r\n')):
         raise ValueError(f"sep must be None or a string without quotes and line ends, got {sep!r}")
 
-    parquet = _is_parquet(path)
-    if parquet and (sep is not None or header is not None):
+
+def _read_parquet(
+    path: FilePath, chosen: Chosen, options: Options
+) -> tuple[RawRatings, Callable[[int], str]]:
+    """Call `parquet.read_parquet` unless an option of text was given or pyarrow is missing."""
+    if options.sep is not None or options.header is not None:
         raise ValueError(f"{path} is a Parquet file; sep and header are for text, leave them out")
-    if parquet:
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                f'{path} is Parquet, which needs pyarrow: pip install "funksvd[frames]"'
-            ) from error
-        from funksvd.ratings.arrow import read_parquet as read
-    else:
-        read = partial(read_text, sep=sep, header=header)
-    users, items, ratings, locate = read(path, (user, item, rating), progress=progress)
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'{path} is Parquet, which needs pyarrow: pip install "funksvd[frames]"'
+        ) from error
+    from funksvd.ratings.parquet import read_parquet
 
-    good = np.isfinite(ratings)
-    for ids in (users, items):
-        filled = np.array([bool(text.strip()) and "\0" not in text for text in ids.ids], dtype=bool)
-        if not filled.all():
-            good &= filled[ids.codes]
-    if not good.all():
-        n_bad, place = good.size - np.count_nonzero(good), locate(np.argmin(good))
-        problem = (
-            f"{path}: {n_bad} of {good.size} ratings cannot be used, the first in {place}; "
-            f"each needs a user, an item and a finite number as rating"
-            f"{'' if parquet else ', and no more fields than the first line'}"
-        )
-        if on_bad_lines == "raise":
-            raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
-        warnings.warn(f"{problem}. They are left out", stacklevel=stacklevel)
-        users, items = (Encoded(ids.codes[good], ids.ids) for ids in (users, items))
-        ratings = ratings[good]
-    if not ratings.size:
-        raise ValueError(f"{path} holds no ratings")
-    return (
-        _typed(users),
-        _typed(items),
-        np.require(ratings, requirements="W"),
-    )  # Arrow's is read-only
+    return read_parquet(path, chosen, options.progress)
 
 
-def read_pairs(path, *, user=None, item=None, sep=None, header=None, on_bad_lines="raise"):
-    """Read the users and items of a text file that needs no ratings, to predict them.
+def _are_usable(raw: RawRatings) -> np.ndarray:
+    """Return (n,) whether a rating is finite and both its ids are neither blank nor hold NUL."""
+    usable = np.isfinite(raw.values)
+    for column in (raw.users, raw.items):
+        is_id = np.array([bool(text.strip()) and "\0" not in text for text in column.ids], bool)
+        if not is_id.all():
+            usable &= is_id[column.codes]
+    return usable
 
-    Options, ids and errors are those of `read_ratings`, but a header is told by its names, and Parquet is not read.
+
+def _selected(raw: RawRatings, chosen: np.ndarray) -> RawRatings:
+    """Return the ratings where `chosen`, (n,) bool, is True."""
+    return RawRatings(
+        Encoded(raw.users.codes[chosen], raw.users.ids),
+        Encoded(raw.items.codes[chosen], raw.items.ids),
+        raw.values[chosen],
+    )
+
+
+def _raise_or_warn(problem: str, on_bad_lines: str, stacklevel: int) -> None:
+    """Raise ValueError, or warn that bad lines are left out, as `on_bad_lines` says."""
+    if on_bad_lines == "raise":
+        raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
+    warnings.warn(f"{problem}. They are left out", stacklevel=stacklevel)
+
+
+def _typed(texts: Encoded) -> Encoded:
+    """Return texts as ids: int64 if every one in use is a plain integer, else str objects."""
+    used = texts.used()
+    stripped = [texts.ids[code].strip() for code in used.tolist()]
+    values = _as_integers(stripped)
+    if values is None:
+        values = np.array(stripped, dtype=object)
+    ids = np.zeros(len(texts.ids), dtype=values.dtype)
+    ids[used] = values
+    return Encoded(texts.codes, ids)
+
+
+def _as_integers(texts: list[str]) -> np.ndarray | None:
+    """Return int64 of texts, None if one is no integer that fits or is not spelt as str does."""
+    try:
+        values = np.array([int(text) for text in texts], dtype=np.int64)
+    except (ValueError, OverflowError):
+        return None
+    if list(map(str, values.tolist())) != texts:
+        return None
+    return values
+
+
+def read_pairs(
+    path: FilePath,
+    *,
+    user: Column = None,
+    item: Column = None,
+    sep: str | None = None,
+    header: bool | None = None,
+    on_bad_lines: str = "raise",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read users and items, without ratings, from a text file, to predict their ratings.
+
+    Options, ids and errors are those of `read_ratings`. But names alone tell a header, since there
+    need be no rating, and Parquet is not read.
 
     Returns
     -------
     users, items : ndarray of shape (n_pairs,)
     """
-    columns = {"user": user, "item": item}
+    columns: dict[str, Column] = {"user": user, "item": item}
+    users: list[str] = []
+    items: list[str] = []
+    bad_lines: list[int] = []
     with _open_records(path, sep) as records:
-        first = next(records)
-        fields = [field.strip() for field in first[1]]
+        first = next(records, None)
+        if first is None:
+            raise ValueError(f"{path} holds no pairs of user and item, it is empty")
+        names = [field.strip() for field in first[1]]
         if header is None:
-            header = any(isinstance(column, str) for column in columns.values()) or all(
-                any(squash(field) in KNOWN_NAMES[role] for field in fields) for role in columns
-            )
-        width = len(fields)
-        positions = resolve(fields if header else width, columns, path)
-        pairs, bad = [], []
+            header = _are_names(names, columns)
+        user_at, item_at = positions_of(names if header else len(names), columns, path)
         for line, fields in records if header else chain([first], records):
-            pair = [fields[k].strip() if k < len(fields) else "" for k in positions]
-            good = all(pair) and not too_long(fields, width)
-            (pairs if good else bad).append(pair if good else line)
-    if bad:
+            found_user = _field(fields, user_at)
+            found_item = _field(fields, item_at)
+            if found_user and found_item and not has_surplus(fields, len(names)):
+                users.append(found_user)
+                items.append(found_item)
+            else:
+                bad_lines.append(line)
+    if bad_lines:
         problem = (
-            f"{path}: {len(bad)} of {len(bad) + len(pairs)} pairs lack a user or an item, or have more fields than the first"
-            f" line, the first in {shown(path, bad[0])}"
+            f"{path}: {len(bad_lines)} of {len(bad_lines) + len(users)} pairs lack a user or an "
+            f"item, or have more fields than the first line, the first in "
+            f"{line_in_words(path, bad_lines[0])}"
         )
-        if on_bad_lines == "raise":
-            raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
-        warnings.warn(f"{problem}. They are left out", stacklevel=2)
-    if not pairs:
+        _raise_or_warn(problem, on_bad_lines, stacklevel=3)
+    if not users:
         raise ValueError(f"{path} holds no pairs of user and item")
-    return tuple(
-        _typed(Encoded(np.arange(len(pairs)), texts)).decode() for texts in zip(*pairs, strict=True)
-    )
+    return _ids_of(users), _ids_of(items)
 
 
-def read_titles(path):
-    """Read {item id as text: title} from a text file with a header: a column item_id or id, and one title or name."""
+def _are_names(fields: list[str], columns: Mapping[str, Column]) -> bool:
+    """Return whether the first record of pairs holds column names.
+
+    It does if a column was named, or if it has a well-known name for each of `columns`.
+    """
+    if any(isinstance(column, str) for column in columns.values()):
+        return True
+    return all(any(is_known_name(field, role) for field in fields) for role in columns)
+
+
+def _field(fields: list[str], position: int) -> str:
+    """Return a stripped field of a record, "" where it has too few."""
+    return fields[position].strip() if position < len(fields) else ""
+
+
+def _ids_of(texts: list[str]) -> np.ndarray:
+    """Return one typed id for each text."""
+    return _typed(Encoded(np.arange(len(texts)), texts)).decode()
+
+
+def read_titles(path: FilePath) -> dict[str, str]:
+    """Read {item id: title}, both as text, from a text file with a header.
+
+    The header names a column item_id or id, or one with a well-known name of items, and a column
+    title or name.
+    """
     with _open_records(path) as records:
-        names = [field.strip() for field in next(records)[1]]
-        lower = [name.casefold() for name in names]
-        ids = [lower.index(name) for name in ("item_id", "id") if name in lower]
-        ids += [k for k, name in enumerate(names) if squash(name) in KNOWN_NAMES["item"]]
-        titles = [lower.index(name) for name in ("title", "name") if name in lower]
-        titles = [k for k in titles if k not in ids[:1]]
+        _, header = next(records)
+        names = [field.strip() for field in header]
+        ids = _positions_named(names, ("item_id", "id"))
+        ids += [at for at, name in enumerate(names) if is_known_name(name, "item")]
+        titles = [at for at in _positions_named(names, ("title", "name")) if at not in ids[:1]]
         if not ids or not titles:
             missing = "title" if ids else "item_id or id"
             raise ValueError(f"{path}: titles need a column {missing}; there are {in_words(names)}")
-        width = max(ids[0], titles[0])
-        return {f[ids[0]].strip(): f[titles[0]].strip() for _, f in records if len(f) > width}
+        id_at = ids[0]
+        title_at = titles[0]
+        title_of = {}
+        for _, fields in records:
+            if len(fields) > max(id_at, title_at):
+                title_of[fields[id_at].strip()] = fields[title_at].strip()
+    return title_of
 
 
-def _is_parquet(path):
-    """By the first bytes. A file is read several times, which a pipe does not allow."""
-    if stat.S_ISFIFO(os.stat(path).st_mode) or os.path.realpath(path).startswith("/dev/"):
-        raise ValueError(
-            f"{path} is not a file but a pipe or a device; save what comes from it in a file first"
-        )
-    with open(path, "rb") as file:
-        return file.read(4) == b"PAR1"
+def _positions_named(names: list[str], wanted: Sequence[str]) -> list[int]:
+    """Return the position of each name of `wanted` that is there, whatever its case."""
+    folded = [name.casefold() for name in names]
+    return [folded.index(name) for name in wanted if name in folded]
 
 
 @contextmanager
-def _open_records(path, sep=None):
-    """Yield the records of a text table of two columns or more."""
-    if _is_parquet(path):
+def _open_records(path: FilePath, sep: str | None = None) -> Iterator[Iterator[Record]]:
+    """Open the records of a text table of two columns or more."""
+    if is_parquet(path):
         raise ValueError(f"{path} is a Parquet file; here only delimited text is read")
     sep = sep or detect_separator(path, 2)
     with open_text(path) as file:
-        yield split_lines(file, sep)
-
-
-def _typed(texts):
-    """Give texts their type: ids become int64 if all those in use are integers, str otherwise."""
-    used = texts.used()
-    stripped = [texts.ids[code].strip() for code in used.tolist()]
-    try:
-        values = np.array([int(text) for text in stripped], dtype=np.int64)
-        plain = list(map(str, values.tolist())) == stripped
-    except (ValueError, OverflowError):
-        plain = False
-    if not plain:
-        values = np.array(stripped, dtype=object)
-    ids = np.zeros(len(texts.ids), dtype=values.dtype)
-    ids[used] = values
-    return Encoded(texts.codes, ids)
+        yield split_records(file, sep)

@@ -1,235 +1,170 @@
-"""Ratings from text files: separators, encodings, compression and lines."""
+"""Ratings from delimited text: the header, the parser, and when pyarrow parses instead."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from array import array
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
 import numpy as np
 
-from funksvd.ratings.columns import in_words, resolve_columns, shorten
+from funksvd.ratings.columns import Chosen, Names, RawRatings, resolve_columns
 from funksvd.ratings.ids import Codes, Encoded
-
-_SEPARATORS = ("\t", "::", ",", ";", "|", " ")  # in order of preference
-_UNIT_SEPARATOR = (
-    "\x1f"  # the ASCII character made for this; stands in for separators that csv cannot take
+from funksvd.ratings.opening import FilePath, open_bytes, open_text
+from funksvd.ratings.records import (
+    Layout,
+    Record,
+    detect_separator,
+    has_surplus,
+    line_in_words,
+    split_records,
 )
-_CHUNK = (
-    512  # lines held as lists at one time: too few for the garbage collector to wake up, 15% faster
-)
-_ARROW_MIN_BYTES = (
-    1 << 20
-)  # below this, importing pyarrow takes longer than reading the file without it
-_METER_BYTES = 1 << 20  # a step of the progress bar
+
+# Records held as lists at one time: too few for the garbage collector to wake up, 15 % faster.
+RECORDS_AT_ONCE = 512
+# In a file smaller than this, importing pyarrow takes longer than parsing without it.
+LEAST_BYTES_FOR_ARROW = 1 << 20
 
 
-# Text
-def read_text(path, columns, sep, header, progress):
-    """Return users, items, ratings, and a function that describes the place of the k-th rating."""
-    sep = sep or detect_separator(path)
-    with open_text(path) as file:
-        records = split_lines(file, sep)
-        first = next(records, None)
-        if first is None:
-            raise ValueError(f"{path} holds no ratings, it is empty")
-        line, fields = first
-        if header is None:
-            header = _looks_like_header(fields, columns)
-        names = [field.strip() for field in fields] if header else len(fields)
-        positions = resolve_columns(names, *columns, where=path)
-    n_header = line if header else 0
-    table = _parse_with_arrow(path, sep, n_header, len(fields), positions, progress)
-    if table is None:
+def read_text(
+    path: FilePath,
+    chosen: Chosen,
+    sep: str | None,
+    header: bool | None,
+    progress: bool = False,
+) -> tuple[RawRatings, Callable[[int], str]]:
+    """Read ratings from a text file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    chosen : Chosen
+        The columns.
+    sep, header, progress : as in `reading.read_ratings`
+
+    Returns
+    -------
+    ratings : RawRatings
+        A missing field is an empty id or NaN, and so are all fields of a line with too many.
+    locate : function
+        locate(k) describes, for a message, the line of rating k.
+    """
+    layout = _layout_of(path, chosen, sep or detect_separator(path), header)
+    ratings = _parse_with_arrow(path, layout, progress)
+    if ratings is None:
         with open_text(path, progress) as file:
-            table = _parse(
-                islice(split_lines(file, sep), int(header), None), positions, len(fields)
-            )
-    return *table, partial(_locate, path, sep, int(header))
+            records = split_records(file, layout.sep)
+            ratings = _parse(islice(records, layout.n_header_records, None), layout)
+    return ratings, partial(_line_of, path, layout)
 
 
-@contextmanager
-def open_text(path, progress=False):
-    """Open a text file, gzip or not, and let every fault of its content say which file it is."""
-    import gzip
-    import zlib
-
-    try:
-        with (
-            open_binary(path, progress) as binary,
-            io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file,
-        ):
-            yield file
-    except UnicodeDecodeError as error:
-        line = _undecodable_line(path)
-        raise ValueError(
-            f"{path}: line {line} is not UTF-8 text; save the file as UTF-8"
-        ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error
-    except csv.Error as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-@contextmanager
-def open_binary(path, progress=False):
-    """Yield the bytes of a file, gzip or not. The bar moves with what is read from the disk."""
-    from tqdm import tqdm
-
-    with (
-        tqdm(
-            total=os.path.getsize(path),
-            desc=f"reading {os.path.basename(path)}",
-            unit="B",
-            unit_scale=True,
-            delay=1,
-            leave=False,
-            disable=not progress,
-        ) as bar,
-        _Meter(path, bar) as meter,
-        io.BufferedReader(meter, _METER_BYTES) as file,
-    ):
-        if file.peek(2)[:2] != b"\x1f\x8b":
-            yield file
-            return
-        import gzip
-
-        with gzip.open(file) as unzipped:
-            yield unzipped
-
-
-class _Meter(io.FileIO):
-    """A file whose reads move a progress bar."""
-
-    def __init__(self, path, bar):
-        super().__init__(path)
-        self.bar = bar
-
-    def readinto(self, buffer):
-        n = super().readinto(buffer)
-        self.bar.update(n)
-        return n
-
-
-def _undecodable_line(path):
-    with open_binary(path) as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-
-
-def detect_separator(path, width=3):
+def _layout_of(path: FilePath, chosen: Chosen, sep: str, header: bool | None) -> Layout:
+    """Return the layout of a text file, as its first record shows it."""
     with open_text(path) as file:
-        line = next(filter(str.strip, file), None)
-    if line is None:
+        first = next(split_records(file, sep), None)
+    if first is None:
         raise ValueError(f"{path} holds no ratings, it is empty")
-    for sep in _SEPARATORS:
-        if any(len(fields) >= width for _, fields in split_lines([line], sep)):
-            return sep
-    raise ValueError(
-        f"{path}: no separator of {in_words(_SEPARATORS)} cuts the first line, {shorten(line)}, "
-        f"into {width} fields or more; pass sep="
+    line, fields = first
+    if header is None:
+        header = _is_header(fields, chosen)
+    names: Names = len(fields)
+    if header:
+        names = [field.strip() for field in fields]
+    positions = resolve_columns(names, *chosen, where=path)
+    return Layout(sep, line if header else 0, len(fields), positions)
+
+
+def _is_header(fields: list[str], chosen: Chosen) -> bool:
+    """Return whether the first record holds column names.
+
+    It does if a column was chosen by name, or if its field of the rating is no number.
+    """
+    user, item, rating = chosen
+    if isinstance(user, str) or isinstance(item, str) or isinstance(rating, str):
+        return True
+    position = 2 if rating is None else rating
+    if position not in range(len(fields)):
+        return False
+    return _number(fields[position]) is None
+
+
+def _number(text: str) -> float | None:
+    """Return the number that a text spells, None if it spells none."""
+    if "_" in text:  # 1_000 is a number in Python and nowhere else
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _parse(records: Iterator[Record], layout: Layout) -> RawRatings:
+    """Return the ratings of records; see `read_text` for faulty ones."""
+    user_codes = Codes()
+    item_codes = Codes()
+    users = array("i")
+    items = array("i")
+    values = array("d")
+    user_at, item_at, value_at = layout.positions
+    while rows := [fields for _, fields in islice(records, RECORDS_AT_ONCE)]:
+        columns = list(zip(*_emptied(rows, layout), strict=False))
+        users.extend(map(user_codes.__getitem__, columns[user_at]))
+        items.extend(map(item_codes.__getitem__, columns[item_at]))
+        texts = columns[value_at]
+        value_of = _numbers(set(texts))
+        values.extend(map(value_of.__getitem__, texts))
+    return RawRatings(
+        Encoded(np.asarray(users), list(user_codes)),
+        Encoded(np.asarray(items), list(item_codes)),
+        np.asarray(values),
     )
 
 
-def split_lines(lines, sep):
-    """Yield line number and fields of each record that is not blank; no fields where quotes are broken."""
-    delimiter, quoting = sep, csv.QUOTE_MINIMAL
-    if sep == " ":
-        lines, quoting = (" ".join(line.split()) for line in lines), csv.QUOTE_NONE
-    elif len(sep) > 1:
-        lines, quoting = (line.replace(sep, _UNIT_SEPARATOR) for line in lines), csv.QUOTE_NONE
-        delimiter = _UNIT_SEPARATOR
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
-    line, at_end = 1, False
-    while not at_end:
-        try:
-            for fields in reader:
-                if len(fields) > 1 or "".join(fields).strip():
-                    yield line, fields
-                line = reader.line_num + 1
-            at_end = True
-        except csv.Error as error:
-            # A broken record that spans lines may have swallowed any number of good ones: never skip that.
-            if reader.line_num > line:
-                raise csv.Error(
-                    f"quotes opened on line {line} are not closed properly ({error})"
-                ) from error
-            yield line, []
-            line = reader.line_num + 1
+def _emptied(rows: list[list[str]], layout: Layout) -> list[list[str]]:
+    """Return rows of fields, with empty fields for each row that is too short or too long."""
+    width = max(layout.positions) + 1
+    lengths = list(map(len, rows))
+    if min(lengths) >= width and max(lengths) <= layout.n_columns:
+        return rows
+    empty = [""] * width
+    return [
+        empty if len(fields) < width or has_surplus(fields, layout.n_columns) else fields
+        for fields in rows
+    ]
 
 
-def _looks_like_header(fields, columns):
-    if any(isinstance(column, str) for column in columns):
-        return True
-    position = 2 if columns[2] is None else columns[2]
-    return position in range(len(fields)) and _number(fields[position], None) is None
+def _numbers(texts: Iterable[str]) -> dict[str, float]:
+    """Return {text: number}, NaN for no number. Ratings repeat, and float() is slow."""
+    numbers = {}
+    for text in texts:
+        number = _number(text)
+        numbers[text] = math.nan if number is None else number
+    return numbers
 
 
-def _number(text, otherwise=math.nan):
-    try:
-        return otherwise if "_" in text else float(text)  # Python's 1_000 is no number elsewhere
-    except ValueError:
-        return otherwise
+def _parse_with_arrow(path: FilePath, layout: Layout, progress: bool) -> RawRatings | None:
+    """Return the ratings that `_parse` would return, read many times faster by pyarrow.
 
-
-def too_long(fields, width):
-    """Whether more than `width` fields say something: empty ones at the end of a line do no harm."""
-    return len(fields) > width and any(field.strip() for field in fields[width:])
-
-
-def _parse(records, positions, most):
-    """Users, items and ratings of `records`; what is missing, or in a line of over `most` fields, is an empty id or NaN."""
-    user_codes, item_codes = Codes(), Codes()
-    users, items, ratings = array("i"), array("i"), array("d")
-    width = max(positions) + 1
-    while rows := [fields for _, fields in islice(records, _CHUNK)]:
-        lengths = list(map(len, rows))
-        if min(lengths) < width or max(lengths) > most:
-            rows = [
-                fields if len(fields) >= width and not too_long(fields, most) else [""] * width
-                for fields in rows
-            ]
-        columns = list(zip(*rows, strict=False))
-        user_texts, item_texts, rating_texts = (columns[position] for position in positions)
-        users.extend(map(user_codes.__getitem__, user_texts))
-        items.extend(map(item_codes.__getitem__, item_texts))
-        numbers = {
-            text: _number(text) for text in set(rating_texts)
-        }  # ratings repeat, float() is slow
-        ratings.extend(map(numbers.__getitem__, rating_texts))
-    users, items, ratings = map(np.asarray, (users, items, ratings))
-    return Encoded(users, list(user_codes)), Encoded(items, list(item_codes)), ratings
-
-
-def _parse_with_arrow(path, sep, skip_rows, n_columns, positions, progress):
-    """Do what `_parse` does, many times faster, or return None where there is no pyarrow or the two might differ."""
-    if os.path.getsize(path) < _ARROW_MIN_BYTES or sep == " ":
+    Return None if there is no pyarrow, the file is small, or the two might read it differently.
+    """
+    if os.path.getsize(path) < LEAST_BYTES_FOR_ARROW or layout.sep == " ":
         return None
     try:
         import pyarrow  # noqa: F401
     except ImportError:
         return None
-    from funksvd.ratings.arrow import read_csv
+    from funksvd.ratings.arrow_csv import read_csv
 
-    with open_binary(path, progress) as file:
-        return read_csv(file, sep, skip_rows, n_columns, positions)
+    with open_bytes(path, progress) as file:
+        return read_csv(file, layout)
 
 
-def _locate(path, sep, n_header, k):
+def _line_of(path: FilePath, layout: Layout, k: int) -> str:
+    """Return the line of rating k for a message."""
     with open_text(path) as file:
-        number, _ = next(islice(split_lines(file, sep), n_header + k, None))
-    return shown(path, number)
-
-
-def shown(path, number):
-    with open_text(path) as file:
-        line = next(islice(file, number - 1, None))
-    return f"line {number}: {shorten(line)}"
+        records = split_records(file, layout.sep)
+        number, _ = next(islice(records, layout.n_header_records + k, None))
+    return line_in_words(path, number)

@@ -169,7 +169,7 @@ def test_str_and_path_and_any_name_are_taken(write):
 
 
 def test_more_lines_than_one_chunk(write, monkeypatch):
-    monkeypatch.setattr(text_module, "_CHUNK", 4)
+    monkeypatch.setattr(text_module, "RECORDS_AT_ONCE", 4)
     users = list(range(1, 12))
     text = "".join(f"{user},x{user % 3},{user / 2}\n" for user in users)
     expected = users, [f"x{user % 3}" for user in users], [user / 2 for user in users]
@@ -545,7 +545,7 @@ def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(
     tmp_path, monkeypatch, kind
 ):
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    arrow = importlib.import_module("funksvd.ratings.arrow")
+    parquet_module = importlib.import_module("funksvd.ratings.parquet")
     rng = np.random.default_rng(0)
     path = tmp_path / "ratings.parquet"
     ids = [
@@ -564,7 +564,7 @@ def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(
         dictionary_pagesize_limit=20_000,
     )
     with parquet.ParquetFile(path) as file:
-        assert [arrow._is_encoded(file, name) for name in ("user", "item", "rating")] == [
+        assert [parquet_module.is_encoded(file, name) for name in ("user", "item", "rating")] == [
             False,
             True,
             False,
@@ -575,11 +575,11 @@ def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(
         table["rating"].to_numpy()[good].tolist(),
     )
     for is_encoded in (
-        arrow._is_encoded,
+        parquet_module.is_encoded,
         lambda *_: True,
         lambda *_: False,
     ):  # slower the other ways, yet the same
-        monkeypatch.setattr(arrow, "_is_encoded", is_encoded)
+        monkeypatch.setattr(parquet_module, "is_encoded", is_encoded)
         with pytest.warns(UserWarning, match="the first in row"):
             assert_ratings(read_ratings(path, on_bad_lines="skip"), *expected)
 
@@ -689,7 +689,7 @@ def outcome(path, fast, **arguments):
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         patch.setattr(text_module, "_parse_with_arrow", spy)
-        patch.setattr(text_module, "_ARROW_MIN_BYTES", 0 if fast else sys.maxsize)
+        patch.setattr(text_module, "LEAST_BYTES_FOR_ARROW", 0 if fast else sys.maxsize)
         try:
             result = [
                 (a.dtype, a.flags.writeable, a.tolist()) for a in read_ratings(path, **arguments)
@@ -793,13 +793,13 @@ def test_fast_path_agrees_on_random_files(sep, eol, lines, plain_start, on_bad_l
 @given(st.text('a,"\n\r:é', max_size=30), st.sampled_from([",", "::", ":a:"]))
 @settings(deadline=None)
 def test_blocks_on_the_way_to_arrow_may_end_anywhere(text, sep):
-    arrow = pytest.importorskip("funksvd.ratings.arrow")
+    arrow_csv = pytest.importorskip("funksvd.ratings.arrow_csv")
 
     def passed_on(size):
-        checked = arrow._Checked(io.BytesIO(text.encode()), sep.encode())
+        checked = arrow_csv.CheckedFile(io.BytesIO(text.encode()), sep.encode())
         try:
             return b"".join(iter(lambda: checked.read(size), b""))
-        except arrow._ReadersDiffer:
+        except arrow_csv.ReadersDiffer:
             return "step back"
 
     whole = passed_on(1 << 20)
@@ -833,7 +833,7 @@ def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
     path = write(
         "user,item,rating,time\n" + "".join(f"u{u},{i},{r!r},978300760\n" for u, i, r in table)
     )
-    assert path.stat().st_size > text_module._ARROW_MIN_BYTES  # and so several blocks to pyarrow
+    assert path.stat().st_size > text_module.LEAST_BYTES_FOR_ARROW  # and so several blocks to pyarrow
     monkeypatch.setattr(text_module, "_parse", None)
     found = read_ratings(path)
     assert_ratings(
@@ -843,5 +843,5 @@ def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
 
 def test_text_needs_no_pyarrow(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    monkeypatch.setattr(text_module, "_ARROW_MIN_BYTES", 0)
+    monkeypatch.setattr(text_module, "LEAST_BYTES_FOR_ARROW", 0)
     assert_ratings(read_ratings(write(joined(","))), *THREE)

@@ -9,7 +9,7 @@ import pytest
 
 from funksvd import FunkSVD, Ratings
 from funksvd.ratings.ids import Encoded, table_and_keys
-from funksvd.ratings.tables import add_column, make_table
+from funksvd.ratings.tables import add_column
 
 pd = pytest.importorskip("pandas")
 pl = pytest.importorskip("polars")
@@ -154,9 +154,6 @@ def test_output_is_of_the_kind_of_the_input(kind):
     assert list(found) == ["user", "item", "rating", "note", "prediction"]
     assert found["prediction"] == values.tolist()
     assert found["user"] == COLUMNS["user"]
-    made = make_table({"item": np.array([3, 4]), "score": np.array([0.5, 0.25])}, like=frame)
-    assert type(made) is type(frame)
-    assert listed(made) == {"item": [3, 4], "score": [0.5, 0.25]}
     with pytest.raises(ValueError, match="has a column 'note' already"):
         add_column(frame, "note", values)
 

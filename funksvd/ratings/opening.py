@@ -1,0 +1,123 @@
+"""Opening files of ratings: their kind, their bytes or text (gzip or not), and a progress bar."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Any, cast
+
+FilePath = str | os.PathLike[str]
+
+GZIP_START = b"\x1f\x8b"
+PARQUET_START = b"PAR1"
+BYTES_OF_A_READ = 1 << 20  # also a step of the progress bar
+
+
+def is_parquet(path: FilePath) -> bool:
+    """Return whether a file is Parquet; its first bytes tell, not its name.
+
+    Raises
+    ------
+    ValueError
+        If the path is a pipe or a device. They can be read once, and a file is read several times.
+    """
+    is_pipe = stat.S_ISFIFO(os.stat(path).st_mode)
+    if is_pipe or os.path.realpath(path).startswith("/dev/"):
+        raise ValueError(
+            f"{path} is not a file but a pipe or a device; save what comes from it in a file first"
+        )
+    with open(path, "rb") as file:
+        return file.read(len(PARQUET_START)) == PARQUET_START
+
+
+def reading_bar(path: FilePath, total: int, unit: str, shown: bool) -> Any:
+    """Return tqdm's progress bar; it appears if reading `path` takes more than a second."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        desc=f"reading {os.path.basename(path)}",
+        unit=unit,
+        unit_scale=unit == "B",
+        delay=1,
+        leave=False,
+        disable=not shown,
+    )
+
+
+class MeteredFile(io.FileIO):
+    """A file whose reads move a progress bar."""
+
+    def __init__(self, path: FilePath, bar: Any) -> None:
+        super().__init__(path)
+        self.bar = bar
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into `buffer` and return the number of bytes."""
+        n = super().readinto(buffer)
+        self.bar.update(n)
+        return n
+
+
+@contextmanager
+def open_bytes(path: FilePath, progress: bool = False) -> Iterator[IO[bytes]]:
+    """Open the bytes of a file; those of a gzip file are decompressed.
+
+    With `progress` a bar shows how much has been read from the disk.
+    """
+    with (
+        reading_bar(path, os.path.getsize(path), "B", progress) as bar,
+        MeteredFile(path, bar) as raw,
+        io.BufferedReader(raw, BYTES_OF_A_READ) as file,
+    ):
+        if file.peek(len(GZIP_START)).startswith(GZIP_START):
+            with gzip.open(file) as decompressed:
+                yield cast("IO[bytes]", decompressed)
+        else:
+            yield file
+
+
+@contextmanager
+def open_text(path: FilePath, progress: bool = False) -> Iterator[io.TextIOWrapper]:
+    """Open a file, gzip or not, as UTF-8 text, with or without a byte order mark.
+
+    Line ends are left as they are.
+
+    Raises
+    ------
+    ValueError
+        If, while the file is open, its text turns out not to be UTF-8, its gzip data to be damaged
+        or its quotes to be broken (`csv.Error`). The message names the file, and the line if known.
+    """
+    try:
+        with (
+            open_bytes(path, progress) as binary,
+            io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file,
+        ):
+            yield file
+    except UnicodeDecodeError as error:
+        line = _undecodable_line(path)
+        raise ValueError(
+            f"{path}: line {line} is not UTF-8 text; save the file as UTF-8"
+        ) from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _undecodable_line(path: FilePath) -> int | None:
+    """Return the number, from 1, of the first line that is not UTF-8."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return None

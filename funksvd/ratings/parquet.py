@@ -1,0 +1,145 @@
+"""Ratings from Parquet files. Import it only where pyarrow is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
+
+from funksvd.machine.threads import cpu_count, parallel
+from funksvd.ratings.arrow import as_numbers, codes_into, is_text, joined, shares
+from funksvd.ratings.columns import Chosen, RawRatings, resolve_columns, shorten
+from funksvd.ratings.opening import FilePath, reading_bar
+
+ROWS_OF_A_BATCH = 1 << 17
+# Arrow hands over the whole dictionary with each batch of a column that is read as one.
+ROWS_OF_AN_ENCODED_BATCH = 8 * ROWS_OF_A_BATCH
+
+
+class Plan(NamedTuple):
+    """What is read from a Parquet file.
+
+    names : names of the user, the item and the rating column
+    encoded : names of the id columns that are read as dictionaries
+    first_rows : (n_groups + 1,) first row of each row group, and the number of all rows
+    """
+
+    path: FilePath
+    names: list[str]
+    encoded: list[str]
+    first_rows: np.ndarray
+
+
+def read_parquet(
+    path: FilePath, chosen: Chosen, progress: bool = False
+) -> tuple[RawRatings, Callable[[int], str]]:
+    """Read ratings from a Parquet file.
+
+    Parameters
+    ----------
+    path : str or path-like
+    chosen : Chosen
+        The columns.
+    progress : whether to show a progress bar
+
+    Returns
+    -------
+    ratings : RawRatings
+        A missing value is an empty id or NaN.
+    locate : function
+        locate(k) describes, for a message, the row of rating k.
+    """
+    try:
+        plan = _plan_of(path, chosen)
+        ratings = _read_groups(plan, progress)
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot read this Parquet file ({error})") from error
+    return ratings, partial(_row_of, plan)
+
+
+def _plan_of(path: FilePath, chosen: Chosen) -> Plan:
+    """Return what to read from a file, from its metadata."""
+    with parquet.ParquetFile(path) as file:
+        all_names = file.schema_arrow.names
+        names = [all_names[at] for at in resolve_columns(all_names, *chosen, where=path)]
+        encoded = [name for name in names[:2] if is_encoded(file, name)]
+        n_rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+    return Plan(path, names, encoded, np.cumsum([0, *n_rows]))
+
+
+def is_encoded(file: Any, name: str) -> bool:
+    """Return whether nearly all texts of a column are codes of Parquet's dictionaries.
+
+    Arrow can hand these over as they are. Where a dictionary grew too long, pages of texts follow,
+    which Arrow would encode slowly. The size tells: a text takes 4 bytes for its length and some of
+    its own, a code hardly three.
+    """
+    if not is_text(file.schema_arrow.field(name).type):
+        return False
+    paths = [file.schema.column(k).path for k in range(len(file.schema))]
+    column = paths.index(name)
+    size = 0
+    for group in range(file.num_row_groups):
+        size += file.metadata.row_group(group).column(column).total_uncompressed_size
+    return bool(size < 3 * file.metadata.num_rows)
+
+
+def _read_groups(plan: Plan, progress: bool) -> RawRatings:
+    """Read the three columns, with a thread for each share of the row groups."""
+    n_groups = len(plan.first_rows) - 1
+    n_rows = plan.first_rows[-1]
+    user_codes = np.empty(n_rows, np.int32)
+    item_codes = np.empty(n_rows, np.int32)
+    values = np.empty(n_rows)
+    groups_of = shares(n_groups, min(cpu_count(), max(n_groups, 1)))
+    rows_of = [slice(*plan.first_rows[[groups.start, groups.stop]]) for groups in groups_of]
+
+    with reading_bar(plan.path, 3 * n_groups, "column chunk", progress) as bar:
+
+        def read_share(share: int) -> tuple[list[str], list[str]]:
+            rows = rows_of[share]
+            # A reader is for one thread. It reads one column after the other, so that the memory
+            # of each is free before the next comes.
+            with parquet.ParquetFile(plan.path, read_dictionary=plan.encoded) as file:
+                user, item, rating = (
+                    _arrays(file, plan, name, groups_of[share], bar) for name in plan.names
+                )
+                _numbers_into(
+                    values[rows], rating, f"{plan.path}: the rating column {plan.names[2]!r}"
+                )
+                return codes_into(user_codes[rows], user), codes_into(item_codes[rows], item)
+
+        texts = parallel(read_share, range(len(groups_of)), cpu_count())
+    user_texts, item_texts = zip(*texts, strict=True)
+    users = joined(user_codes, rows_of, user_texts)
+    return RawRatings(users, joined(item_codes, rows_of, item_texts), values)
+
+
+def _arrays(file: Any, plan: Plan, name: str, groups: slice, bar: Any) -> Iterator[Any]:
+    """Yield one column of some row groups as Arrow arrays; the bar moves with each group."""
+    rows = ROWS_OF_AN_ENCODED_BATCH if name in plan.encoded else ROWS_OF_A_BATCH
+    for group in range(groups.start, groups.stop):
+        for batch in file.iter_batches(rows, [group], [name], use_threads=False):
+            yield batch[name]
+        bar.update()
+
+
+def _numbers_into(out: np.ndarray, arrays: Iterator[Any], name: str) -> None:
+    """Write a column of ratings, which comes as one Arrow array after the other, to `out`."""
+    done = 0
+    for array in arrays:
+        out[done : done + len(array)] = as_numbers(array, name)
+        done += len(array)
+
+
+def _row_of(plan: Plan, k: int) -> str:
+    """Return row k for a message."""
+    group = np.searchsorted(plan.first_rows, k, "right") - 1
+    with parquet.ParquetFile(plan.path) as file:
+        table = file.read_row_group(group, plan.names).select(plan.names)
+    row = table.slice(k - plan.first_rows[group], 1).to_pylist()[0]
+    return f"row {k} (from 0): {shorten(str(row))}"
