@@ -78,21 +78,11 @@ def make_ratings(
         raise ValueError(f"noise must be a finite number of at least 0, got {noise!r}")
     rng = np.random.default_rng(random_state)
     users, items = _draw_pairs(rng, n_users, n_items, n_ratings)
-    user_biases = USER_BIAS_STD * rng.standard_normal(n_users, dtype=np.float32)
-    item_biases = ITEM_BIAS_STD * rng.standard_normal(n_items, dtype=np.float32)
-    # The variance of the dot product is rank * factor_std**4.
-    factor_std = (PRODUCT_STD**2 / rank) ** 0.25
-    user_factors = factor_std * rng.standard_normal((n_users, rank), dtype=np.float32)
-    item_factors = factor_std * rng.standard_normal((n_items, rank), dtype=np.float32)
-
-    truth = MEAN + user_biases[users] + item_biases[items]
-    # In parts: all at once would take 2 * rank times the memory.
-    for start in range(0, n_ratings, RATINGS_OF_A_PART):
-        part = slice(start, start + RATINGS_OF_A_PART)
-        truth[part] += np.einsum("ij,ij->i", user_factors[users[part]], item_factors[items[part]])
-    ratings = truth + np.float32(noise) * rng.standard_normal(n_ratings, dtype=np.float32)
-    measured = math.sqrt(np.mean(np.square(ratings - truth), dtype=np.float64))
-    return Planted(users, items, ratings, truth, measured)
+    truth = _draw_truth(rng, users, items, (n_users, n_items, rank))
+    ratings = truth + np.float32(noise) * _normals(rng, n_ratings)
+    squares = np.square(ratings - truth)
+    floor = math.sqrt(np.mean(squares, dtype=np.float64))
+    return Planted(users, items, ratings, truth, floor)
 
 
 def _check_sizes(n_users: Any, n_items: Any, n_ratings: Any, rank: Any) -> None:
@@ -108,27 +98,74 @@ def _check_sizes(n_users: Any, n_items: Any, n_ratings: Any, rank: Any) -> None:
         )
 
 
+def _normals(rng: np.random.Generator, *shape: int) -> np.ndarray:
+    """Return float32 standard normals."""
+    normals: np.ndarray = rng.standard_normal(shape, dtype=np.float32)
+    return normals
+
+
+def _shares(rng: np.random.Generator, sigma: float, n: int) -> np.ndarray:
+    """Return (n,) log-normal shares of the ratings, which add up to 1."""
+    shares: np.ndarray = rng.lognormal(sigma=sigma, size=n)
+    shares /= shares.sum()
+    return shares
+
+
 def _draw_pairs(
     rng: np.random.Generator, n_users: int, n_items: int, n: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw n distinct pairs in random order, as (users, items), (n,) int32 each."""
-    user_shares = rng.lognormal(sigma=USER_SIGMA, size=n_users)
-    item_shares = rng.lognormal(sigma=ITEM_SIGMA, size=n_items)
-    user_shares /= user_shares.sum()
-    item_shares /= item_shares.sum()
-
+    user_shares = _shares(rng, USER_SIGMA, n_users)
+    item_shares = _shares(rng, ITEM_SIGMA, n_items)
+    all_users = np.arange(n_users)
+    all_items = np.arange(n_items, dtype=np.int32)
     pairs = np.zeros(0, np.int64)
     n_draws = n
     while (n_before := pairs.size) < n:
-        users = np.repeat(np.arange(n_users), rng.multinomial(n_draws, user_shares))
-        items = np.repeat(np.arange(n_items, dtype=np.int32), rng.multinomial(n_draws, item_shares))
+        users = np.repeat(all_users, rng.multinomial(n_draws, user_shares))
+        items = np.repeat(all_items, rng.multinomial(n_draws, item_shares))
         rng.shuffle(items)
-        pairs = np.concatenate([pairs, users * n_items + items])
-        pairs.sort()  # numpy's unique hashes, which is slower than this from a few million on
-        pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]
+        pairs = _distinct(pairs, users * n_items + items)
         # As many draws as fill the rest if as many of them are new as in this round, and some more.
         n_new = max(pairs.size - n_before, 1)
-        n_draws = 1 + int(1.1 * (n - pairs.size) * n_draws / n_new)
+        n_missing = n - pairs.size
+        n_draws = 1 + int(1.1 * n_missing * n_draws / n_new)
     rng.shuffle(pairs)
     user_codes, item_codes = np.divmod(pairs[:n], n_items)
     return user_codes.astype(np.int32), item_codes.astype(np.int32)
+
+
+def _distinct(pairs: np.ndarray, more: np.ndarray) -> np.ndarray:
+    """Return the distinct numbers of two arrays, sorted."""
+    both = np.concatenate([pairs, more])
+    both.sort()  # numpy's unique hashes, which is slower than this from a few million on
+    is_new = np.ones(len(both), bool)
+    is_new[1:] = both[1:] != both[:-1]
+    return both[is_new]
+
+
+def _draw_truth(
+    rng: np.random.Generator,
+    users: np.ndarray,
+    items: np.ndarray,
+    sizes: tuple[int, int, int],
+) -> np.ndarray:
+    """Draw a planted model and return its (n,) float32 ratings of pairs.
+
+    `sizes` are the numbers of users, items and factors.
+    """
+    n_users, n_items, rank = sizes
+    user_biases = USER_BIAS_STD * _normals(rng, n_users)
+    item_biases = ITEM_BIAS_STD * _normals(rng, n_items)
+    # The variance of the dot product is rank * factor_std**4.
+    factor_std = (PRODUCT_STD**2 / rank) ** 0.25
+    user_factors = factor_std * _normals(rng, n_users, rank)
+    item_factors = factor_std * _normals(rng, n_items, rank)
+    truth: np.ndarray = MEAN + user_biases[users] + item_biases[items]
+    # In parts: all at once would take 2 * rank times the memory.
+    for start in range(0, len(users), RATINGS_OF_A_PART):
+        part = slice(start, start + RATINGS_OF_A_PART)
+        p = user_factors[users[part]]
+        q = item_factors[items[part]]
+        truth[part] += np.einsum("ij,ij->i", p, q)
+    return truth

@@ -56,6 +56,44 @@ class Parsed(NamedTuple):
     days: np.ndarray | None
 
 
+class Spans(NamedTuple):
+    """Lines of a text, or a field of each line.
+
+    text : (n_bytes,) uint8
+    starts, ends : (n,) place of the first byte of each span, and the place behind its last byte
+    name : the file, for messages
+    """
+
+    text: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    name: str
+
+    def selected(self, chosen: np.ndarray) -> Spans:
+        """Return the spans where `chosen`, (n,) bool, is True."""
+        return self._replace(
+            starts=self.starts[chosen],
+            ends=self.ends[chosen],
+        )
+
+    def before(self, n_bytes: int) -> Spans:
+        """Return each span without its last bytes."""
+        return self._replace(ends=self.ends - n_bytes)
+
+    def between(self, first: int, last: int) -> Spans:
+        """Return a part of each span, whose bounds are counted from the end of the span."""
+        return self._replace(
+            starts=self.ends - first,
+            ends=self.ends - last,
+        )
+
+    def in_words(self, k: int) -> str:
+        """Return span k for a message: quoted, and cut after 80 bytes."""
+        shown = self.text[self.starts[k] : self.ends[k]][:80]
+        text = bytes(shown).decode(errors="replace")
+        return repr(text)
+
+
 def load_netflix(
     folder: str | os.PathLike[str], *, times: bool = False, progress: bool = False
 ) -> Dataset:
@@ -97,9 +135,12 @@ def load_netflix(
     movies = _movies(parts, folder)
     users = np.concatenate([part.users for part in parts])
     values = np.concatenate([part.values for part in parts])
-    days = [part.days for part in parts if part.days is not None]
-    rated_on = np.concatenate(days).astype("datetime64[D]") if times else None
-    return Dataset(Ratings.from_arrays(users, movies, values), _titles(folder), rated_on)
+    rated_on = None
+    if times:
+        days = np.concatenate([part.days for part in parts])
+        rated_on = days.astype("datetime64[D]")
+    ratings = Ratings.from_arrays(users, movies, values)
+    return Dataset(ratings, _titles(folder), rated_on)
 
 
 def _blocks(folder: Path) -> list[Block]:
@@ -107,10 +148,11 @@ def _blocks(folder: Path) -> list[Block]:
     combined = sorted(folder.glob("combined_data_*.txt"))
     if combined:
         return [[piece] for path in combined for piece in _pieces(path)]
-    single = sorted([*folder.glob("mv_*.txt"), *folder.glob("training_set/mv_*.txt")])
+    single = list(folder.glob("mv_*.txt"))
+    single += folder.glob("training_set/mv_*.txt")
     if not single:
         raise FileNotFoundError(f"{folder} holds neither combined_data_*.txt nor mv_*.txt")
-    pieces = [Piece(path) for path in single]
+    pieces = [Piece(path) for path in sorted(single)]
     return [
         pieces[start : start + FILES_OF_A_BLOCK]
         for start in range(0, len(pieces), FILES_OF_A_BLOCK)
@@ -144,101 +186,101 @@ def _name(block: Block) -> str:
     """Return the file or files of a block for a message."""
     first = block[0].path
     last = block[-1].path
-    return str(first) if first == last else f"{first} to {last.name}"
+    if first == last:
+        return str(first)
+    return f"{first} to {last.name}"
 
 
 def _movies(parts: list[Parsed], folder: Path) -> np.ndarray:
     """Return (n,) int32 movies of the ratings of all blocks."""
+    first = parts[0]
+    if not len(first.movies) or not first.places.all():
+        raise ValueError(f"{folder}: the first line names no movie")
     movies = []
-    last = None
+    last = -1
     for part in parts:
-        if last is None and not (len(part.movies) and part.places.all()):
-            raise ValueError(f"{folder}: the first line names no movie")
-        before = -1 if last is None else last
-        movie_at = np.append(before, part.movies).astype(np.int32)
+        movie_at = np.append(last, part.movies).astype(np.int32)
         movies.append(movie_at[part.places])
         last = movie_at[-1]
     return np.concatenate(movies)
 
 
 def _parse(content: bytes, name: str, times: bool) -> Parsed:
-    """Parse whole lines; blank ones are ignored. `name` names the file in messages."""
-    text = np.frombuffer(content.replace(b"\r", b"") + b"\n", np.uint8)
+    """Parse whole lines; `name` names the file in messages."""
+    lines = _lines(content, name)
+    is_movie = lines.text[lines.ends - 1] == ord(":")
+    movies = lines.selected(is_movie).before(1)
+    places = np.cumsum(is_movie, dtype=np.int32)
+    ratings = lines.selected(~is_movie)
+    _check_signs(ratings)
+    values = _numbers(ratings.between(*RATING))
+    return Parsed(
+        movies=_numbers(movies),
+        places=places[~is_movie],
+        users=_numbers(ratings.before(CUSTOMER_END)),
+        values=values.astype(np.float32),
+        days=_days(ratings) if times else None,
+    )
+
+
+def _lines(content: bytes, name: str) -> Spans:
+    """Return the lines of a text that are not blank."""
+    content = content.replace(b"\r", b"")
+    text = np.frombuffer(content + b"\n", np.uint8)
     ends = np.flatnonzero(text == ord("\n"))
     starts = np.append(0, ends[:-1] + 1)
-    filled = ends > starts
-    starts = starts[filled]
-    ends = ends[filled]
-    is_movie = text[ends - 1] == ord(":")
-    movies = _numbers(text, starts[is_movie], ends[is_movie] - 1, name)
-    places = np.cumsum(is_movie, dtype=np.int32)[~is_movie]
-    starts = starts[~is_movie]
-    ends = ends[~is_movie]
-    _check_signs(text, starts, ends, name)
-    users = _numbers(text, starts, ends - CUSTOMER_END, name)
-    values = _part(text, ends, RATING, name).astype(np.float32)
-    days = _days(text, ends, name) if times else None
-    return Parsed(movies, places, users, values, days)
+    lines = Spans(text, starts, ends, name)
+    return lines.selected(ends > starts)
 
 
-def _check_signs(text: np.ndarray, starts: np.ndarray, ends: np.ndarray, name: str) -> None:
+def _check_signs(lines: Spans) -> None:
     """Raise ValueError if a line of a rating is too short, or lacks a comma or a dash."""
-    is_bad = ends - starts < LEAST_LENGTH
+    is_bad = lines.ends - lines.starts < LEAST_LENGTH
     if not is_bad.any():
         for place, sign in SIGNS.items():
-            is_bad |= text[ends - place] != ord(sign)
+            is_bad |= lines.text[lines.ends - place] != ord(sign)
     if is_bad.any():
-        bad = int(is_bad.argmax())
-        line = _shown(text, starts[bad], ends[bad])
-        raise ValueError(f"{name}: {line} is neither MOVIE: nor CUSTOMER,RATING,YYYY-MM-DD")
+        line = lines.in_words(int(is_bad.argmax()))
+        raise ValueError(f"{lines.name}: {line} is neither MOVIE: nor CUSTOMER,RATING,YYYY-MM-DD")
 
 
-def _part(text: np.ndarray, ends: np.ndarray, places: tuple[int, int], name: str) -> np.ndarray:
-    """Return (n,) int32 numbers between two places, counted from the ends of the lines."""
-    first, last = places
-    return _numbers(text, ends - first, ends - last, name)
-
-
-def _days(text: np.ndarray, ends: np.ndarray, name: str) -> np.ndarray:
+def _days(lines: Spans) -> np.ndarray:
     """Return (n,) int32 days from 1970 on of the dates at the ends of lines."""
-    years = _part(text, ends, YEAR, name)
-    months = (years - 1970) * 12 + _part(text, ends, MONTH, name) - 1
-    firsts_of_month = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int32)
-    return (firsts_of_month + _part(text, ends, DAY, name) - 1).astype(np.int32)
+    years = _numbers(lines.between(*YEAR))
+    months = _numbers(lines.between(*MONTH))
+    days = _numbers(lines.between(*DAY))
+    months += 12 * (years - 1970) - 1
+    first_days = months.astype("datetime64[M]").astype("datetime64[D]")
+    days += first_days.astype(np.int32) - 1
+    return days
 
 
-def _numbers(text: np.ndarray, starts: np.ndarray, ends: np.ndarray, name: str) -> np.ndarray:
-    """Return (n,) int32 numbers whose digits stand from `starts` to before `ends`.
+def _numbers(fields: Spans) -> np.ndarray:
+    """Return (n,) int32 numbers that fields spell with digits.
 
     Raises
     ------
     ValueError
-        If a character is no digit, or a number has more than `MOST_DIGITS`.
+        If a field holds another character, or more than `MOST_DIGITS`.
     """
-    numbers = np.zeros(len(starts), np.int32)
-    lengths = ends - starts
+    lengths = fields.ends - fields.starts
+    numbers = np.zeros(len(lengths), np.int32)
     most = int(lengths.max(initial=0))
     if most > MOST_DIGITS:
-        _refuse_number(text, starts, ends, int(np.argmax(lengths)), name)
+        _refuse(fields, int(lengths.argmax()))
     for place in range(most):  # the ones of all numbers, then the tens, ...
-        digits = text[ends - (1 + place)] - np.uint8(ord("0"))
-        digits[lengths <= place] = 0  # shorter numbers: the character is not theirs
+        characters = fields.text[fields.ends - (1 + place)]
+        digits = characters - np.uint8(ord("0"))
+        digits[lengths <= place] = 0  # the character is not of this shorter number
         if digits.max() > 9:
-            _refuse_number(text, starts, ends, int(np.argmax(digits)), name)
+            _refuse(fields, int(digits.argmax()))
         numbers += digits * np.int32(10**place)
     return numbers
 
 
-def _refuse_number(
-    text: np.ndarray, starts: np.ndarray, ends: np.ndarray, bad: int, name: str
-) -> None:
-    """Raise ValueError for the number `bad`."""
-    raise ValueError(f"{name}: {_shown(text, starts[bad], ends[bad])} is not a number")
-
-
-def _shown(text: np.ndarray, start: int, end: int) -> str:
-    """Return a text for a message: quoted, and cut after 80 bytes."""
-    return repr(bytes(text[start:end][:80]).decode(errors="replace"))
+def _refuse(fields: Spans, k: int) -> None:
+    """Raise ValueError for field k."""
+    raise ValueError(f"{fields.name}: {fields.in_words(k)} is not a number")
 
 
 def _titles(folder: Path) -> dict[int, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from funksvd.machine.threads import cpu_count, parallel
-from funksvd.ratings import _keys
+from funksvd.ratings._keys import look_up
 from funksvd.ratings._texts import TextCodes
 from funksvd.ratings.ids import Codes, Encoded
 
 
 def is_text(dtype: pa.DataType) -> bool:
     """Return whether an Arrow type is text with offsets, the form that `TextCodes` takes."""
-    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
+    if pa.types.is_large_string(dtype):
+        return True
+    return bool(pa.types.is_string(dtype))
 
 
 def is_dictionary(dtype: pa.DataType) -> bool:
@@ -29,8 +30,12 @@ def is_dictionary(dtype: pa.DataType) -> bool:
 
 def shares(n: int, count: int) -> list[slice]:
     """Return `count` slices of nearly equal length that cover range(n), in order."""
-    cuts = np.linspace(0, n, count + 1).astype(int).tolist()
-    return [slice(first, last) for first, last in pairwise(cuts)]
+    parts = []
+    for k in range(count):
+        first = k * n // count
+        end = (k + 1) * n // count
+        parts.append(slice(first, end))
+    return parts
 
 
 def text_ids(column: Any) -> Encoded:
@@ -45,7 +50,8 @@ def text_ids(column: Any) -> Encoded:
         arrays = share.chunks if isinstance(share, pa.ChunkedArray) else [share]
         return codes_into(codes[part], arrays)
 
-    return joined(codes, parts, parallel(encode_part, parts, cpu_count()))
+    texts = parallel(encode_part, parts, cpu_count())
+    return joined(codes, parts, texts)
 
 
 def codes_into(out: np.ndarray, arrays: Iterable[Any]) -> list[str]:
@@ -67,9 +73,12 @@ def codes_into(out: np.ndarray, arrays: Iterable[Any]) -> list[str]:
     others = []
     for array in arrays:
         dtype = array.type
-        if is_text(dtype.value_type if is_dictionary(dtype) else dtype):
-            out[done : done + len(array)] = codes_of(table, array)
-            done += len(array)
+        if is_dictionary(dtype):
+            dtype = dtype.value_type
+        if is_text(dtype):
+            end = done + len(array)
+            out[done:end] = codes_of(table, array)
+            done = end
         else:  # Arrow encodes them, all at once
             others.append(array)
     if not others:
@@ -96,19 +105,27 @@ def codes_of(table: Any, array: Any) -> np.ndarray:
         places = array.indices.cast(pa.int32())
         if places.null_count:
             places = places.fill_null(len(texts))
-            texts = pa.concat_arrays([texts, pa.array([""], texts.type)])
-        _keys.look_up(places.to_numpy(), 0, codes_of(table, texts), codes)
+            empty = pa.array([""], texts.type)
+            texts = pa.concat_arrays([texts, empty])
+        text_codes = codes_of(table, texts)
+        look_up(places.to_numpy(), 0, text_codes, codes)
     elif len(array):
         array = array.fill_null("")
         _, offset_buffer, text_buffer = array.buffers()
-        offset_dtype = np.int64 if pa.types.is_large_string(array.type) else np.int32
-        offsets = np.frombuffer(offset_buffer, offset_dtype)
-        own_offsets = offsets[array.offset : array.offset + len(array) + 1]
-        table.encode(own_offsets, np.frombuffer(text_buffer or b"", np.uint8), codes)
+        is_large = pa.types.is_large_string(array.type)
+        offsets = np.frombuffer(offset_buffer, np.int64 if is_large else np.int32)
+        first = array.offset
+        end = first + len(array)
+        data = np.frombuffer(text_buffer or b"", np.uint8)
+        table.encode(offsets[first : end + 1], data, codes)
     return codes
 
 
-def joined(codes: np.ndarray, parts: list[slice], texts: Iterable[list[str]]) -> Encoded:
+def joined(
+    codes: np.ndarray,
+    parts: list[slice],
+    texts: Iterable[list[str]],
+) -> Encoded:
     """Return one column of parts that were encoded apart; `codes` is changed in place.
 
     Parameters
@@ -120,10 +137,11 @@ def joined(codes: np.ndarray, parts: list[slice], texts: Iterable[list[str]]) ->
     """
     code_of = Codes()
     for part, own_texts in zip(parts, texts, strict=True):
-        places = np.fromiter(map(code_of.__getitem__, own_texts), np.int32, len(own_texts))
-        # The first part nearly always keeps its codes.
-        if not np.array_equal(places, np.arange(len(own_texts))):
-            codes[part] = Encoded(codes[part], places).decode()
+        places = np.array([code_of[text] for text in own_texts], np.int32)
+        unchanged = np.arange(len(places))
+        if not np.array_equal(places, unchanged):  # nearly always equal in the first part
+            own_codes = Encoded(codes[part], places)
+            codes[part] = own_codes.decode()
     return Encoded(codes, list(code_of))
 
 
@@ -136,9 +154,11 @@ def encode(column: Any) -> Encoded:
         # pandas turns a column of integers with gaps into floats.
         with suppress(pa.ArrowInvalid):
             values = values.cast(pa.int64())
-    texts = [text or "" for text in values.cast(pa.string()).to_pylist()]
+    values = values.cast(pa.string()).fill_null("")
+    texts = values.to_pylist()
+    codes = encoded.indices.cast(pa.int32())
+    codes = codes.fill_null(len(texts))
     texts.append("")
-    codes = encoded.indices.cast(pa.int32()).fill_null(len(texts) - 1)
     return Encoded(codes.to_numpy(), texts)
 
 
@@ -149,7 +169,9 @@ def as_numbers(column: Any, name: str) -> np.ndarray:
     """
     dtype = column.type
     is_whole = pa.types.is_integer(dtype)
-    if not (is_whole or pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)):
+    is_real = pa.types.is_floating(dtype) or pa.types.is_decimal(dtype)
+    if not (is_whole or is_real):
         raise ValueError(f"{name} holds {dtype}, not numbers")
-    numbers: np.ndarray = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    floats = column.cast(pa.float64(), safe=False)
+    numbers: np.ndarray = floats.to_numpy(zero_copy_only=False)
     return numbers

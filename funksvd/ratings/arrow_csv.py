@@ -103,7 +103,9 @@ class CheckedFile(io.RawIOBase):
         data = self.line + block
         end = start_of_last_line(data) if block else len(data)
         self.line = data[end:]
-        if len(self.line) > LONGEST_LINE or not self._encloses_fields(data[:end]):
+        if len(self.line) > LONGEST_LINE:
+            raise ReadersDiffer
+        if not self._encloses_fields(data[:end]):
             raise ReadersDiffer
 
     def _encloses_fields(self, lines: bytes) -> bool:
@@ -118,8 +120,8 @@ class CheckedFile(io.RawIOBase):
             return False
         if edge_before[closing].any() or not edge_after[closing].all():
             return False
-        line_ends = np.flatnonzero((text == ord("\n")) | (text == ord("\r")))
-        quotes_before = np.searchsorted(quotes, line_ends)
+        is_line_end = (text == ord("\n")) | (text == ord("\r"))
+        quotes_before = np.searchsorted(quotes, np.flatnonzero(is_line_end))
         return not (quotes_before % 2).any()
 
 

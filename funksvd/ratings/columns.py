@@ -44,20 +44,16 @@ class RawRatings(NamedTuple):
     values: np.ndarray
 
 
-def _with_id(nouns: Iterable[str]) -> set[str]:
-    """Return each noun alone and with "id" behind it."""
-    names = set()
-    for noun in nouns:
-        names.add(noun)
-        names.add(f"{noun}id")
-    return names
+def _with_ending(nouns: Iterable[str], ending: str) -> set[str]:
+    """Return each noun with an ending."""
+    return {f"{noun}{ending}" for noun in nouns}
 
 
 # Role -> the names that tell a column of this role, as `squash` spells them.
 KNOWN_NAMES = {
-    "user": _with_id(USER_NOUNS) | {"uid"},
-    "item": _with_id(ITEM_NOUNS) | {"iid", "isbn", "asin"},
-    "rating": {f"{noun}rating" for noun in ("user", *ITEM_NOUNS)}.union(RATING_NAMES),
+    "user": _with_ending(USER_NOUNS, "id").union(USER_NOUNS, ["uid"]),
+    "item": _with_ending(ITEM_NOUNS, "id").union(ITEM_NOUNS, ["iid", "isbn", "asin"]),
+    "rating": _with_ending(("user", *ITEM_NOUNS), "rating").union(RATING_NAMES),
 }
 
 
@@ -86,7 +82,11 @@ def resolve_columns(
     return positions_of(names, {"user": user, "item": item, "rating": rating}, where)
 
 
-def positions_of(names: Names, columns: Mapping[str, Column], where: object) -> tuple[int, ...]:
+def positions_of(
+    names: Names,
+    columns: Mapping[str, Column],
+    where: object,
+) -> tuple[int, ...]:
     """Return the position of each column of {role: column}; otherwise like `resolve_columns`.
 
     Without names, None means the role's own place in `columns`.
@@ -109,12 +109,20 @@ def positions_of(names: Names, columns: Mapping[str, Column], where: object) -> 
     return tuple(positions.values())
 
 
-def _position_of(names: Names, role: str, column: Any, default: int, where: object) -> int:
+def _position_of(
+    names: Names,
+    role: str,
+    column: Any,
+    default: int,
+    where: object,
+) -> int:
     """Return the position of one column, `default` where neither a name nor a position tells."""
     if isinstance(column, Integral):
         return int(column)
     if column is None:
-        return default if isinstance(names, int) else _well_known(names, role, where)
+        if isinstance(names, int):
+            return default
+        return _well_known(names, role, where)
     if not isinstance(column, str):
         raise TypeError(f"{role} must be a column name or a position, got {column!r}")
     if isinstance(names, int):
@@ -127,7 +135,10 @@ def _position_of(names: Names, role: str, column: Any, default: int, where: obje
 
 def _well_known(names: Sequence[Any], role: str, where: object) -> int:
     """Return the position of the only column with a well-known name for a role."""
-    known = [position for position, name in enumerate(names) if is_known_name(name, role)]
+    known = []
+    for position, name in enumerate(names):
+        if is_known_name(name, role):
+            known.append(position)
     if len(known) != 1:
         found = "several look like it" if known else "no name is known"
         raise ValueError(
@@ -139,7 +150,10 @@ def _well_known(names: Sequence[Any], role: str, where: object) -> int:
 
 def _named(names: Sequence[Any], role: str, column: str, where: object) -> int:
     """Return the position of the only column with the name `column`."""
-    found = [position for position, name in enumerate(names) if name == column]
+    found = []
+    for position, name in enumerate(names):
+        if name == column:
+            found.append(position)
     if len(found) > 1:
         raise ValueError(
             f"{where}: {role}={column!r} names {len(found)} columns; pass a position of {found}"

@@ -65,10 +65,14 @@ def _plan_of(path: FilePath, chosen: Chosen) -> Plan:
     """Return what to read from a file, from its metadata."""
     with parquet.ParquetFile(path) as file:
         all_names = file.schema_arrow.names
-        names = [all_names[at] for at in resolve_columns(all_names, *chosen, where=path)]
-        encoded = [name for name in names[:2] if is_encoded(file, name)]
-        n_rows = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-    return Plan(path, names, encoded, np.cumsum([0, *n_rows]))
+        positions = resolve_columns(all_names, *chosen, where=path)
+        names = [all_names[position] for position in positions]
+        id_names = names[:2]
+        encoded = [name for name in id_names if is_encoded(file, name)]
+        n_rows = [0]
+        for group in range(file.num_row_groups):
+            n_rows.append(file.metadata.row_group(group).num_rows)
+    return Plan(path, names, encoded, np.cumsum(n_rows))
 
 
 def is_encoded(file: Any, name: str) -> bool:
@@ -80,11 +84,13 @@ def is_encoded(file: Any, name: str) -> bool:
     """
     if not is_text(file.schema_arrow.field(name).type):
         return False
-    paths = [file.schema.column(k).path for k in range(len(file.schema))]
-    column = paths.index(name)
+    n_leaves = len(file.schema)  # a nested column has several
+    paths = [file.schema.column(leaf).path for leaf in range(n_leaves)]
+    leaf = paths.index(name)
     size = 0
     for group in range(file.num_row_groups):
-        size += file.metadata.row_group(group).column(column).total_uncompressed_size
+        chunk = file.metadata.row_group(group).column(leaf)
+        size += chunk.total_uncompressed_size
     return bool(size < 3 * file.metadata.num_rows)
 
 
@@ -95,31 +101,45 @@ def _read_groups(plan: Plan, progress: bool) -> RawRatings:
     user_codes = np.empty(n_rows, np.int32)
     item_codes = np.empty(n_rows, np.int32)
     values = np.empty(n_rows)
-    groups_of = shares(n_groups, min(cpu_count(), max(n_groups, 1)))
-    rows_of = [slice(*plan.first_rows[[groups.start, groups.stop]]) for groups in groups_of]
+    n_shares = max(min(cpu_count(), n_groups), 1)
+    groups_of_shares = shares(n_groups, n_shares)
+    user, item, rating = plan.names
 
     with reading_bar(plan.path, 3 * n_groups, "column chunk", progress) as bar:
 
-        def read_share(share: int) -> tuple[list[str], list[str]]:
-            rows = rows_of[share]
+        def read_share(groups: slice) -> tuple[list[str], list[str]]:
+            rows = _rows_of(plan, groups)
             # A reader is for one thread. It reads one column after the other, so that the memory
             # of each is free before the next comes.
             with parquet.ParquetFile(plan.path, read_dictionary=plan.encoded) as file:
-                user, item, rating = (
-                    _arrays(file, plan, name, groups_of[share], bar) for name in plan.names
-                )
-                _numbers_into(
-                    values[rows], rating, f"{plan.path}: the rating column {plan.names[2]!r}"
-                )
-                return codes_into(user_codes[rows], user), codes_into(item_codes[rows], item)
+                reader = partial(_arrays, file, plan, groups, bar)
+                _numbers_into(values[rows], reader(rating), plan)
+                user_texts = codes_into(user_codes[rows], reader(user))
+                item_texts = codes_into(item_codes[rows], reader(item))
+            return user_texts, item_texts
 
-        texts = parallel(read_share, range(len(groups_of)), cpu_count())
+        texts = parallel(read_share, groups_of_shares, cpu_count())
+    rows_of_shares = [_rows_of(plan, groups) for groups in groups_of_shares]
     user_texts, item_texts = zip(*texts, strict=True)
-    users = joined(user_codes, rows_of, user_texts)
-    return RawRatings(users, joined(item_codes, rows_of, item_texts), values)
+    users = joined(user_codes, rows_of_shares, user_texts)
+    items = joined(item_codes, rows_of_shares, item_texts)
+    return RawRatings(users, items, values)
 
 
-def _arrays(file: Any, plan: Plan, name: str, groups: slice, bar: Any) -> Iterator[Any]:
+def _rows_of(plan: Plan, groups: slice) -> slice:
+    """Return the rows of some row groups."""
+    first = int(plan.first_rows[groups.start])
+    end = int(plan.first_rows[groups.stop])
+    return slice(first, end)
+
+
+def _arrays(
+    file: Any,
+    plan: Plan,
+    groups: slice,
+    bar: Any,
+    name: str,
+) -> Iterator[Any]:
     """Yield one column of some row groups as Arrow arrays; the bar moves with each group."""
     rows = ROWS_OF_AN_ENCODED_BATCH if name in plan.encoded else ROWS_OF_A_BATCH
     for group in range(groups.start, groups.stop):
@@ -128,18 +148,22 @@ def _arrays(file: Any, plan: Plan, name: str, groups: slice, bar: Any) -> Iterat
         bar.update()
 
 
-def _numbers_into(out: np.ndarray, arrays: Iterator[Any], name: str) -> None:
-    """Write a column of ratings, which comes as one Arrow array after the other, to `out`."""
+def _numbers_into(out: np.ndarray, arrays: Iterator[Any], plan: Plan) -> None:
+    """Write the ratings, which come as one Arrow array after the other, to `out`."""
+    name = f"{plan.path}: the rating column {plan.names[2]!r}"
     done = 0
     for array in arrays:
-        out[done : done + len(array)] = as_numbers(array, name)
-        done += len(array)
+        end = done + len(array)
+        out[done:end] = as_numbers(array, name)
+        done = end
 
 
 def _row_of(plan: Plan, k: int) -> str:
     """Return row k for a message."""
-    group = np.searchsorted(plan.first_rows, k, "right") - 1
+    group = int(np.searchsorted(plan.first_rows, k, "right")) - 1
     with parquet.ParquetFile(plan.path) as file:
-        table = file.read_row_group(group, plan.names).select(plan.names)
-    row = table.slice(k - plan.first_rows[group], 1).to_pylist()[0]
+        table = file.read_row_group(group, plan.names)
+    place = k - int(plan.first_rows[group])
+    table = table.select(plan.names)
+    row = table.slice(place, 1).to_pylist()[0]
     return f"row {k} (from 0): {shorten(str(row))}"

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -162,8 +162,15 @@ def _check_options(options: Options) -> None:
     if header is not None and not isinstance(header, bool):
         raise ValueError(f"header must be None, True or False, got {header!r}")
     sep = options.sep
-    if sep is not None and (not isinstance(sep, str) or not sep or set(sep) & set('"\r\n')):
+    if sep is not None and not _is_separator(sep):
         raise ValueError(f"sep must be None or a string without quotes and line ends, got {sep!r}")
+
+
+def _is_separator(value: Any) -> bool:
+    """Return whether a value is a string that is not empty and holds no quote and no line end."""
+    if not isinstance(value, str) or not value:
+        return False
+    return not set(value) & set('"\r\n')
 
 
 def _read_parquet(
@@ -185,19 +192,21 @@ def _read_parquet(
 
 def _are_usable(raw: RawRatings) -> np.ndarray:
     """Return (n,) whether a rating is finite and both its ids are neither blank nor hold NUL."""
-    usable = np.isfinite(raw.values)
+    usable: np.ndarray = np.isfinite(raw.values)
     for column in (raw.users, raw.items):
-        is_id = np.array([bool(text.strip()) and "\0" not in text for text in column.ids], bool)
-        if not is_id.all():
-            usable &= is_id[column.codes]
+        are_ids = [bool(text.strip()) and "\0" not in text for text in column.ids]
+        if not all(are_ids):
+            usable &= np.array(are_ids)[column.codes]
     return usable
 
 
 def _selected(raw: RawRatings, chosen: np.ndarray) -> RawRatings:
     """Return the ratings where `chosen`, (n,) bool, is True."""
+    users = raw.users.codes[chosen]
+    items = raw.items.codes[chosen]
     return RawRatings(
-        Encoded(raw.users.codes[chosen], raw.users.ids),
-        Encoded(raw.items.codes[chosen], raw.items.ids),
+        Encoded(users, raw.users.ids),
+        Encoded(items, raw.items.ids),
         raw.values[chosen],
     )
 
@@ -258,11 +267,16 @@ def read_pairs(
         first = next(records, None)
         if first is None:
             raise ValueError(f"{path} holds no pairs of user and item, it is empty")
-        names = [field.strip() for field in first[1]]
+        _, first_fields = first
+        names = [field.strip() for field in first_fields]
         if header is None:
             header = _are_names(names, columns)
-        user_at, item_at = positions_of(names if header else len(names), columns, path)
-        for line, fields in records if header else chain([first], records):
+        if header:
+            user_at, item_at = positions_of(names, columns, path)
+        else:
+            user_at, item_at = positions_of(len(names), columns, path)
+            records = chain([first], records)
+        for line, fields in records:
             found_user = _field(fields, user_at)
             found_item = _field(fields, item_at)
             if found_user and found_item and not has_surplus(fields, len(names)):
@@ -271,10 +285,11 @@ def read_pairs(
             else:
                 bad_lines.append(line)
     if bad_lines:
+        n_bad = len(bad_lines)
+        place = line_in_words(path, bad_lines[0])
         problem = (
-            f"{path}: {len(bad_lines)} of {len(bad_lines) + len(users)} pairs lack a user or an "
-            f"item, or have more fields than the first line, the first in "
-            f"{line_in_words(path, bad_lines[0])}"
+            f"{path}: {n_bad} of {n_bad + len(users)} pairs lack a user or an item, "
+            f"or have more fields than the first line, the first in {place}"
         )
         _raise_or_warn(problem, on_bad_lines, stacklevel=3)
     if not users:
@@ -289,7 +304,12 @@ def _are_names(fields: list[str], columns: Mapping[str, Column]) -> bool:
     """
     if any(isinstance(column, str) for column in columns.values()):
         return True
-    return all(any(is_known_name(field, role) for field in fields) for role in columns)
+    return all(_has_known_name(fields, role) for role in columns)
+
+
+def _has_known_name(fields: list[str], role: str) -> bool:
+    """Return whether one of the fields is a well-known name for a role."""
+    return any(is_known_name(field, role) for field in fields)
 
 
 def _field(fields: list[str], position: int) -> str:
@@ -298,8 +318,10 @@ def _field(fields: list[str], position: int) -> str:
 
 
 def _ids_of(texts: list[str]) -> np.ndarray:
-    """Return one typed id for each text."""
-    return _typed(Encoded(np.arange(len(texts)), texts)).decode()
+    """Return the typed id of each text."""
+    codes = np.arange(len(texts))
+    ids: np.ndarray = _typed(Encoded(codes, texts)).ids
+    return ids
 
 
 def read_titles(path: FilePath) -> dict[str, str]:
@@ -311,19 +333,27 @@ def read_titles(path: FilePath) -> dict[str, str]:
     with _open_records(path) as records:
         _, header = next(records)
         names = [field.strip() for field in header]
-        ids = _positions_named(names, ("item_id", "id"))
-        ids += [at for at, name in enumerate(names) if is_known_name(name, "item")]
-        titles = [at for at in _positions_named(names, ("title", "name")) if at not in ids[:1]]
-        if not ids or not titles:
-            missing = "title" if ids else "item_id or id"
-            raise ValueError(f"{path}: titles need a column {missing}; there are {in_words(names)}")
-        id_at = ids[0]
-        title_at = titles[0]
+        id_at, title_at = _columns_of_titles(names, path)
         title_of = {}
         for _, fields in records:
             if len(fields) > max(id_at, title_at):
                 title_of[fields[id_at].strip()] = fields[title_at].strip()
     return title_of
+
+
+def _columns_of_titles(names: list[str], path: FilePath) -> tuple[int, int]:
+    """Return the positions of the items' ids and of their titles."""
+    ids = _positions_named(names, ("item_id", "id"))
+    for position, name in enumerate(names):
+        if is_known_name(name, "item"):
+            ids.append(position)
+    titles = _positions_named(names, ("title", "name"))
+    if ids and ids[0] in titles:
+        titles.remove(ids[0])
+    if not ids or not titles:
+        missing = "title" if ids else "item_id or id"
+        raise ValueError(f"{path}: titles need a column {missing}; there are {in_words(names)}")
+    return ids[0], titles[0]
 
 
 def _positions_named(names: list[str], wanted: Sequence[str]) -> list[int]:

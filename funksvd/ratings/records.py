@@ -103,7 +103,9 @@ def split_records(lines: Iterable[str], sep: str) -> Iterator[Record]:
 
 def has_surplus(fields: list[str], n_columns: int) -> bool:
     """Return whether a record has text beyond `n_columns` fields; empty fields do no harm there."""
-    return len(fields) > n_columns and any(field.strip() for field in fields[n_columns:])
+    if len(fields) <= n_columns:
+        return False
+    return any(field.strip() for field in fields[n_columns:])
 
 
 def line_in_words(path: FilePath, number: int) -> str:

@@ -26,7 +26,8 @@ def narwhals() -> Any:
 
 def as_ids(raw: Any, name: str) -> Any:
     """Return ids in any form, also a column of a table, as `ids.checked_ids` does."""
-    if type(raw).__module__.partition(".")[0] in TABLE_LIBRARIES:
+    library, _, _ = type(raw).__module__.partition(".")
+    if library in TABLE_LIBRARIES:
         refuse_mask(raw, f"{name} ids")
         raw = column_ids(raw, name)
     return checked_ids(raw, name)
@@ -54,7 +55,8 @@ def columns_of(frame: Any, **columns: Column) -> tuple[Any, ...]:
     nw = narwhals()
     table = nw.from_native(frame)
     names = table.collect_schema().names()
-    if "rating" not in columns and len(names) == 2 and not any(columns.values()):
+    is_default = not any(columns.values())
+    if is_default and "rating" not in columns and len(names) == 2:
         positions = [0, 1]  # a table of pairs needs no well-known names
     else:
         positions = list(positions_of(names, columns, "the table"))
@@ -62,10 +64,11 @@ def columns_of(frame: Any, **columns: Column) -> tuple[Any, ...]:
     chosen = _collected(table.select(nw.nth(positions)))
     found = []
     for role, series in zip(columns, chosen.iter_columns(), strict=True):
+        name = f"column {series.name!r}"
         if role == "rating":
-            found.append(_numbers(series))
+            found.append(_numbers(series, name))
         else:
-            found.append(_ids(series, f"column {series.name!r}"))
+            found.append(_ids(series, name))
     return tuple(found)
 
 
@@ -99,16 +102,17 @@ def _ids(series: Any, name: str) -> Any:
     """Return a narwhals Series as ids: an array, or `Encoded` for texts and categories."""
     _refuse_nulls(series, name)
     nw = narwhals()
-    if isinstance(series.dtype, nw.Datetime) and series.dtype.time_zone:
+    dtype = series.dtype
+    if isinstance(dtype, nw.Datetime) and dtype.time_zone:
         return _moments(series)
-    if series.dtype not in (nw.Categorical, nw.Enum, nw.String, nw.Binary):
+    if dtype not in (nw.Categorical, nw.Enum, nw.String, nw.Binary):
         return series.to_numpy()
     try:
         import pyarrow as pa
     except ImportError:
         return series.to_numpy()  # the same ids, slower
     column = series.to_arrow()
-    if series.dtype == nw.String:
+    if dtype == nw.String:
         from funksvd.ratings.arrow import text_ids
 
         return text_ids(column)
@@ -116,26 +120,29 @@ def _ids(series: Any, name: str) -> Any:
         column = column.combine_chunks()
     if not pa.types.is_dictionary(column.type):
         column = column.dictionary_encode()
-    codes = column.indices.cast(pa.int32()).to_numpy()
-    return Encoded(codes, column.dictionary.to_numpy(zero_copy_only=False))
+    codes = column.indices.cast(pa.int32())
+    ids = column.dictionary.to_numpy(zero_copy_only=False)
+    return Encoded(codes.to_numpy(), ids)
 
 
 def _moments(series: Any) -> np.ndarray:
     """Return times with a zone as datetime objects: NumPy's times have no zone."""
     times = np.empty(len(series), object)
     for place, time in enumerate(series.to_list()):
-        times[place] = time.to_pydatetime() if hasattr(time, "to_pydatetime") else time
+        if hasattr(time, "to_pydatetime"):
+            time = time.to_pydatetime()
+        times[place] = time
     return times
 
 
-def _numbers(series: Any) -> Any:
+def _numbers(series: Any, name: str) -> Any:
     """Return a narwhals Series of ratings as an array; TypeError if it holds no numbers."""
-    name = f"column {series.name!r}"
     _refuse_nulls(series, name)
     nw = narwhals()
     if series.dtype == nw.Decimal:
         series = series.cast(nw.Float64)
-    if not series.dtype.is_numeric() and series.dtype != nw.Boolean:
+    is_number = series.dtype.is_numeric() or series.dtype == nw.Boolean
+    if not is_number:
         raise TypeError(f"{name} must hold numbers, the ratings, got {series.dtype}")
     return series.to_numpy()
 
@@ -147,7 +154,12 @@ def _refuse_nulls(series: Any, name: str) -> None:
         raise ValueError(f"{name} has {nulls} missing values; drop these rows first")
 
 
-def long_table(users: np.ndarray, items: np.ndarray, scores: np.ndarray, library: str) -> Any:
+def long_table(
+    users: np.ndarray,
+    items: np.ndarray,
+    scores: np.ndarray,
+    library: str,
+) -> Any:
     """Return recommendations as a table with the columns user, item, rank (from 1) and score.
 
     Parameters
@@ -156,15 +168,16 @@ def long_table(users: np.ndarray, items: np.ndarray, scores: np.ndarray, library
     items, scores : (m, n), best first; a score of NaN ends a row and gets no line
     library : {"pandas", "polars", "pyarrow"}
     """
+    _, n = scores.shape
     filled = ~np.isnan(scores)
-    ranks = np.broadcast_to(np.arange(1, scores.shape[1] + 1), scores.shape)
+    ranks = np.arange(1, n + 1)
     kept = items[filled]
     if kept.dtype == object and len(kept) and isinstance(kept[0], int | str):
         kept = np.array(kept.tolist())
     columns = {
         "user": np.repeat(users, filled.sum(1)),
         "item": kept,
-        "rank": ranks[filled],
+        "rank": np.broadcast_to(ranks, scores.shape)[filled],
         "score": scores[filled],
     }
     return narwhals().from_dict(columns, backend=library).to_native()

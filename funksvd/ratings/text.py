@@ -61,7 +61,12 @@ def read_text(
     return ratings, partial(_line_of, path, layout)
 
 
-def _layout_of(path: FilePath, chosen: Chosen, sep: str, header: bool | None) -> Layout:
+def _layout_of(
+    path: FilePath,
+    chosen: Chosen,
+    sep: str,
+    header: bool | None,
+) -> Layout:
     """Return the layout of a text file, as its first record shows it."""
     with open_text(path) as file:
         first = next(split_records(file, sep), None)
@@ -73,8 +78,12 @@ def _layout_of(path: FilePath, chosen: Chosen, sep: str, header: bool | None) ->
     names: Names = len(fields)
     if header:
         names = [field.strip() for field in fields]
-    positions = resolve_columns(names, *chosen, where=path)
-    return Layout(sep, line if header else 0, len(fields), positions)
+    return Layout(
+        sep=sep,
+        header_line=line if header else 0,
+        n_columns=len(fields),
+        positions=resolve_columns(names, *chosen, where=path),
+    )
 
 
 def _is_header(fields: list[str], chosen: Chosen) -> bool:
@@ -130,10 +139,11 @@ def _emptied(rows: list[list[str]], layout: Layout) -> list[list[str]]:
     if min(lengths) >= width and max(lengths) <= layout.n_columns:
         return rows
     empty = [""] * width
-    return [
-        empty if len(fields) < width or has_surplus(fields, layout.n_columns) else fields
-        for fields in rows
-    ]
+    emptied = []
+    for fields in rows:
+        is_good = len(fields) >= width and not has_surplus(fields, layout.n_columns)
+        emptied.append(fields if is_good else empty)
+    return emptied
 
 
 def _numbers(texts: Iterable[str]) -> dict[str, float]:
@@ -145,7 +155,11 @@ def _numbers(texts: Iterable[str]) -> dict[str, float]:
     return numbers
 
 
-def _parse_with_arrow(path: FilePath, layout: Layout, progress: bool) -> RawRatings | None:
+def _parse_with_arrow(
+    path: FilePath,
+    layout: Layout,
+    progress: bool,
+) -> RawRatings | None:
     """Return the ratings that `_parse` would return, read many times faster by pyarrow.
 
     Return None if there is no pyarrow, the file is small, or the two might read it differently.
@@ -166,5 +180,6 @@ def _line_of(path: FilePath, layout: Layout, k: int) -> str:
     """Return the line of rating k for a message."""
     with open_text(path) as file:
         records = split_records(file, layout.sep)
-        number, _ = next(islice(records, layout.n_header_records + k, None))
+        n_before = layout.n_header_records + k
+        number, _ = next(islice(records, n_before, None))
     return line_in_words(path, number)
