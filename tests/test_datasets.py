@@ -1,4 +1,4 @@
-"""Planted ratings whose floor is known, and public ratings."""
+"""Made-up ratings whose best possible error is known, and public ratings."""
 
 import functools
 import hashlib
@@ -22,26 +22,36 @@ def planted():
     return make_ratings(1500, 900, 120_000, rank=6, noise=0.7, random_state=3)
 
 
+def n_distinct(users, items):
+    """Return the number of distinct pairs."""
+    pairs = zip(users.tolist(), items.tolist(), strict=True)
+    return len(set(pairs))
+
+
 def test_planted_shapes_and_types(planted):
-    assert {len(values) for values in planted[:4]} == {120_000}
-    assert [values.dtype for values in planted[:4]] == [np.int32, np.int32, np.float32, np.float32]
+    arrays = planted[:4]
+    assert {len(values) for values in arrays} == {120_000}
+    assert [values.dtype.name for values in arrays] == ["int32", "int32", "float32", "float32"]
     for ids, n_ids in ((planted.users, 1500), (planted.items, 900)):
         assert ids.min() >= 0
         assert n_ids * 0.9 < ids.max() < n_ids
 
 
 def test_planted_pairs_are_unique(planted):
-    assert len(set(zip(planted.users.tolist(), planted.items.tolist(), strict=True))) == 120_000
+    assert n_distinct(planted.users, planted.items) == 120_000
 
 
 def test_planted_noise_is_the_measured_floor(planted):
     error = planted.ratings.astype(np.float64) - planted.truth
-    assert planted.noise == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-6)
+    rmse = np.sqrt(np.mean(error**2))
+    assert planted.noise == pytest.approx(rmse, rel=1e-6)
     assert planted.noise == pytest.approx(0.7, rel=0.01)
-    # It is noise: centred, and of the same size wherever one looks.
+    # The noise has the mean 0 and the same size for any truth and any item.
     assert abs(error.mean()) < 0.01
-    assert abs(np.corrcoef(error, planted.truth)[0, 1]) < 0.01
-    busy = planted.items == np.bincount(planted.items).argmax()
+    correlation = np.corrcoef(error, planted.truth)[0, 1]
+    assert abs(correlation) < 0.01
+    busiest = np.bincount(planted.items).argmax()
+    busy = planted.items == busiest
     assert error[busy].std() == pytest.approx(0.7, rel=0.1)
 
 
@@ -49,7 +59,8 @@ def test_planted_signal_sizes():
     planted = make_ratings()
     assert planted.ratings.mean() == pytest.approx(3.6, abs=0.1)
     assert planted.ratings.std() == pytest.approx(1.1, abs=0.05)
-    assert planted.truth.std() == pytest.approx(np.sqrt(0.35**2 + 0.5**2 + 0.5**2), rel=0.1)
+    expected = np.sqrt(0.35**2 + 0.5**2 + 0.5**2)
+    assert planted.truth.std() == pytest.approx(expected, rel=0.1)
     assert planted.noise == pytest.approx(0.8, rel=0.01)
 
 
@@ -62,10 +73,12 @@ def test_planted_truth_is_biases_and_a_matrix_of_the_given_rank():
     assert np.array_equal(ratings, truth)
     dense = np.full((60, 4000), np.nan)
     dense[users, items] = truth
-    dense = dense[np.argsort(np.bincount(users, minlength=60))[-8:]]  # the busiest users,
-    dense = dense[:, np.isfinite(dense).all(axis=0)]  # and the items that they all rated
+    busiest_users = np.argsort(np.bincount(users, minlength=60))[-8:]
+    dense = dense[busiest_users]
+    rated_by_all = np.isfinite(dense).all(axis=0)
+    dense = dense[:, rated_by_all]
     assert dense.shape[1] > 50
-    # Less the mean of each item its bias is gone; the user biases add one rank.
+    # Subtracting each item's mean removes its bias; the user biases add one rank.
     strength = np.linalg.svd(dense - dense.mean(axis=0), compute_uv=False)
     assert strength[3] > 1
     assert strength[4] < 1e-3
@@ -73,11 +86,12 @@ def test_planted_truth_is_biases_and_a_matrix_of_the_given_rank():
 
 def test_planted_low_rank_part_is_beyond_biases(planted):
     """The best biases, fitted to the truth itself, stay clearly above the floor."""
-    users, items, residual = planted.users, planted.items, planted.truth - planted.truth.mean()
+    residual = planted.truth - planted.truth.mean()
     for _ in range(20):  # alternating means solve the least squares of the two biases
-        for codes in (users, items):
+        for codes in (planted.users, planted.items):
             counts = np.maximum(np.bincount(codes), 1)
-            residual = residual - (np.bincount(codes, residual) / counts)[codes]
+            means = np.bincount(codes, residual) / counts
+            residual = residual - means[codes]
     assert residual.std() == pytest.approx(0.5, rel=0.15)
     assert np.hypot(residual.std(), planted.noise) > 1.15 * planted.noise
 
@@ -86,18 +100,23 @@ def test_planted_counts_are_heavy_tailed(planted):
     for codes, n in ((planted.users, 1500), (planted.items, 900)):
         counts = np.sort(np.bincount(codes, minlength=n))[::-1]
         assert counts.mean() > 1.2 * np.median(counts)
-        assert 0.2 < counts[: n // 10].sum() / counts.sum() < 0.6  # MovieLens 100K: 0.32, 0.43
+        share_of_tenth = counts[: n // 10].sum() / counts.sum()
+        assert 0.2 < share_of_tenth < 0.6  # MovieLens 100K: 0.32, 0.43
         assert counts[0] > 4 * counts.mean()
 
 
 def test_planted_ratings_come_in_random_order(planted):
     half = len(planted.users) // 2
-    assert abs(planted.users[:half].mean() - planted.users[half:].mean()) < 20
-    assert (np.diff(planted.users) < 0).mean() == pytest.approx(0.5, abs=0.02)
+    difference = planted.users[:half].mean() - planted.users[half:].mean()
+    assert abs(difference) < 20
+    share_falling = (np.diff(planted.users) < 0).mean()
+    assert share_falling == pytest.approx(0.5, abs=0.02)
 
 
-def test_one_seed_one_result_other_seeds_others():
-    first, again, other = (make_ratings(50, 40, 500, random_state=seed) for seed in (5, 5, 6))
+def test_a_seed_gives_one_result_and_another_seed_another():
+    first = make_ratings(50, 40, 500, random_state=5)
+    again = make_ratings(50, 40, 500, random_state=5)
+    other = make_ratings(50, 40, 500, random_state=6)
     for name in ("users", "items", "ratings", "truth"):
         assert np.array_equal(getattr(first, name), getattr(again, name))
         assert not np.array_equal(getattr(first, name), getattr(other, name))
@@ -109,15 +128,17 @@ def test_one_seed_one_result_other_seeds_others():
 @pytest.mark.parametrize("change", [{"rank": 2}, {"noise": 0.1}, {"n_users": 51}, {"n_items": 41}])
 def test_every_parameter_matters(change):
     base = {"n_users": 50, "n_items": 40, "n_ratings": 500, "rank": 8, "noise": 0.8}
-    assert not np.array_equal(make_ratings(**base).ratings, make_ratings(**base | change).ratings)
+    made = make_ratings(**base)
+    changed = make_ratings(**base | change)
+    assert not np.array_equal(made.ratings, changed.ratings)
 
 
 @pytest.mark.parametrize(
     "shape", [(1, 2, 1), (2, 1, 1), (2, 2, 2), (1, 50, 25), (50, 1, 25), (30, 40, 600)]
 )
 def test_half_of_all_pairs_is_possible(shape):
-    users, items = make_ratings(*shape)[:2]
-    assert len(set(zip(users.tolist(), items.tolist(), strict=True))) == shape[2]
+    made = make_ratings(*shape)
+    assert n_distinct(made.users, made.items) == shape[2]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +159,14 @@ def test_planted_arguments_are_checked(arguments, message):
         make_ratings(**{"n_users": 10, "n_items": 20, "n_ratings": 50} | arguments)
 
 
+def triples(dataset):
+    """Return (user ids, item ids, values) of a data set's ratings, as lists."""
+    ratings = dataset.ratings
+    users = ratings.user_ids[ratings.users]
+    items = ratings.item_ids[ratings.items]
+    return users.tolist(), items.tolist(), ratings.values.tolist()
+
+
 # MovieLens, from a server on this machine
 
 LINES = [(1, 31, 2.5, 1260759144), (7, 1029, 3.0, 851868750), (1, 1029, 4.5, 1260759179)]
@@ -145,62 +174,73 @@ TITLES = {31: "Dangerous Minds (1995)", 1029: 'Dumbo, the "flying" one: né (194
 
 
 def movielens_archive(name):
-    """A zip in the format of a release, with other files beside."""
+    """Return a zip in the format of a release, with another file beside those that are read."""
     release = movielens.RELEASES[name]
-    ratings = release.ratings
-    titles = release.titles
-    quoted = {item: title.replace('"', '""') for item, title in TITLES.items()}
-    if ratings.endswith(".csv"):
-        texts = [
-            "userId,movieId,rating,timestamp\n"
-            + "".join("{},{},{},{}\n".format(*line) for line in LINES),
-            "movieId,title,genres\n" + "".join(f'{i},"{t}",Drama\n' for i, t in quoted.items()),
-        ]
-    elif ratings.endswith(".dat"):
-        texts = [
-            "".join("{}::{}::{}::{}\n".format(*line) for line in LINES),
-            "".join(f"{i}::{t}::Drama|Comedy\n" for i, t in TITLES.items()),
-        ]
+    if release.ratings.endswith(".csv"):
+        ratings, titles = csv_texts()
+    elif release.ratings.endswith(".dat"):
+        ratings = rating_lines("::")
+        titles = title_lines("{}::{}::Drama|Comedy\n")
     else:
-        texts = [
-            "".join("{}\t{}\t{}\t{}\n".format(*line) for line in LINES),
-            "".join(f"{i}|{t}|01-Jan-1995||url|0|1\n" for i, t in TITLES.items()),
-        ]
+        ratings = rating_lines("\t")
+        titles = title_lines("{}|{}|01-Jan-1995||url|0|1\n")
     encoding = "latin-1" if name in ("ml-100k", "ml-1m") else "utf-8"
+    folder = release.ratings.partition("/")[0]
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as file:
-        file.writestr(ratings, texts[0])
-        file.writestr(titles, texts[1].encode(encoding))
-        file.writestr(ratings.rpartition("/")[0] + "/README", "read me")
+        file.writestr(release.ratings, ratings)
+        file.writestr(release.titles, titles.encode(encoding))
+        file.writestr(f"{folder}/README", "read me")
     return out.getvalue()
+
+
+def rating_lines(sep):
+    return "".join(sep.join(map(str, line)) + "\n" for line in LINES)
+
+
+def title_lines(line):
+    return "".join(line.format(item, title) for item, title in TITLES.items())
+
+
+def csv_texts():
+    """Return the texts of ratings.csv and movies.csv."""
+    ratings = "userId,movieId,rating,timestamp\n" + rating_lines(",")
+    titles = "movieId,title,genres\n"
+    for item, title in TITLES.items():
+        quoted = title.replace('"', '""')
+        titles += f'{item},"{quoted}",Drama\n'
+    return ratings, titles
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A local HTTP server that the downloads go to: its folder, and the paths it was asked for."""
+    """Start a local HTTP server and send all downloads there.
+
+    Yield its folder, and the list of the paths that it was asked for.
+    """
     pooch = pytest.importorskip("pooch")
     monkeypatch.setattr(pooch.get_logger(), "level", logging.ERROR)
-    folder, asked = tmp_path / "server", []
+    folder = tmp_path / "server"
     folder.mkdir()
+    asked = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             asked.append(self.path)
 
-    with http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), functools.partial(Handler, directory=folder)
-    ) as running:
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()
-        monkeypatch.setattr(
-            movielens, "MOVIELENS_URL", f"http://127.0.0.1:{running.server_address[1]}/"
-        )
+        _, port = running.server_address
+        monkeypatch.setattr(movielens, "MOVIELENS_URL", f"http://127.0.0.1:{port}/")
         yield folder, asked
         running.shutdown()
         thread.join()
 
 
 def publish(folder, monkeypatch, name):
+    """Put a release into the server's folder, with its MD5; return the path of the archive."""
     content = movielens_archive(name)
     release = movielens.RELEASES[name]
     archive = release.archive
@@ -217,18 +257,15 @@ def publish(folder, monkeypatch, name):
 def test_movielens_is_downloaded_once(server, tmp_path, monkeypatch, name):
     folder, asked = server
     publish(folder, monkeypatch, name)
-    ratings, titles, times = load_movielens(
-        name, cache=tmp_path / "cache", times=True, progress=False
-    )
-    assert ratings.user_ids[ratings.users].tolist() == [line[0] for line in LINES]
-    assert ratings.item_ids[ratings.items].tolist() == [line[1] for line in LINES]
-    assert ratings.values.tolist() == [line[2] for line in LINES]
-    assert times.astype(int).tolist() == [line[3] for line in LINES]
-    assert titles == TITLES
+    found = load_movielens(name, cache=tmp_path / "cache", times=True, progress=False)
+    *expected, times = (list(column) for column in zip(*LINES, strict=True))
+    assert triples(found) == tuple(expected)
+    assert found.times.astype(int).tolist() == times
+    assert found.titles == TITLES
     n_asked = len(asked)
     again = load_movielens(name, cache=tmp_path / "cache")
     assert len(asked) == n_asked  # from the cache
-    assert again.titles == titles
+    assert again.titles == TITLES
     assert again.times is None
 
 
@@ -292,9 +329,10 @@ def test_movielens_without_pooch(monkeypatch):
 
 
 def prize_files(eol="\n"):
-    """Texts of four files in the prize's format."""
+    """Return the texts of four files in the prize's format."""
     rng = np.random.default_rng(4)
-    texts, movie = [], 0
+    texts = []
+    movie = 0
     for _ in range(4):
         lines = []
         for _ in range(rng.integers(1, 6)):
@@ -319,9 +357,7 @@ def test_netflix_combined_files(tmp_path, monkeypatch, block, eol):
     )
     found = load_netflix(tmp_path, times=True)
     users, movies, values, days = naive.netflix_prize("".join(prize_files()))
-    assert found.ratings.user_ids[found.ratings.users].tolist() == users
-    assert found.ratings.item_ids[found.ratings.items].tolist() == movies
-    assert found.ratings.values.tolist() == values
+    assert triples(found) == (users, movies, values)
     assert found.times.astype(str).tolist() == days
     assert found.titles == {1: "Dinosaur Planet", 2: "Café, the film"}
     assert load_netflix(tmp_path).times is None
@@ -339,9 +375,7 @@ def test_netflix_single_files(tmp_path, inside):
             file.write(line + "\n")
     found = load_netflix(tmp_path)
     users, movies, values, _ = naive.netflix_prize(text)
-    assert found.ratings.user_ids[found.ratings.users].tolist() == users
-    assert found.ratings.item_ids[found.ratings.items].tolist() == movies
-    assert found.ratings.values.tolist() == values
+    assert triples(found) == (users, movies, values)
     assert found.titles == {}
 
 

@@ -833,7 +833,9 @@ def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
     path = write(
         "user,item,rating,time\n" + "".join(f"u{u},{i},{r!r},978300760\n" for u, i, r in table)
     )
-    assert path.stat().st_size > text_module.LEAST_BYTES_FOR_ARROW  # and so several blocks to pyarrow
+    assert (
+        path.stat().st_size > text_module.LEAST_BYTES_FOR_ARROW
+    )  # and so several blocks to pyarrow
     monkeypatch.setattr(text_module, "_parse", None)
     found = read_ratings(path)
     assert_ratings(
