@@ -400,6 +400,14 @@ def test_netflix_lines_that_are_none(tmp_path, line):
         load_netflix(tmp_path)
 
 
+def test_netflix_faults_in_single_files_name_the_files(tmp_path):
+    (tmp_path / "mv_0000001.txt").write_text("1:\n12,4,2005-09-06\n")
+    (tmp_path / "mv_0000002.txt").write_text("2:\n12,good,2005-09-06\n")
+    message = r"mv_0000001\.txt to mv_0000002\.txt: '12,good,2005-09-06' is neither MOVIE"
+    with pytest.raises(ValueError, match=message):
+        load_netflix(tmp_path)
+
+
 def test_netflix_needs_its_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="neither combined_data_"):
         load_netflix(tmp_path)

@@ -1,4 +1,4 @@
-"""Reading ratings from files, and choosing their columns."""
+"""Reading ratings, pairs and titles from files, and choosing their columns."""
 
 import csv
 import gzip
@@ -16,7 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from funksvd.datasets import make_ratings, read_ratings, resolve_columns
+from funksvd.datasets import (
+    make_ratings,
+    read_pairs,
+    read_ratings,
+    read_titles,
+    resolve_columns,
+)
 from funksvd.ratings import _texts
 from funksvd.ratings import text as text_module
 
@@ -61,12 +67,15 @@ def whole(message):
     return f"^{re.escape(message)}$"
 
 
-THREE = ([1, 20, -3], [7, 8, 7], [4.0, 2.5, 1.0])  # what LINES holds
+# The fields of three lines, and the users, items and ratings that they hold.
 LINES = [("1", "7", "4", "x"), ("20", "8", "2.5", "y"), ("-3", "7", "1e0", "z")]
+THREE = ([1, 20, -3], [7, 8, 7], [4.0, 2.5, 1.0])
 
 
 def joined(sep, eol="\n", header=None):
-    return "".join(sep.join(fields) + eol for fields in ([header] if header else []) + LINES)
+    """Return the text of `LINES`, with a line of column names if `header` names them."""
+    lines = [header, *LINES] if header else LINES
+    return "".join(sep.join(fields) + eol for fields in lines)
 
 
 # Separators, line ends, encodings
@@ -149,14 +158,17 @@ def test_quotes_mean_nothing_to_long_separators_and_white_space(write):
 
 def test_quoted_files_match_what_csv_wrote(write):
     rng = np.random.default_rng(0)
-    ids = ["".join(rng.choice(list('ab",\n;'), 4)) + "x" for _ in range(60)]
+    ids = []
+    for _ in range(60):
+        odd = "".join(rng.choice(list('ab",\n;'), 4))
+        ids.append(f"<{odd}x")
     text = io.StringIO()
-    csv.writer(text).writerows(
-        [f"<{a}", f"<{b}", 3] for a, b in zip(ids, reversed(ids), strict=True)
-    )
+    writer = csv.writer(text)
+    for user, item in zip(ids, reversed(ids), strict=True):
+        writer.writerow([user, item, 3])
     users, items, _ = read_ratings(write(text.getvalue()), sep=",")
-    assert users.tolist() == [f"<{name}" for name in ids]
-    assert items.tolist() == [f"<{name}" for name in reversed(ids)]
+    assert users.tolist() == ids
+    assert items.tolist() == ids[::-1]
 
 
 def test_names_in_utf8(write):
@@ -171,9 +183,11 @@ def test_str_and_path_and_any_name_are_taken(write):
 def test_more_lines_than_one_chunk(write, monkeypatch):
     monkeypatch.setattr(text_module, "RECORDS_AT_ONCE", 4)
     users = list(range(1, 12))
-    text = "".join(f"{user},x{user % 3},{user / 2}\n" for user in users)
-    expected = users, [f"x{user % 3}" for user in users], [user / 2 for user in users]
-    assert_ratings(read_ratings(write(text)), *expected)
+    items = [f"x{user % 3}" for user in users]
+    ratings = [user / 2 for user in users]
+    lines = zip(users, items, ratings, strict=True)
+    text = "".join(f"{user},{item},{rating}\n" for user, item, rating in lines)
+    assert_ratings(read_ratings(write(text)), users, items, ratings)
 
 
 # Ids
@@ -201,8 +215,10 @@ def test_one_id_that_is_no_plain_integer_makes_the_column_text(write, odd):
 
 
 def test_int64_is_used_up_to_its_limits(write):
-    low, high = -(2**63), 2**63 - 1
-    assert_ratings(read_ratings(write(f"{low},0,3\n{high},0,3\n")), [low, high], [0, 0], [3.0, 3.0])
+    low = -(2**63)
+    high = 2**63 - 1
+    path = write(f"{low},0,3\n{high},0,3\n")
+    assert_ratings(read_ratings(path), [low, high], [0, 0], [3.0, 3.0])
 
 
 def test_equal_text_ids_share_one_object(write):
@@ -218,7 +234,7 @@ def test_header_is_detected_by_a_rating_that_is_no_number(write):
     assert_ratings(read_ratings(write(joined(",", header=header))), *THREE)
     path = write(joined(",", header=("7", "8", "-", "9")))
     assert_ratings(read_ratings(path, user=0, item=1, rating=2), *THREE)
-    # The column that counts is the rating's: here the last, and the title in front of it is none.
+    # The rating's column counts: here the last one, not the titles in front of it.
     assert_ratings(read_ratings(write("1,7,Up,4\n20,8,Heat,2.5\n-3,7,Up,1\n"), rating=3), *THREE)
 
 
@@ -250,8 +266,9 @@ def test_header_can_be_forced(write):
 )
 def test_well_known_names(names):
     assert resolve_columns(names, None, None, None, "it") == (0, 1, 2)
-    backwards = resolve_columns(names[::-1], None, None, None, "it")
-    assert [names[::-1][position] for position in backwards] == names[:3]
+    backwards = names[::-1]
+    positions = resolve_columns(backwards, None, None, None, "it")
+    assert [backwards[position] for position in positions] == names[:3]
 
 
 def test_guessed_columns_come_from_the_names_not_the_order(write):
@@ -280,11 +297,8 @@ def test_names_are_stripped(write):
 
 
 def test_a_choice_settles_what_cannot_be_guessed():
-    assert resolve_columns(["user", "artist", "track", "rating"], None, "track", None, "it") == (
-        0,
-        2,
-        3,
-    )
+    names = ["user", "artist", "track", "rating"]
+    assert resolve_columns(names, None, "track", None, "it") == (0, 2, 3)
     assert resolve_columns(["a", "b", "c"], 2, "a", 1, "it") == (2, 0, 1)
     assert resolve_columns(["a", "b", "c"], np.int64(2), "a", 1, "it") == (2, 0, 1)
 
@@ -369,7 +383,8 @@ def test_a_bad_line_is_named_or_skipped(write, bad):
     path = write(f"user,item,rating\n\n1,7,4\n{bad}\n20,8,2.5\n\n{bad}\n-3,7,1\n")
     problem = (
         f"{path}: 2 of 5 ratings cannot be used, the first in line 4: {bad!r}; "
-        "each needs a user, an item and a finite number as rating, and no more fields than the first line"
+        "each needs a user, an item and a finite number as rating, "
+        "and no more fields than the first line"
     )
     with pytest.raises(
         ValueError, match=whole(f"{problem}. Pass on_bad_lines='skip' to leave them out")
@@ -443,26 +458,25 @@ def test_missing_files_and_directories_raise_what_python_raises(tmp_path):
         read_ratings(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda data: data[:-9],
-        lambda data: data[: len(data) // 2] + b"\0" * 40 + data[len(data) // 2 :],
-        lambda data: data[:-8] + b"\0" * 8,
-    ],
-    ids=["cut", "overwritten", "checksum"],
-)
+@pytest.mark.parametrize("damage", ["cut", "zeros in the middle", "no checksum"])
 def test_damaged_gzip_is_named(write, damage):
     text = "".join(f"{user},{user * 7919 % 1009},3\n" for user in range(5000))
+    data = gzip.compress(text.encode())
+    middle = len(data) // 2
+    if damage == "cut":
+        data = data[:-9]
+    elif damage == "zeros in the middle":
+        data = data[:middle] + b"\0" * 40 + data[middle:]
+    else:
+        data = data[:-8] + b"\0" * 8
     with pytest.raises(ValueError, match=r"ratings\.txt: the gzip data is damaged or cut short"):
-        read_ratings(write(damage(gzip.compress(text.encode()))))
+        read_ratings(write(data))
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
 def test_text_that_is_not_utf8_is_named_by_line(write, compress):
-    good = b"".join(
-        b"%d,2,3\n" % user for user in range(4000)
-    )  # longer than the first block that is decoded
+    # Longer than the first block that is decoded.
+    good = b"".join(b"%d,2,3\n" % user for user in range(4000))
     with pytest.raises(ValueError, match=r"ratings\.txt: line 4001 is not UTF-8 text"):
         read_ratings(write(compress(good + "Jürgen,2,3\n".encode("latin-1") + good)))
     with pytest.raises(ValueError, match="line 1 is not UTF-8 text"):
@@ -520,89 +534,96 @@ def test_parquet_ids_follow_the_rule_of_text(write_parquet):
 @pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
 @pytest.mark.parametrize("rows", [1, 7, 100, 10_000])
 def test_parquet_text_is_the_same_from_any_row_groups(tmp_path, kind, rows):
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
     rng = np.random.default_rng(rows)
     n = min(30 * rows, 20_000)
-    ids = np.array(["", "é", "long " * 50, *(f"user-{k}" for k in range(3000))])[
-        rng.integers(1, 3003, (2, n))
-    ]
+    texts = np.array(["é", "long " * 50, *(f"user-{k}" for k in range(3000))])
+    users, items = texts[rng.integers(0, len(texts), (2, n))]
     stars = rng.integers(1, 6, n)
-    types = {"string": pa.string(), "large_string": pa.large_string(), "dictionary": pa.string()}
-    columns = [pa.array(column.tolist(), types[kind]) for column in ids]
+    text_type = pa.large_string() if kind == "large_string" else pa.string()
+    user_column = pa.array(users.tolist(), text_type)
+    item_column = pa.array(items.tolist(), text_type)
     if kind == "dictionary":
-        columns = [column.dictionary_encode() for column in columns]
+        user_column = user_column.dictionary_encode()
+        item_column = item_column.dictionary_encode()
+    table = pa.table({"user": user_column, "item": item_column, "rating": stars})
     path = tmp_path / "ratings.parquet"
-    parquet.write_table(
-        pa.table([*columns, stars], ["user", "item", "rating"]), path, row_group_size=rows
-    )
-    assert_ratings(
-        read_ratings(path), *(np.char.strip(column).tolist() for column in ids), stars.tolist()
-    )
+    parquet.write_table(table, path, row_group_size=rows)
+    stripped_users = np.char.strip(users).tolist()
+    stripped_items = np.char.strip(items).tolist()
+    assert_ratings(read_ratings(path), stripped_users, stripped_items, stars.tolist())
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string"])
 def test_parquet_dictionaries_are_taken_as_they_are_where_they_hold_all_texts(
     tmp_path, monkeypatch, kind
 ):
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
     parquet_module = importlib.import_module("funksvd.ratings.parquet")
     rng = np.random.default_rng(0)
-    path = tmp_path / "ratings.parquet"
-    ids = [
-        [None if k == 5 else f"é{k}" for k in rng.integers(0, distinct, 50_000)]
-        for distinct in (20_000, 50)
-    ]
+    n = 50_000
+    # The texts of users do not fit one dictionary page, those of items do.
+    users = [None if k == 5 else f"é{k}" for k in rng.integers(0, 20_000, n)]
+    items = [None if k == 5 else f"é{k}" for k in rng.integers(0, 50, n)]
+    stars = rng.integers(1, 6, n).tolist()
+    text_type = getattr(pa, kind)()
     table = pa.table(
-        [*(pa.array(column, getattr(pa, kind)()) for column in ids), rng.integers(1, 6, 50_000)],
-        ["user", "item", "rating"],
+        {
+            "nested": [{"item": "no"}] * n,  # its leaves stand between the columns
+            "user": pa.array(users, text_type),
+            "item": pa.array(items, text_type),
+            "rating": stars,
+        }
     )
-    nested = pa.array([{"item": "no"}] * 50_000)  # its leaves stand between the columns
-    parquet.write_table(
-        table.add_column(0, "nested", nested),
-        path,
-        row_group_size=20_000,
-        dictionary_pagesize_limit=20_000,
-    )
+    path = tmp_path / "ratings.parquet"
+    parquet.write_table(table, path, row_group_size=20_000, dictionary_pagesize_limit=20_000)
     with parquet.ParquetFile(path) as file:
-        assert [parquet_module.is_encoded(file, name) for name in ("user", "item", "rating")] == [
-            False,
-            True,
-            False,
-        ]
-    good = [k for k, pair in enumerate(zip(*ids, strict=True)) if None not in pair]
-    expected = (
-        *([column[k] for k in good] for column in ids),
-        table["rating"].to_numpy()[good].tolist(),
-    )
-    for is_encoded in (
-        parquet_module.is_encoded,
-        lambda *_: True,
-        lambda *_: False,
-    ):  # slower the other ways, yet the same
-        monkeypatch.setattr(parquet_module, "is_encoded", is_encoded)
+        assert not parquet_module.is_encoded(file, "user")
+        assert parquet_module.is_encoded(file, "item")
+        assert not parquet_module.is_encoded(file, "rating")
+    rows = zip(users, items, stars, strict=True)
+    good = [row for row in rows if None not in row]
+    expected = [list(column) for column in zip(*good, strict=True)]
+
+    def assert_good_rows_are_read():
         with pytest.warns(UserWarning, match="the first in row"):
             assert_ratings(read_ratings(path, on_bad_lines="skip"), *expected)
+
+    assert_good_rows_are_read()
+    for answer in (True, False):  # slower, yet the same
+        monkeypatch.setattr(parquet_module, "is_encoded", lambda *_, answer=answer: answer)
+        assert_good_rows_are_read()
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_text_codes_equal_a_dict(dtype):
     rng = np.random.default_rng(0)
-    table, codes, texts = _texts.TextCodes(), [], []
+    table = _texts.TextCodes()
+    codes = []
+    texts = []
     for n in (0, 1, 31, 32, 33, 5000, 5000):  # one table for all, from a few slots to many
-        batch = [rng.bytes(rng.integers(0, 20)).hex()[: rng.integers(0, 40)] for _ in range(n)] + [
-            "",
-            "user-1",
-            "user-12",
-        ]
-        batch += list(rng.permutation(texts[: len(texts) // 2]))
-        offsets = np.cumsum([0] + [len(text) for text in batch]).astype(dtype)
+        batch = ["", "user-1", "user-12"]
+        for _ in range(n):
+            length = rng.integers(0, 40)
+            batch.append(rng.bytes(20).hex()[:length])
+        batch += rng.permutation(texts[: len(texts) // 2]).tolist()
+        lengths = [len(text) for text in batch]
+        offsets = np.cumsum([0, *lengths]).astype(dtype)
+        data = np.frombuffer("".join(batch).encode(), np.uint8)
         out = np.empty(len(batch), np.int32)
-        table.encode(offsets, np.frombuffer("".join(batch).encode(), np.uint8), out)
+        table.encode(offsets, data, out)
         codes += out.tolist()
         texts += batch
     assert (codes, table.texts()) == naive.text_codes(texts)
+
+
+def test_text_codes_refuse_offsets_beyond_the_texts():
+    offsets = np.array([0, 2], np.int32)
+    data = np.zeros(1, np.uint8)
     with pytest.raises(ValueError, match="do not fit"):
-        table.encode(np.array([0, 2], dtype), np.zeros(1, np.uint8), np.empty(1, np.int32))
+        _texts.TextCodes().encode(offsets, data, np.empty(1, np.int32))
 
 
 def test_parquet_nulls_and_nans_are_bad_rows(write_parquet):
@@ -640,11 +661,13 @@ def test_parquet_ratings_must_be_numbers(write_parquet, rating):
 
 
 def test_parquet_that_cannot_be_used_is_named(write_parquet):
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file .*list"):
         read_ratings(write_parquet(user=[[1], [2]], item=[1, 2], rating=[1, 2]))
-    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     path = write_parquet(user=[1])
-    parquet.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["user", "user", "rating"]), path)
+    equal_names = pa.Table.from_arrays([pa.array([1])] * 3, ["user", "user", "rating"])
+    parquet.write_table(equal_names, path)
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file"):
         read_ratings(path, user=0, item=1)
     path = write_parquet(user=[1, 2], item=[1, 2], rating=[1, 2])
@@ -654,11 +677,10 @@ def test_parquet_that_cannot_be_used_is_named(write_parquet):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file"):
         read_ratings(path)
-    text = pa.Array.from_buffers(
-        pa.string(), 1, [None, pa.py_buffer(np.int32([0, 1])), pa.py_buffer(b"\xff")]
-    )
+    offsets = pa.py_buffer(np.int32([0, 1]))
+    not_utf8 = pa.Array.from_buffers(pa.string(), 1, [None, offsets, pa.py_buffer(b"\xff")])
     with pytest.raises(ValueError, match=r"ratings\.bin: cannot read this Parquet file .*utf-8"):
-        read_ratings(write_parquet(user=text, item=[1], rating=[1]))
+        read_ratings(write_parquet(user=not_utf8, item=[1], rating=[1]))
 
 
 def test_empty_parquet_is_refused(write_parquet):
@@ -674,12 +696,13 @@ def test_parquet_without_pyarrow_says_what_to_install(write, monkeypatch):
         read_ratings(write(b"PAR1..."))
 
 
-# The fast path of text: everything must come out as without it
+# Text read by pyarrow: every result must be the same as without it
 
 
 def outcome(path, fast, **arguments):
-    """Return whether pyarrow parsed the file, and all there is to see: result or error, and warnings."""
-    parsed, parse_with_arrow = [], text_module._parse_with_arrow
+    """Read a file; return whether pyarrow parsed it, and (result or error, warnings)."""
+    parsed = []
+    parse_with_arrow = text_module._parse_with_arrow
 
     def spy(*args):
         table = parse_with_arrow(*args)
@@ -691,14 +714,16 @@ def outcome(path, fast, **arguments):
         patch.setattr(text_module, "_parse_with_arrow", spy)
         patch.setattr(text_module, "LEAST_BYTES_FOR_ARROW", 0 if fast else sys.maxsize)
         try:
-            result = [
-                (a.dtype, a.flags.writeable, a.tolist()) for a in read_ratings(path, **arguments)
-            ]
+            arrays = read_ratings(path, **arguments)
         except ValueError as error:
             result = str(error)
-    return any(parsed), (result, [str(warning.message) for warning in caught])
+        else:
+            result = [(array.dtype, array.flags.writeable, array.tolist()) for array in arrays]
+    messages = [str(warning.message) for warning in caught]
+    return any(parsed), (result, messages)
 
 
+# Files that pyarrow may parse.
 FAST = {
     "integers": "1,7,4,x\n20,8,2.5,y\n",
     "header": "\nuser,time,item,rating\n1,,7,4\n\n20,0,8,2.5\n",
@@ -712,6 +737,7 @@ FAST = {
     "long separator": "1::7::4\n20::8::2.5\n:2:::8::3\n",
     "quotes beside a long separator": '"1::7::4\n20::8"::2.5\n',
 }
+# Files that are left to Python's csv.
 SLOW = {
     "quotes in quotes": '"1""2",7,4\n20,8,2.5\n',
     "quotes in fields": '1"2,7,4\n20,8",2.5\n',
@@ -731,16 +757,15 @@ SLOW = {
 
 @pytest.mark.parametrize("on_bad_lines", ["raise", "skip"])
 @pytest.mark.parametrize("compress", [bytes, gzip.compress])
-@pytest.mark.parametrize(
-    ("content", "by_arrow"),
-    [(text, True) for text in FAST.values()] + [(text, False) for text in SLOW.values()],
-    ids=[*FAST, *SLOW],
-)
-def test_fast_path_agrees_or_steps_back(write, content, by_arrow, compress, on_bad_lines):
+@pytest.mark.parametrize("name", [*FAST, *SLOW])
+def test_pyarrow_agrees_or_steps_back(write, name, compress, on_bad_lines):
     pytest.importorskip("pyarrow")
-    path = write(compress(content if isinstance(content, bytes) else content.encode()))
+    content = (FAST | SLOW)[name]
+    if isinstance(content, str):
+        content = content.encode()
+    path = write(compress(content))
     parsed, fast = outcome(path, True, on_bad_lines=on_bad_lines)
-    assert parsed == by_arrow
+    assert parsed == (name in FAST)
     parsed, slow = outcome(path, False, on_bad_lines=on_bad_lines)
     assert not parsed
     assert fast == slow
@@ -779,15 +804,16 @@ ODD_RATINGS = [
     on_bad_lines=st.sampled_from(["raise", "skip"]),
 )
 @settings(max_examples=150, deadline=None)
-def test_fast_path_agrees_on_random_files(sep, eol, lines, plain_start, on_bad_lines):
+def test_pyarrow_agrees_on_random_files(sep, eol, lines, plain_start, on_bad_lines):
     pytest.importorskip("pyarrow")
     plain = [("1", "2", "3", "4")] if plain_start else []
     text = eol.join(sep.join(fields) for fields in plain + lines)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "ratings")
         path.write_bytes(text.encode())
-        arguments = {"sep": sep, "on_bad_lines": on_bad_lines}
-        assert outcome(path, True, **arguments)[1] == outcome(path, False, **arguments)[1]
+        _, fast = outcome(path, True, sep=sep, on_bad_lines=on_bad_lines)
+        _, slow = outcome(path, False, sep=sep, on_bad_lines=on_bad_lines)
+        assert fast == slow
 
 
 @given(st.text('a,"\n\r:é', max_size=30), st.sampled_from([",", "::", ":a:"]))
@@ -802,11 +828,12 @@ def test_blocks_on_the_way_to_arrow_may_end_anywhere(text, sep):
         except arrow_csv.ReadersDiffer:
             return "step back"
 
-    whole = passed_on(1 << 20)
-    if whole != "step back":
-        assert whole == (text.replace(sep, "\x1f") if len(sep) > 1 else text).encode()
+    at_once = passed_on(1 << 20)
+    if at_once != "step back":
+        expected = text.replace(sep, "\x1f") if len(sep) > 1 else text
+        assert at_once == expected.encode()
     for size in (1, 2, 3, 7):
-        assert passed_on(size) == whole
+        assert passed_on(size) == at_once
 
 
 def test_progress_is_shown_after_a_second(write, monkeypatch, capsys):
@@ -815,35 +842,86 @@ def test_progress_is_shown_after_a_second(write, monkeypatch, capsys):
     assert capsys.readouterr().err == ""  # it was quick
     import tqdm
 
-    monkeypatch.setattr(
-        tqdm, "tqdm", lambda *args, **options: tqdm.std.tqdm(*args, **options | {"delay": 0})
-    )
+    def tqdm_without_delay(*args, **options):
+        return tqdm.std.tqdm(*args, **options | {"delay": 0})
+
+    monkeypatch.setattr(tqdm, "tqdm", tqdm_without_delay)
     read_ratings(path, progress=True)
     assert "reading ratings.txt" in capsys.readouterr().err
     read_ratings(path)
     assert capsys.readouterr().err == ""
 
 
-def test_fast_path_reads_large_files_by_itself(write, monkeypatch):
+def test_pyarrow_reads_large_files(write, monkeypatch):
     pytest.importorskip("pyarrow")
-    planted = make_ratings(2000, 500, 60_000)
-    table = zip(
-        planted.users.tolist(), planted.items.tolist(), planted.ratings.tolist(), strict=True
-    )
-    path = write(
-        "user,item,rating,time\n" + "".join(f"u{u},{i},{r!r},978300760\n" for u, i, r in table)
-    )
-    assert (
-        path.stat().st_size > text_module.LEAST_BYTES_FOR_ARROW
-    )  # and so several blocks to pyarrow
+    made = make_ratings(2000, 500, 60_000)
+    users = [f"u{user}" for user in made.users]
+    items = made.items.tolist()
+    ratings = made.ratings.tolist()
+    lines = ["user,item,rating,time"]
+    for user, item, rating in zip(users, items, ratings, strict=True):
+        lines.append(f"{user},{item},{rating!r},978300760")
+    path = write("\n".join(lines))
+    # Large enough for pyarrow, which reads it in several blocks.
+    assert path.stat().st_size > text_module.LEAST_BYTES_FOR_ARROW
     monkeypatch.setattr(text_module, "_parse", None)
-    found = read_ratings(path)
-    assert_ratings(
-        found, [f"u{u}" for u in planted.users], planted.items.tolist(), planted.ratings.tolist()
-    )
+    assert_ratings(read_ratings(path), users, items, ratings)
 
 
 def test_text_needs_no_pyarrow(write, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr(text_module, "LEAST_BYTES_FOR_ARROW", 0)
     assert_ratings(read_ratings(write(joined(","))), *THREE)
+
+
+# Pairs and titles
+
+
+def assert_pairs(found, users, items):
+    for values, expected in zip(found, (users, items), strict=True):
+        assert values.dtype == (np.int64 if isinstance(expected[0], int) else object)
+        assert values.tolist() == expected
+
+
+def test_pairs_need_no_ratings(write):
+    assert_pairs(read_pairs(write("1,7\n20,b\n")), [1, 20], ["7", "b"])
+    assert_pairs(read_pairs(write("movie_id,user\n7,1\n8,20\n")), [1, 20], [7, 8])
+    assert_pairs(read_pairs(write("a;b;c\nx;1;7\n"), user="b", item="c"), [1], [7])
+
+
+def test_bad_pairs_are_named_or_skipped(write):
+    path = write("1,7\n20\n3,8,9\n4, \n5,8\n")
+    problem = (
+        f"{path}: 3 of 5 pairs lack a user or an item, or have more fields than the first line, "
+        "the first in line 2: '20'"
+    )
+    message = whole(f"{problem}. Pass on_bad_lines='skip' to leave them out")
+    with pytest.raises(ValueError, match=message):
+        read_pairs(path)
+    with pytest.warns(UserWarning, match=whole(f"{problem}. They are left out")) as warned:
+        found = read_pairs(path, on_bad_lines="skip")
+    assert_pairs(found, [1, 5], [7, 8])
+    assert [warning.filename for warning in warned] == [__file__]
+
+
+@pytest.mark.parametrize("content", ["", "\n \n", "user,item\n"])
+def test_a_file_without_pairs_is_refused(write, content):
+    with pytest.raises(ValueError, match=r"ratings\.txt holds no pairs of user and item"):
+        read_pairs(write(content), sep=",")
+
+
+def test_titles_by_item_id(write):
+    expected = {"7": "Up", "8": "Heat, again"}
+    assert read_titles(write('Title,year,ID\nUp,2009,7\n"Heat, again",1995,8\nx\n')) == expected
+    assert read_titles(write('movieId,Name\n7, Up\n8,"Heat, again"\n')) == expected
+    with pytest.raises(ValueError, match=r"titles need a column title; there are 'id', 'year'"):
+        read_titles(write("id,year\n7,2009\n"))
+    with pytest.raises(ValueError, match="titles need a column item_id or id"):
+        read_titles(write("title,year\nUp,2009\n"))
+
+
+@pytest.mark.parametrize("read", [read_pairs, read_titles])
+def test_pairs_and_titles_are_text(write_parquet, read):
+    path = write_parquet(user=[1], item=[2])
+    with pytest.raises(ValueError, match="is a Parquet file; here only delimited text is read"):
+        read(path)
