@@ -1,8 +1,9 @@
-"""How long Ratings takes to read 20 M ratings from files and tables, and how much memory.
+"""Measure how long Ratings takes to read 20 M ratings from files and tables, and how much memory.
 
     python benchmarks/bench_reading.py [--shape ml-20m] [--cache DIR]
 
-The files have the columns userId, movieId, rating and timestamp; ids are numbers, or text such as user-17 and B0000017.
+The files have the columns userId, movieId, rating and timestamp. Ids are numbers, or texts such as
+user-17 and B0000017.
 """
 
 import argparse
@@ -26,47 +27,148 @@ from pyarrow import csv, parquet
 
 from funksvd import Ratings
 
-KINDS = {
-    "int": lambda users, items: (users, items),
-    "str": lambda users, items: (texts("user-", users), texts("B000", items)),
-}
+SUFFIXES = ("csv", "parquet")
+KINDS = ("int", "str")  # of ids
+N_SMALL = 100_000  # ratings of a small file: just enough to be read in the same way as a large one
+N_CHECKED = 1000  # ratings whose text ids are compared
+
+
+def ids_of(kind, users, items):
+    """Return (user ids, item ids): the codes themselves, or texts made of them."""
+    if kind == "int":
+        return users, items
+    return texts("user-", users), texts("B000", items)
 
 
 def texts(prefix, codes):
-    return pc.binary_join_element_wise(prefix, pa.array(codes).cast(pa.string()), "")
+    """Return an Arrow array of texts: a prefix and the code."""
+    numbers = pa.array(codes).cast(pa.string())
+    return pc.binary_join_element_wise(prefix, numbers, "")
 
 
-def write(folder, name, users, items, values):
-    """Make the files that are not there yet."""
-    for kind, ids in KINDS.items():
-        csv_path, parquet_path = (
-            Path(folder) / f"{name}-{kind}.{suffix}" for suffix in ("csv", "parquet")
-        )
+def file_of(folder, name, kind, suffix):
+    return Path(folder) / f"{name}-{kind}.{suffix}"
+
+
+def small_file(folder, suffix):
+    return Path(folder) / f"small.{suffix}"
+
+
+def write_files(folder, name, users, items, values):
+    """Write the files of all kinds of ids that do not exist yet."""
+    for kind in KINDS:
+        csv_path, parquet_path = (file_of(folder, name, kind, suffix) for suffix in SUFFIXES)
         if csv_path.exists() and parquet_path.exists():
             continue
-        user_ids, item_ids = ids(users, items)
-        times = np.random.default_rng(0).integers(789_652_009, 1_427_784_002, len(users))
+        user_ids, item_ids = ids_of(kind, users, items)
+        rng = np.random.default_rng(0)
         table = pa.table(
             {
                 "userId": user_ids,
                 "movieId": item_ids,
                 "rating": values.astype(float),
-                "timestamp": times,
+                "timestamp": rng.integers(789_652_009, 1_427_784_002, len(users)),
             }
         )
         csv.write_csv(table, csv_path, csv.WriteOptions(quoting_style="none"))
         parquet.write_table(table, parquet_path)
 
 
-def nothing(path):
-    """For `peak_memory`: what is there before; the libraries, which a first small read has loaded."""
-    small = Path(path).with_name(f"small{Path(path).suffix}")
-    Ratings.read(small)
+def write_small_files(folder):
+    codes = np.arange(N_SMALL)
+    table = pa.table({"userId": codes + 10**6, "movieId": codes, "rating": np.ones(N_SMALL)})
+    csv.write_csv(table, small_file(folder, "csv"))
+    parquet.write_table(table, small_file(folder, "parquet"))
+
+
+def prepare(path):
+    """Read a small file, so that `peak_memory` does not count the libraries that reading loads."""
+    path = Path(path)
+    Ratings.read(small_file(path.parent, path.suffix[1:]))
     return (path,)
 
 
 def read(path):
     return Ratings.read(path)
+
+
+def check_ratings(found, kind, users, items, values):
+    """End the benchmark if the ratings read are not those written."""
+    check(len(found) == len(values), "number of ratings")
+    check(np.array_equal(found.values, values), "ratings")
+    if kind == "int":
+        check(np.array_equal(found.user_ids[found.users], users), "user ids")
+        check(np.array_equal(found.item_ids[found.items], items), "item ids")
+        return
+    found_ids = found.user_ids[found.users[:N_CHECKED]].tolist()
+    check(found_ids == [f"user-{user}" for user in users[:N_CHECKED]], "user ids")
+
+
+def measure_file(path, kind, users, items, values):
+    """Return (megabytes, seconds, million ratings a second, peak MB, peak over the arrays)."""
+    path.read_bytes()  # into the system's cache: the disk is not measured
+    start = time.perf_counter()
+    found = Ratings.read(path)
+    first_seconds = time.perf_counter() - start
+    check_ratings(found, kind, users, items, values)
+    array_bytes = found.users.nbytes + found.items.nbytes + found.values.nbytes
+    seconds = min(first_seconds, median_seconds(lambda: Ratings.read(path), 2, 0))
+    del found
+    peak = peak_memory("bench_reading", "prepare", "read", str(path))
+    speed = len(values) / seconds / 1e6
+    return path.stat().st_size / 1e6, seconds, speed, peak / 1e6, peak / array_bytes
+
+
+def print_files(folder, name, users, items, values):
+    rows = []
+    for kind in KINDS:
+        for suffix in SUFFIXES:
+            path = file_of(folder, name, kind, suffix)
+            measured = measure_file(path, kind, users, items, values)
+            rows.append([f"{suffix}, ids {kind}", *measured])
+    print(
+        "Ratings.read: best of three; peak of memory beyond the process before, "
+        "also as a multiple of the arrays int32, int32, float64"
+    )
+    print_table(["file", "MB", "s", "M ratings/s", "peak MB", "of the arrays"], rows)
+
+
+def tables_of(kind, users, items, values):
+    """Return {name: function that makes a table} of all kinds of tables."""
+    import polars as pl
+
+    user_ids, item_ids = ids_of(kind, users, items)
+    arrow = pa.table({"user": user_ids, "item": item_ids, "rating": values})
+    makers = {
+        "pandas": arrow.to_pandas,
+        "polars": lambda: pl.from_arrow(arrow),
+    }
+    if kind == "str":
+        encoded = pa.table(
+            {
+                "user": arrow["user"].dictionary_encode(),
+                "item": arrow["item"].dictionary_encode(),
+                "rating": values,
+            }
+        )
+        makers["pyarrow dictionary"] = lambda: encoded
+        makers["pandas categories"] = encoded.to_pandas
+        makers["polars categories"] = lambda: pl.from_arrow(encoded)
+    return makers
+
+
+def print_tables(users, items, values):
+    n_users = len(np.unique(users))
+    rows = []
+    for kind in KINDS:
+        for name, make in tables_of(kind, users, items, values).items():
+            frame = make()
+            check(Ratings.from_frame(frame).n_users == n_users, name)
+            seconds = median_seconds(lambda frame=frame: Ratings.from_frame(frame), 3, 0)
+            rows.append([f"{name}, ids {kind}", seconds, len(values) / seconds / 1e6])
+            del frame
+    print("Ratings.from_frame: median of three")
+    print_table(["table", "s", "M ratings/s"], rows)
 
 
 def main():
@@ -78,97 +180,20 @@ def main():
         "--cache", metavar="DIR", help="folder that keeps the ratings and the files"
     )
     args = parser.parse_args()
+    n_ratings = SHAPES[args.shape].ratings
     print_header(
         "pyarrow",
         "narwhals",
         "pandas",
         "polars",
-        shape=f"{args.shape}, {SHAPES[args.shape].ratings:,} ratings",
+        shape=f"{args.shape}, {n_ratings:,} ratings",
     )
     with cache_folder(args.cache) as folder:
         users, items, values = shaped(args.shape, folder)
-        write(folder, args.shape, users, items, values)
-        for suffix in ("csv", "parquet"):  # just large enough to take the same way
-            n = np.arange(100_000)
-            small = pa.table({"userId": n + 10**6, "movieId": n, "rating": np.ones(len(n))})
-            path = Path(folder) / f"small.{suffix}"
-            if suffix == "csv":
-                csv.write_csv(small, path)
-            else:
-                parquet.write_table(small, path)
-        rows = []
-        for kind in KINDS:
-            for suffix in ("csv", "parquet"):
-                path = Path(folder) / f"{args.shape}-{kind}.{suffix}"
-                path.read_bytes()  # into the system's cache: the disk is not what is measured
-                start = time.perf_counter()
-                found = Ratings.read(path)
-                seconds = time.perf_counter() - start
-                check(len(found) == len(values) and np.array_equal(found.values, values), "ratings")
-                if kind == "int":
-                    check(np.array_equal(found.user_ids[found.users], users), "user ids")
-                    check(np.array_equal(found.item_ids[found.items], items), "item ids")
-                else:
-                    some = slice(0, 1000)
-                    check(
-                        found.user_ids[found.users[some]].tolist()
-                        == [f"user-{u}" for u in users[some]],
-                        "user ids",
-                    )
-                seconds = min(seconds, median_seconds(lambda path=path: Ratings.read(path), 2, 0))
-                arrays = sum(part.nbytes for part in (found.users, found.items, found.values))
-                del found
-                peak = peak_memory("bench_reading", "nothing", "read", str(path))
-                rows.append(
-                    [
-                        f"{suffix}, ids {kind}",
-                        path.stat().st_size / 1e6,
-                        seconds,
-                        len(values) / seconds / 1e6,
-                        peak / 1e6,
-                        peak / arrays,
-                    ]
-                )
-        print(
-            "Ratings.read: best of three; peak beyond the process before, over the arrays int32, int32, float64"
-        )
-        print_table(["file", "MB", "s", "M ratings/s", "peak MB", "of the arrays"], rows)
-
-        rows = []
-        tables(rows, users, items, values)
-        print("Ratings.from_frame: median of three")
-        print_table(["table", "s", "M ratings/s"], rows)
-
-
-def tables(rows, users, items, values):
-    import polars as pl
-
-    for kind, ids in KINDS.items():
-        user_ids, item_ids = ids(users, items)
-        arrow = pa.table({"user": user_ids, "item": item_ids, "rating": values})
-        encoded = pa.table(
-            {
-                "user": arrow["user"].dictionary_encode(),
-                "item": arrow["item"].dictionary_encode(),
-                "rating": values,
-            }
-        )
-        made = {
-            "pandas": lambda arrow=arrow: arrow.to_pandas(),
-            "polars": lambda arrow=arrow: pl.from_arrow(arrow),
-        }
-        if kind == "str":
-            made |= {
-                "pyarrow dictionary": lambda encoded=encoded: encoded,
-                "pandas categories": lambda encoded=encoded: encoded.to_pandas(),
-                "polars categories": lambda encoded=encoded: pl.from_arrow(encoded),
-            }
-        for name, make in made.items():
-            frame = make()
-            check(Ratings.from_frame(frame).n_users == len(np.unique(users)), name)
-            seconds = median_seconds(lambda frame=frame: Ratings.from_frame(frame), 3, 0)
-            rows.append([f"{name}, ids {kind}", seconds, len(values) / seconds / 1e6])
-            del frame
+        write_files(folder, args.shape, users, items, values)
+        write_small_files(folder)
+        print_files(folder, args.shape, users, items, values)
+        print_tables(users, items, values)
 
 
 if __name__ == "__main__":
