@@ -85,9 +85,19 @@ def make_ratings(
     return Planted(users, items, ratings, truth, floor)
 
 
-def _check_sizes(n_users: Any, n_items: Any, n_ratings: Any, rank: Any) -> None:
+def _check_sizes(
+    n_users: Any,
+    n_items: Any,
+    n_ratings: Any,
+    rank: Any,
+) -> None:
     """Raise ValueError if a size is no int of at least 1, or if half of the pairs are too few."""
-    sizes = {"n_users": n_users, "n_items": n_items, "n_ratings": n_ratings, "rank": rank}
+    sizes = {
+        "n_users": n_users,
+        "n_items": n_items,
+        "n_ratings": n_ratings,
+        "rank": rank,
+    }
     for name, value in sizes.items():
         if not isinstance(value, Integral) or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
@@ -112,7 +122,10 @@ def _shares(rng: np.random.Generator, sigma: float, n: int) -> np.ndarray:
 
 
 def _draw_pairs(
-    rng: np.random.Generator, n_users: int, n_items: int, n: int
+    rng: np.random.Generator,
+    n_users: int,
+    n_items: int,
+    n: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw n distinct pairs in random order, as (users, items), (n,) int32 each."""
     user_shares = _shares(rng, USER_SIGMA, n_users)

@@ -103,7 +103,9 @@ def load_movielens(
 
 
 def _downloaded(
-    release: Release, cache: str | os.PathLike[str] | None, progress: bool
+    release: Release,
+    cache: str | os.PathLike[str] | None,
+    progress: bool,
 ) -> tuple[str, str]:
     """Return the paths of the ratings and the titles, downloaded where the cache lacks them."""
     try:
@@ -125,7 +127,11 @@ def _downloaded(
     return path_of[os.path.basename(release.ratings)], path_of[os.path.basename(release.titles)]
 
 
-def _published_md5(pooch: Any, archive: str, folder: str | os.PathLike[str]) -> str:
+def _published_md5(
+    pooch: Any,
+    archive: str,
+    folder: str | os.PathLike[str],
+) -> str:
     """Return the MD5 that stands beside an archive on the server; `pooch` is the module."""
     name = f"{archive}.md5"
     text = Path(pooch.retrieve(MOVIELENS_URL + name, None, name, folder)).read_text()

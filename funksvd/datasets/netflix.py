@@ -89,13 +89,17 @@ class Spans(NamedTuple):
 
     def in_words(self, k: int) -> str:
         """Return span k for a message: quoted, and cut after 80 bytes."""
-        shown = self.text[self.starts[k] : self.ends[k]][:80]
-        text = bytes(shown).decode(errors="replace")
-        return repr(text)
+        start = self.starts[k]
+        end = min(self.ends[k], start + 80)
+        shown = bytes(self.text[start:end])
+        return repr(shown.decode(errors="replace"))
 
 
 def load_netflix(
-    folder: str | os.PathLike[str], *, times: bool = False, progress: bool = False
+    folder: str | os.PathLike[str],
+    *,
+    times: bool = False,
+    progress: bool = False,
 ) -> Dataset:
     """Load the ratings of the Netflix Prize (Bennett & Lanning 2007) from a folder with its files.
 

@@ -58,7 +58,11 @@ KNOWN_NAMES = {
 
 
 def resolve_columns(
-    names: Names, user: Column, item: Column, rating: Column, where: object
+    names: Names,
+    user: Column,
+    item: Column,
+    rating: Column,
+    where: object,
 ) -> tuple[int, ...]:
     """Return the positions of the user, the item and the rating column.
 
@@ -148,7 +152,12 @@ def _well_known(names: Sequence[Any], role: str, where: object) -> int:
     return known[0]
 
 
-def _named(names: Sequence[Any], role: str, column: str, where: object) -> int:
+def _named(
+    names: Sequence[Any],
+    role: str,
+    column: str,
+    where: object,
+) -> int:
     """Return the position of the only column with the name `column`."""
     found = []
     for position, name in enumerate(names):

@@ -36,7 +36,12 @@ def is_parquet(path: FilePath) -> bool:
         return file.read(len(PARQUET_START)) == PARQUET_START
 
 
-def reading_bar(path: FilePath, total: int, unit: str, shown: bool) -> Any:
+def reading_bar(
+    path: FilePath,
+    total: int,
+    unit: str,
+    shown: bool,
+) -> Any:
     """Return tqdm's progress bar; it appears if reading `path` takes more than a second."""
     from tqdm import tqdm
 

@@ -35,7 +35,9 @@ class Plan(NamedTuple):
 
 
 def read_parquet(
-    path: FilePath, chosen: Chosen, progress: bool = False
+    path: FilePath,
+    chosen: Chosen,
+    progress: bool = False,
 ) -> tuple[RawRatings, Callable[[int], str]]:
     """Read ratings from a Parquet file.
 
@@ -148,7 +150,11 @@ def _arrays(
         bar.update()
 
 
-def _numbers_into(out: np.ndarray, arrays: Iterator[Any], plan: Plan) -> None:
+def _numbers_into(
+    out: np.ndarray,
+    arrays: Iterator[Any],
+    plan: Plan,
+) -> None:
     """Write the ratings, which come as one Arrow array after the other, to `out`."""
     name = f"{plan.path}: the rating column {plan.names[2]!r}"
     done = 0

@@ -67,8 +67,7 @@ def read_ratings(
     path : str or path-like
     user, item, rating : str or int, optional
         Column name, or position from 0. By default the column with a well-known name (``userId``,
-        ``movie_id``, ``Book-Rating``, ``stars``, ...), and positions 0, 1, 2 in text without a
-        header.
+        ``Book-Rating``, ``stars``, ...), and positions 0, 1, 2 in text without a header.
     sep : str, optional
         The separator of fields; ``" "`` stands for any run of white space. By default the first of
         tab, ``::``, ``,``, ``;``, ``|`` and white space that cuts the first line into three fields
@@ -87,17 +86,15 @@ def read_ratings(
     Returns
     -------
     users, items : ndarray of shape (n_ratings,)
-        int64 if every id of the column is an integer that fits, written as ``str(int)`` does;
-        otherwise object, holding str. ("007" and "+7" are other ids than "7", so they stay text.
-        Equal ids share one str: 8 bytes a rating, where an array of fixed width takes 4 bytes a
-        character.)
+        int64 if every id of the column is an integer that fits, spelt as ``str`` spells it; else
+        object, holding str ("007" and "+7" are other ids than "7"). Equal ids share one str: 8
+        bytes a rating, while an array of fixed width takes 4 bytes a character.
     ratings : ndarray of shape (n_ratings,), float64
 
     Raises
     ------
     ValueError
-        If there are no ratings or bad lines, if columns are not found, if the text is not UTF-8, or
-        if the file is damaged.
+        If there are bad lines or no ratings, a column is not found, or the file cannot be decoded.
     ImportError
         If the file is Parquet and pyarrow is not installed.
     """
@@ -174,7 +171,9 @@ def _is_separator(value: Any) -> bool:
 
 
 def _read_parquet(
-    path: FilePath, chosen: Chosen, options: Options
+    path: FilePath,
+    chosen: Chosen,
+    options: Options,
 ) -> tuple[RawRatings, Callable[[int], str]]:
     """Call `parquet.read_parquet` unless an option of text was given or pyarrow is missing."""
     if options.sep is not None or options.header is not None:
@@ -211,7 +210,11 @@ def _selected(raw: RawRatings, chosen: np.ndarray) -> RawRatings:
     )
 
 
-def _raise_or_warn(problem: str, on_bad_lines: str, stacklevel: int) -> None:
+def _raise_or_warn(
+    problem: str,
+    on_bad_lines: str,
+    stacklevel: int,
+) -> None:
     """Raise ValueError, or warn that bad lines are left out, as `on_bad_lines` says."""
     if on_bad_lines == "raise":
         raise ValueError(f"{problem}. Pass on_bad_lines='skip' to leave them out")
@@ -259,6 +262,7 @@ def read_pairs(
     -------
     users, items : ndarray of shape (n_pairs,)
     """
+    _check_options(Options(sep, header, on_bad_lines, progress=False))
     columns: dict[str, Column] = {"user": user, "item": item}
     users: list[str] = []
     items: list[str] = []

@@ -495,8 +495,9 @@ def test_text_that_is_not_utf8_is_named_by_line(write, compress):
     ],
 )
 def test_arguments_are_checked(write, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        read_ratings(write("1,2,3\n"), **arguments)
+    for read in (read_ratings, read_pairs):
+        with pytest.raises(ValueError, match=message):
+            read(write("1,2,3\n"), **arguments)
 
 
 # Parquet
