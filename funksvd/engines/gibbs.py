@@ -224,7 +224,7 @@ class GibbsEngine(Engine):
         side.scalars, side.mean_biases = np.zeros((n, 2), np.float32), np.zeros(n, np.float32)
         np.asarray(side.scalars)[:, 1] = 1
         side.start, side.index = start, index
-        side.value, side.weight = value, weight
+        side.value, side.root_weight = value, weight
         side.mean, side.precision = np.zeros(width, np.float32), np.ones(width, np.float32)
         np.asarray(side.precision)[: self.k] = START_PRECISION
         side.bias_mean, side.bias_precision = 0.0, START_BIAS_PRECISION
@@ -374,10 +374,10 @@ class GibbsEngine(Engine):
         relax = RELAX if noise else 0.0
         key = self._key(1, self.sweep, number)
 
+        sweep = self.kernel.Sweep(key=key, alpha=self.alpha, nu=NU, draw_noise=noise, relax=relax, longest=self.most)
+
         def draw(scratch, *rows):
-            return self.kernel.rows(
-                own, other, *rows, scratch, key, self.alpha, NU, noise, relax, self.most
-            )
+            return self.kernel.rows(own, other, sweep, *rows, scratch)
 
         return np.sum(self._over(draw, self.chunks[number]), axis=0)
 
@@ -448,7 +448,7 @@ class GibbsEngine(Engine):
                 [aligned(size, columns, np.float32) for _ in range(2)],
                 aligned(size, -(-size // 16) * 16, np.float32),
             )
-            self.low_rank_kernel.best_rank(*grams, rows, np.empty((4, size)), terms * self.k, *by)
+            self.low_rank_kernel.best_rank(*grams, rows, np.empty((4, size)), np.empty(size, np.int64), terms * self.k, *by)
             return by
 
         return self.pool.submit(best_rank).result if self.n_jobs > 1 else cache(best_rank)
