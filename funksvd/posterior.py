@@ -1,127 +1,398 @@
-"""What a sampled model (`gibbs.py`) answers beside its predictions: how sure it is, noise weights, rows of new ids."""
+"""How sure a sampled model is: the layout of its posterior, and what is computed from it.
+
+The sampler (`engines/gibbs.py`) adds up moments of its samples, `SampleSums`; `posterior_of` turns
+them into the three arrays of `Weights` that this module alone gives meaning to.
+
+`noise` (3,) float64, by index:
+
+    NOISE_VARIANCE      variance of a rating of a user and an item whose noise weights are 1
+    SCALE               factor on the variances of the rows, see `posterior_of`
+    KURTOSIS            of the residuals in units of their noise
+
+`user_posterior` and `item_posterior` (rows + 1, 4) float32, one row for each id and then that of an
+id without ratings, in the units of the ratings, by column:
+
+    INVERSE_WEIGHT      mean of 1 / a, a being the noise weight
+    BIAS_VARIANCE       B
+    FACTOR_VARIANCE     V, mean over the factors
+    SQUARED_NORM        |E p|^2 + n_factors V / 2
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
-NU = 20.0  # degrees of freedom of the noise weights
-SAMPLES, MOST_TERMS, MOST_COLUMNS = 10, 12, 384  # see `terms_of`
+from funksvd.parameters import Hyper
+from funksvd.weights import Weights
+
+NOISE_VARIANCE, SCALE, KURTOSIS = range(3)
+INVERSE_WEIGHT, BIAS_VARIANCE, FACTOR_VARIANCE, SQUARED_NORM = range(4)
+
+# Degrees of freedom of the noise weights: a ~ Gamma(NU / 2, rate NU / 2).
+NU = 20.0
+
+# Bounds of the rank of the samples' mean, see `terms_of`.
+SAMPLES_OF_A_TERM = 10
+MOST_TERMS = 12
+MOST_COLUMNS = 384
+
+# Turns of the fit of a new row and its noise weight.
+FIT_TURNS = 3
+# Least divisor, so that rows of zeros divide by something.
+TINY = 1e-30
 
 
-def terms_of(samples, n_factors, n_rows):
-    """The rank that the mean of so many samples is kept with, in units of n_factors: 2 + one for every 10, at most 12.
+class Posterior(NamedTuple):
+    """The posterior of a model: its three arrays of `Weights`, see the module."""
 
-    Each sample has rank n_factors, and their mean never stops to gain from the ranks that a cut drops: on goodbooks (a
-    part of the training ratings held out) 3, 5 and 7 n_factors lose 0.0014, 0.0008 and 0.0006 RMSE of 50 samples; 6, 8
-    and 12 lose 0.0015, 0.0011 and 0.0008 of 110 samples with 32 factors. No more than 384 columns (a cut costs their
-    cube), nor than `n_rows`, those of the smaller side; but always 2.
+    noise: np.ndarray
+    users: np.ndarray
+    items: np.ndarray
+
+
+def terms_of(n_samples: int, n_factors: int, n_rows: int) -> int:
+    """Return the rank, in units of n_factors, with which the mean of the samples is kept.
+
+    It is 2 and one more for every 10 samples, at most 12. Each sample has rank n_factors, and their
+    mean never stops gaining from the ranks that a cut drops: on goodbooks (with a part of the
+    training ratings held out) 3, 5 and 7 n_factors lose 0.0014, 0.0008 and 0.0006 RMSE of 50
+    samples; 6, 8 and 12 lose 0.0015, 0.0011 and 0.0008 of 110 samples with 32 factors.
+
+    There are at most 384 columns, because a cut costs their cube, and at most as many as `n_rows`,
+    the rows of the smaller side; but always 2 terms.
     """
-    return min(
-        MOST_TERMS,
-        2 + samples // SAMPLES,
-        max(2, min(MOST_COLUMNS // n_factors, -(-n_rows // n_factors))),
+    most = min(MOST_COLUMNS // n_factors, -(-n_rows // n_factors))
+    return min(MOST_TERMS, 2 + n_samples // SAMPLES_OF_A_TERM, max(2, most))
+
+
+@dataclass
+class SampleSums:
+    """Sums over the kept samples of a sampler, in standardised units; changed in place.
+
+    Attributes
+    ----------
+    n_samples : int
+    constant : float
+        Sum of the predictions' constant terms.
+    inverse_alpha : float
+        Sum of 1 / alpha, the global noise variance.
+    kurtosis : float
+        Sum of the kurtoses of the residuals.
+    prior : (2, 2)
+        Of each side, sums of the prior variances of a bias and of a factor: those of a row without
+        ratings.
+    factors : (n_users, width), (n_items, width) float32
+        Sums of the centred factors, padded with zeros.
+    moments : (n_users, 4), (n_items, 4)
+        Sums of the centred bias, its square, the drawn factors' squared norm, and 1 / a.
+    pairs : users, items : (n_pairs,) int32 codes
+        Pairs on which the spread of the predictions is measured.
+    pair_sums : (n_pairs, 2)
+        Sums of the predictions of the pairs and of their squares.
+    """
+
+    n_samples: int
+    constant: float
+    inverse_alpha: float
+    kurtosis: float
+    prior: np.ndarray
+    factors: list[np.ndarray]
+    moments: list[np.ndarray]
+    pairs: tuple[np.ndarray, np.ndarray]
+    pair_sums: np.ndarray
+
+
+def posterior_of(
+    sums: SampleSums, have_ratings: Sequence[np.ndarray], n_factors: int, std: float
+) -> Posterior:
+    """Return the posterior of the samples.
+
+    Factors that drift through a symmetry of the model seem less sure than the predictions that they
+    make, so the rows' variances are scaled by a ratio: the predictions' spread over some pairs
+    beside that of the formula.
+
+    Parameters
+    ----------
+    sums : SampleSums
+        Of at least one sample.
+    have_ratings : (n_users,), (n_items,) bool
+        Whether each row has ratings.
+    n_factors : int
+    std : float
+        Standard deviation of the ratings, one standardised unit.
+    """
+    n = sums.n_samples
+    rows = [
+        rows_of_moments(sums, side, have_ratings[side], n_factors)
+        for side in range(len(have_ratings))
+    ]
+    means, squares = sums.pair_sums.T / n
+    spread = np.sum(np.maximum(squares - means**2, 0))
+    users, items = (own[codes] for own, codes in zip(rows, sums.pairs, strict=True))
+    formula = np.sum(model_variance(users, items))
+    ratio = spread / formula if formula else 1.0
+    for own, rated in zip(rows, have_ratings, strict=True):
+        scaled = np.append(rated, False)
+        for column in (BIAS_VARIANCE, FACTOR_VARIANCE):
+            own[scaled, column] *= ratio
+        own[:, BIAS_VARIANCE] *= std**2
+        own[:, FACTOR_VARIANCE] *= std
+        own[:, SQUARED_NORM] *= std
+    noise = np.empty(3)
+    noise[NOISE_VARIANCE] = std**2 * sums.inverse_alpha / n
+    noise[SCALE] = ratio
+    noise[KURTOSIS] = sums.kurtosis / n
+    return Posterior(noise, rows[0].astype(np.float32), rows[1].astype(np.float32))
+
+
+def rows_of_moments(sums: SampleSums, side: int, rated: np.ndarray, n_factors: int) -> np.ndarray:
+    """Return (rows + 1, 4): a side's posterior rows in standardised units, not yet scaled."""
+    n = sums.n_samples
+    bias, squared_bias, squared_norm, inverse_weight = sums.moments[side].T
+    mean = sums.factors[side] / n
+    norm = np.einsum("nk,nk->n", mean, mean, dtype=np.float64)
+    bias_variance = np.maximum(squared_bias / n - (bias / n) ** 2, 0)
+    factor_variance = np.maximum(squared_norm / n - norm, 0) / n_factors
+    out = np.empty((len(norm) + 1, 4))
+    out[:-1, INVERSE_WEIGHT] = inverse_weight / n
+    out[:-1, BIAS_VARIANCE] = bias_variance
+    out[:-1, FACTOR_VARIANCE] = factor_variance
+    out[:-1, SQUARED_NORM] = norm + n_factors * factor_variance / 2
+    prior_bias, prior_factor = sums.prior[side] / n
+    unrated = np.append(~rated, True)
+    out[unrated, INVERSE_WEIGHT] = NU / (NU - 2)
+    out[unrated, BIAS_VARIANCE] = prior_bias
+    out[unrated, FACTOR_VARIANCE] = prior_factor
+    out[unrated, SQUARED_NORM] = n_factors * prior_factor / 2
+    return out
+
+
+def model_variance(
+    users: np.ndarray, items: np.ndarray, noise: float | np.ndarray = 0.0
+) -> np.ndarray:
+    """Return (n,) variances of predictions, given posterior rows (n, 4), plus those of `noise`.
+
+    The variance of p.q, for independent p and q with means P and Q, is V_p |Q|^2 + V_q |P|^2 +
+    n_factors V_p V_q; the third term is halved between the squared norms of the rows.
+    """
+    return (
+        noise
+        + users[:, BIAS_VARIANCE]
+        + items[:, BIAS_VARIANCE]
+        + users[:, FACTOR_VARIANCE] * items[:, SQUARED_NORM]
+        + users[:, SQUARED_NORM] * items[:, FACTOR_VARIANCE]
     )
 
 
-def check_sampled(weights):
-    """Raise ValueError if the weights have no posterior."""
-    if weights.noise is None:
+def posterior_in(weights: Weights) -> Posterior:
+    """Return the posterior of weights; ValueError if they have none."""
+    noise, users, items = weights.noise, weights.user_posterior, weights.item_posterior
+    if noise is None or users is None or items is None:
         raise ValueError(
             "standard deviations need a model of solver='gibbs' that has left its burn-in"
         )
+    return Posterior(noise, users, items)
 
 
-def variance(params, users, items):
-    """Variance of the ratings of codes (users[t], items[t]), -1 for an unknown id; (n,) float64."""
-    a, b = params.user_posterior[users], params.item_posterior[items]
-    noise = params.noise[0] * a[:, 0] * b[:, 0]
-    return noise + a[:, 1] + b[:, 1] + a[:, 2] * b[:, 3] + a[:, 3] * b[:, 2]
+def check_sampled(weights: Weights) -> None:
+    """Raise ValueError if the weights have no posterior."""
+    posterior_in(weights)
 
 
-def noise_weights(params):
-    """(users', items') noise weights a, as the inverse of the mean of 1/a; 1 is usual, below it ratings scatter more."""
-    return 1 / params.user_posterior[:-1, 0], 1 / params.item_posterior[:-1, 0]
+def variance(weights: Weights, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """Return (n,) float64: the variances of the ratings of pairs of codes; -1 is an unknown id."""
+    posterior = posterior_in(weights)
+    user_rows = posterior.users[users]
+    item_rows = posterior.items[items]
+    noise = posterior.noise[NOISE_VARIANCE] * user_rows[:, INVERSE_WEIGHT]
+    return model_variance(user_rows, item_rows, noise * item_rows[:, INVERSE_WEIGHT])
 
 
-def interval(params, predicted, coverage, scale):
-    """(low, high) ends that hold a share `coverage` of the ratings, cut to the rating scale where there is one.
+def noise_weights(weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+    """Return the noise weights (n_users,), (n_items,): a, as the inverse of the mean of 1 / a.
 
-    Of Student's t with the kurtosis of the residuals: beside a normal of the same spread it is fuller in the middle.
+    1 is usual; ratings of a row below it scatter more.
+    """
+    _, users, items = posterior_in(weights)
+    return 1 / users[:-1, INVERSE_WEIGHT], 1 / items[:-1, INVERSE_WEIGHT]
+
+
+def interval(
+    weights: Weights,
+    predicted: tuple[np.ndarray, np.ndarray],
+    coverage: float,
+    scale: tuple[float, float] | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends (low, high) between which a share `coverage` of the ratings lies.
+
+    They are those of Student's t distribution with the kurtosis of the residuals, which is fuller
+    in the middle than a normal one of the same spread.
+
+    Parameters
+    ----------
+    weights : Weights
+    predicted : means, standard deviations : (n,) each
+    coverage : float in (0, 1)
+    scale : (lowest, highest) rating, to which the ends are clipped, or None
     """
     from scipy.special import stdtrit
 
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be in (0, 1), got {coverage!r}")
     mean, std = predicted
-    degrees = 4 + 6 / max(params.noise[2] - 3, 1e-3)
+    degrees = 4 + 6 / max(posterior_in(weights).noise[KURTOSIS] - 3, 1e-3)
     width = stdtrit(degrees, (1 + coverage) / 2) * np.sqrt((degrees - 2) / degrees) * std
-    ends = mean - width, mean + width
-    return ends if scale is None else tuple(np.clip(end, *scale) for end in ends)
+    low = mean - width
+    high = mean + width
+    if scale is not None:
+        low = np.clip(low, *scale)
+        high = np.clip(high, *scale)
+    return low, high
 
 
-def row_posterior(g, y, prior, precision, noise, more):
-    """(x, its covariance, E 1/a) of y_j ~ N(g_j.x, noise_j / a + more_j), a's posterior fitted in three turns.
+def row_posterior(
+    g: np.ndarray,
+    y: np.ndarray,
+    prior: np.ndarray,
+    precision: np.ndarray,
+    noise: np.ndarray,
+    more: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return (mean of x, its covariance, mean of 1 / a) of a row's posterior.
 
-    x ~ N(0, prior), a ~ Gamma(nu/2, nu/2); `precision` is the prior's inverse.
-    """
-    h, inverse = g @ prior, 1.0
-    for _ in range(3):
-        spread = noise * inverse + more
-        if len(y) < len(
-            prior
-        ):  # the matrix inversion lemma: equations for the ratings, not for the factors
-            cov = prior - h.T @ np.linalg.solve(h @ g.T + np.diag(spread), h)
-        else:
-            cov = np.linalg.inv(precision + g.T / spread @ g)
-        x = cov @ (g.T @ (y / spread))
-        error = (y - g @ x) ** 2 + np.sum(g @ cov * g, axis=1)
-        # E 1/a under a ~ Gamma((nu + n)/2, (nu + sum of squares in units of the noise)/2)
-        inverse = (NU + np.sum(error * inverse / spread)) / (NU + len(y) - 2)
-    return x, cov, inverse
-
-
-def row_posteriors(params, side, start, others, values, weights, hyper):
-    """(biases, factors, posterior rows) of new rows of one side given the other side's means.
-
-    The prior of a row is normal with the covariance of the model's own rows, stretched to the prior's variance of a
-    prediction. The other side's uncertainty counts as noise, and the row's noise weight is fitted with it.
+    y_j ~ N(g_j.x, noise_j / a + more_j), x ~ N(0, prior) and a ~ Gamma(NU / 2, rate NU / 2); the
+    two are fitted in turns, each given the other.
 
     Parameters
     ----------
-    start, others : (rows + 1,), (n,)
-        Where each row's ratings begin; codes on the other side.
-    values, weights : (n,) ratings less mean and the other side's bias; sample weights
+    g, y : (n, k), (n,)
+    prior, precision : (k, k) covariance of x, and its inverse
+    noise, more : (n,)
     """
-    names = ("user", "item")
+    h = g @ prior
+    inverse = 1.0
+    for _ in range(FIT_TURNS):
+        spread = noise * inverse + more
+        if len(y) < len(prior):  # the matrix inversion lemma: equations of the ratings instead
+            covariance = prior - h.T @ np.linalg.solve(h @ g.T + np.diag(spread), h)
+        else:
+            covariance = np.linalg.inv(precision + g.T / spread @ g)
+        x = covariance @ (g.T @ (y / spread))
+        error = (y - g @ x) ** 2 + np.sum(g @ covariance * g, axis=1)
+        # a ~ Gamma((NU + n) / 2, rate (NU + sum of squares in units of the noise) / 2)
+        inverse = (NU + np.sum(error * inverse / spread)) / (NU + len(y) - 2)
+    return x, covariance, inverse
+
+
+class SideRows(NamedTuple):
+    """Factors (rows, k) and posterior (rows + 1, 4) of one side of a model, as float64."""
+
+    factors: np.ndarray
+    posterior: np.ndarray
+
+
+class RowPrior(NamedTuple):
+    """The prior of new rows of one side, and the moments of the other side that it is fitted to.
+
+    covariance, precision : (k + 1, k + 1) of factors and bias; one is the other's inverse
+    outer : (k, k) mean of q q' over the other side's rows
+    mean_norm : mean of |E q|^2
+    """
+
+    covariance: np.ndarray
+    precision: np.ndarray
+    outer: np.ndarray
+    mean_norm: float
+
+
+def row_prior(own: SideRows, other: SideRows, scale: float, hyper: Hyper) -> RowPrior:
+    """Return the prior of new rows of a side; `scale` is the noise's SCALE.
+
+    The factors have the covariance of the model's own rows, stretched until predictions have the
+    variance that those of an id without ratings have.
+    """
+    k = own.factors.shape[1]
+    unknown = own.posterior[-1]
+    own_outer = own.factors.T @ own.factors / len(own.factors)
+    outer = other.factors.T @ other.factors / len(other.factors)
+    spreads = hyper.n_factors * other.posterior[:-1, FACTOR_VARIANCE] / (2 * max(scale, 1e-6))
+    mean_norm = np.mean(other.posterior[:-1, SQUARED_NORM] - spreads)
+    wanted = unknown[FACTOR_VARIANCE] * mean_norm
+    stretch = max(1.0, wanted / max(np.sum(own_outer * outer), TINY))
+    covariance = np.zeros((k + 1, k + 1))
+    ridge = np.eye(k) * 1e-6 * max(np.trace(own_outer), TINY)
+    covariance[:k, :k] = own_outer * stretch + ridge
+    covariance[k, k] = 1e-12
+    if hyper.biased and unknown[BIAS_VARIANCE] > 0:
+        covariance[k, k] = unknown[BIAS_VARIANCE]
+    return RowPrior(covariance, np.linalg.inv(covariance), outer, float(mean_norm))
+
+
+def row_posteriors(
+    weights: Weights,
+    side: int,
+    start: np.ndarray,
+    others: np.ndarray,
+    values: np.ndarray,
+    sample_weights: np.ndarray,
+    hyper: Hyper,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (biases, factors, posterior rows) of new rows of one side, given the other side.
+
+    A row's prior is that of `row_prior`. The other side's uncertainty counts as noise, and the
+    row's noise weight is fitted with it. A row without ratings gets zeros and the posterior of an
+    unknown id.
+
+    Parameters
+    ----------
+    weights : Weights
+        Of a sampled model.
+    side : 0 (users) or 1 (items)
+    start : (rows + 1,)
+        Row r has the ratings start[r]:start[r + 1].
+    others : (n,) codes on the other side
+    values : (n,) ratings less the global mean and the other side's bias
+    sample_weights : (n,)
+    hyper : Hyper
+
+    Returns
+    -------
+    (rows,), (rows, k), (rows, 4) float32
+    """
+    noise, *posteriors = posterior_in(weights)
+    factors = (weights.user_factors, weights.item_factors)
     own, other = (
-        getattr(params, f"{names[s]}_posterior").astype(np.float64) for s in (side, 1 - side)
+        SideRows(factors[s].astype(np.float64), posteriors[s].astype(np.float64))
+        for s in (side, 1 - side)
     )
-    rows = getattr(params, f"{names[side]}_factors").astype(np.float64)
-    factors = getattr(params, f"{names[1 - side]}_factors").astype(np.float64)
-    k, unknown, (noise, ratio, _) = factors.shape[1], own[-1], params.noise
-    covariance, outer = rows.T @ rows / len(rows), factors.T @ factors / len(factors)
-    mean_norm = np.mean(other[:-1, 3] - hyper.n_factors * other[:-1, 2] / (2 * max(ratio, 1e-6)))
-    stretch = max(1.0, unknown[2] * mean_norm / max(np.sum(covariance * outer), 1e-30))
-    covariance = covariance * stretch + np.eye(k) * 1e-6 * max(np.trace(covariance), 1e-30)
-    prior = np.zeros((k + 1, k + 1))
-    prior[:k, :k] = covariance
-    prior[k, k] = unknown[1] if hyper.biased and unknown[1] > 0 else 1e-12
-    precision = np.linalg.inv(prior)
-    biases, means = np.zeros(len(start) - 1, np.float32), np.zeros((len(start) - 1, k), np.float32)
-    posterior = np.tile(unknown, (len(start) - 1, 1))
+    unknown = own.posterior[-1]
+    prior = row_prior(own, other, noise[SCALE], hyper)
+    n_rows = len(start) - 1
+    k = other.factors.shape[1]
+    biases = np.zeros(n_rows, np.float32)
+    means = np.zeros((n_rows, k), np.float32)
+    rows = np.tile(unknown, (n_rows, 1))
     for row, (first, last) in enumerate(pairwise(start.tolist())):
         if first == last:
             continue
-        code, s = others[first:last], weights[first:last]
-        g = np.column_stack([factors[code], np.ones(last - first)])
-        spreads = (
-            noise * other[code, 0] / np.maximum(s, 1e-12),
-            other[code, 1] + unknown[3] * other[code, 2],
+        codes = others[first:last]
+        beside = other.posterior[codes]
+        g = np.column_stack([other.factors[codes], np.ones(last - first)])
+        own_noise = noise[NOISE_VARIANCE] * beside[:, INVERSE_WEIGHT]
+        own_noise = own_noise / np.maximum(sample_weights[first:last], 1e-12)
+        more = beside[:, BIAS_VARIANCE] + unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
+        x, covariance, inverse = row_posterior(
+            g, values[first:last], prior.covariance, prior.precision, own_noise, more
         )
-        x, cov, inverse = row_posterior(g, values[first:last], prior, precision, *spreads)
-        biases[row], means[row] = x[k], x[:k]
-        v = np.sum(cov[:k, :k] * outer) / max(mean_norm, 1e-30)
-        posterior[row] = inverse, cov[k, k] if hyper.biased else 0.0, v, unknown[3]
-    return biases, means, posterior.astype(np.float32)
+        biases[row] = x[k]
+        means[row] = x[:k]
+        spread = np.sum(covariance[:k, :k] * prior.outer)
+        rows[row, INVERSE_WEIGHT] = inverse
+        rows[row, BIAS_VARIANCE] = covariance[k, k] if hyper.biased else 0.0
+        rows[row, FACTOR_VARIANCE] = spread / max(prior.mean_norm, TINY)
+    return biases, means, rows.astype(np.float32)
