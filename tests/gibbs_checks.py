@@ -1,134 +1,250 @@
-"""Joint-distribution test of the Gibbs sampler (Geweke 2004), and bugs planted in its naive twin that it must catch.
+"""Joint-distribution test of the Gibbs sampler, and helpers of all its tests.
 
-    python tests/gibbs_checks.py        prints the smallest p-value of each
+    python tests/gibbs_checks.py [BUG ...]      prints the smallest p-value of each planted bug
 
-A chain that alternates a sweep (parameters given data) with new data (given parameters) and starts at a draw of the
-prior stays at the prior, whatever is looked at. Many short chains from independent starts are compared with
-independent draws of the prior.
+The test is that of Geweke (2004). A chain that alternates a sweep (parameters given data) with new
+data (given parameters), and starts from a draw of the prior, stays at the prior, whatever quantity
+is looked at. Many short chains from independent starts are compared with independent draws of the
+prior. Bugs planted in the sampler's naive twin must be caught.
 """
 
 import inspect
+from dataclasses import dataclass
 from functools import lru_cache
-from types import SimpleNamespace
 
 import naive
 import numpy as np
 from scipy import stats
 
-NU, PRIOR, K, SHAPE = 4.0, (4.0, 3.0), 2, (5, 4)
-# Ratings there are: user 4 and item 3 have none, so cold rows are tested; the others have one to three.
+from funksvd import FunkSVD, Ratings
+from funksvd.engines.gibbs import GibbsEngine
+from funksvd.parameters import resolve
+
+NU = 4.0
+PRIOR = (4.0, 3.0)
+N_FACTORS = 2
+SHAPE = (5, 4)
+# User 4 and item 3 have no ratings, so that such rows are tested; the others have one to three.
 KNOWN = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
 WEIGHTS = np.where(np.arange(20).reshape(5, 4) % 3 == 0, 2.0, 0.5)
+# Rows up to which the naive twin conditions a draw of the prior: both ways to draw a row are used.
+FEW_HERE = 2
 
 
-def prior_draw(rng, prior=PRIOR, nu=NU, shape=SHAPE, k=K):
-    s = SimpleNamespace(
-        x=[], b=[], a=[], m=[], l=[], mb=[], lb=[], alpha=rng.gamma(prior[0]) / prior[1]
+@dataclass
+class State:
+    """State of a chain; lists have an entry for users and one for items.
+
+    x, b, a : factors (n, k), biases (n,), noise weights (n,)
+    m, l : mean and precision of the factors (k,)
+    mb, lb : mean and precision of the biases
+    alpha : global noise precision
+    """
+
+    x: list
+    b: list
+    a: list
+    m: list
+    l: list  # noqa: E741  # the model's name
+    mb: list
+    lb: list
+    alpha: float
+
+
+def distinct_ratings(n=3000, n_users=80, n_items=50, seed=0):
+    """Return (users, items, values): ratings of a planted model plus noise, each pair once."""
+    rng = np.random.default_rng(seed)
+    users, items = np.divmod(rng.choice(n_users * n_items, n, replace=False), n_items)
+    p = rng.normal(0, 0.6, (n_users, 3))
+    q = rng.normal(0, 0.6, (n_items, 3))
+    noise = rng.normal(0, 0.5, n)
+    return users, items, 3.5 + np.einsum("nk,nk->n", p[users], q[items]) + noise
+
+
+def hyper_of(n_factors, n_epochs=40, **parameters):
+    """Return the `Hyper` of a sampled model."""
+    model = FunkSVD(n_factors, n_epochs, solver="gibbs", **parameters)
+    return resolve(model.get_params())
+
+
+def engine_of(users, items, values, weights=None, n_factors=3, n_epochs=40):
+    """Return an engine of ratings given as arrays."""
+    ratings = Ratings.from_arrays(users, items, values, weights)
+    return GibbsEngine(ratings, None, hyper_of(n_factors, n_epochs))
+
+
+def state_of(chain):
+    """Return a copy of the state of a `Chain`, without the padding."""
+    sides = chain.sides
+    k = chain.n_factors
+    return State(
+        alpha=chain.alpha,
+        x=[np.array(side.factors, float)[:, :k] for side in sides],
+        b=[np.array(side.scalars, float)[:, 0] for side in sides],
+        a=[np.array(side.scalars, float)[:, 1] ** 2 for side in sides],
+        m=[np.array(side.mean, float)[:k] for side in sides],
+        l=[np.array(side.precision, float)[:k] for side in sides],
+        mb=[side.bias_mean for side in sides],
+        lb=[side.bias_precision for side in sides],
     )
+
+
+def take_over(chain, state):
+    """Give a `Chain` another state."""
+    chain.alpha = state.alpha
+    k = chain.n_factors
+    for number, side in enumerate(chain.sides):
+        np.asarray(side.factors)[:, :k] = state.x[number]
+        np.asarray(side.scalars)[:, 0] = state.b[number]
+        np.asarray(side.scalars)[:, 1] = np.sqrt(state.a[number])
+        np.asarray(side.mean)[:k] = state.m[number]
+        np.asarray(side.precision)[:k] = state.l[number]
+        side.bias_mean = float(state.mb[number])
+        side.bias_precision = float(state.lb[number])
+
+
+def prior_draw(rng, prior=PRIOR, nu=NU, shape=SHAPE, k=N_FACTORS):
+    """Return a `State` drawn from the prior."""
+    state = State([], [], [], [], [], [], [], alpha=rng.gamma(prior[0]) / prior[1])
     for n in shape:
-        s.l.append(rng.gamma(prior[0], size=k) / prior[1])
-        s.lb.append(rng.gamma(prior[0]) / prior[1])
-        s.m.append(rng.normal(size=k) / np.sqrt(s.l[-1]))
-        s.mb.append(rng.normal() / np.sqrt(s.lb[-1]))
-        s.x.append(s.m[-1] + rng.normal(size=(n, k)) / np.sqrt(s.l[-1]))
-        s.b.append(s.mb[-1] + rng.normal(size=n) / np.sqrt(s.lb[-1]))
-        s.a.append(rng.gamma(nu / 2, size=n) * 2 / nu)
-    return s
+        precision = rng.gamma(prior[0], size=k) / prior[1]
+        bias_precision = rng.gamma(prior[0]) / prior[1]
+        mean = rng.normal(size=k) / np.sqrt(precision)
+        bias_mean = rng.normal() / np.sqrt(bias_precision)
+        state.l.append(precision)
+        state.lb.append(bias_precision)
+        state.m.append(mean)
+        state.mb.append(bias_mean)
+        state.x.append(mean + rng.normal(size=(n, k)) / np.sqrt(precision))
+        state.b.append(bias_mean + rng.normal(size=n) / np.sqrt(bias_precision))
+        state.a.append(rng.gamma(nu / 2, size=n) * 2 / nu)
+    return state
 
 
-def predictions(s):
-    return s.b[0][:, None] + s.b[1] + s.x[0] @ s.x[1].T
+def predictions(state):
+    """Return the matrix b_u + b_i + p_u.q_i."""
+    return state.b[0][:, None] + state.b[1] + state.x[0] @ state.x[1].T
 
 
-def data(s, rng, known=KNOWN, weights=WEIGHTS):
-    scale = np.sqrt(s.alpha * np.outer(*s.a) * weights)
-    return np.where(known, predictions(s) + rng.normal(size=known.shape) / scale, np.nan)
+def data(state, rng, known=KNOWN, weights=WEIGHTS):
+    """Return a matrix of ratings drawn given a state; NaN where there is none."""
+    scale = np.sqrt(state.alpha * np.outer(*state.a) * weights)
+    noise = rng.normal(size=known.shape) / scale
+    return np.where(known, predictions(state) + noise, np.nan)
 
 
-def looked_at(s, y):
-    """Every group of parameters of both sides, a row with ratings and a cold one, and products that tie them."""
-    rest = np.nansum(np.outer(*s.a) * WEIGHTS * (y - predictions(s)) ** 2)
-    f, n = predictions(s), KNOWN.sum()
-    pivot = s.alpha * (PRIOR[1] + rest / 2)  # which is independent of all but alpha
+def quantities(state, y):
+    """Return {name: number}, the quantities that the test looks at.
+
+    They are of every group of parameters of both sides, of a row with ratings and of one without,
+    and products that tie groups together.
+    """
+    f = predictions(state)
+    n = KNOWN.sum()
+    squares = np.nansum(np.outer(*state.a) * WEIGHTS * (y - f) ** 2)
+    pivot = state.alpha * (PRIOR[1] + squares / 2)  # independent of all but alpha
+    weighted_users = (KNOWN.sum(1) * state.a[0]).sum() / n
     out = {
-        "alpha": s.alpha,
+        "alpha": state.alpha,
         "prediction": f[0, 0],
         "unseen": f[3, 0],
         "cold": f[4, 3],
-        "precision": s.alpha * s.a[0][0] * s.a[1][0],
+        "precision": state.alpha * state.a[0][0] * state.a[1][0],
         "pivot of alpha": pivot,
-        "pivot and weights": (pivot - PRIOR[0] - n / 2) * np.log((KNOWN.sum(1) * s.a[0]).sum() / n),
+        "pivot and weights": (pivot - PRIOR[0] - n / 2) * np.log(weighted_users),
     }
-    for side, name in enumerate(("user", "item")):
-        x, m, cold = s.x[side], s.m[side], len(s.x[side]) - 1
-        own = {
-            "m": m[0],
-            "l": s.l[side][0],
-            "mb": s.mb[side],
-            "lb": s.lb[side],
-            "x": x[0, 0],
-            "cold x": x[cold, 0],
-            "b": s.b[side][0],
-            "cold b": s.b[side][cold],
-            "a": s.a[side][0],
-            "cold a": s.a[side][cold],
-            "spread": s.l[side][0] * np.sum((x[:, 0] - m[0]) ** 2),
-            "centred": (x[0] - m) @ np.sqrt(s.l[side]),
-            "bias spread": s.lb[side] * np.sum((s.b[side] - s.mb[side]) ** 2),
-        }
-        out |= {f"{name} {what}": value for what, value in own.items()}
+    for number, name in enumerate(("user", "item")):
+        for quantity, value in side_quantities(state, number).items():
+            out[f"{name} {quantity}"] = value
     return out
 
 
+def side_quantities(state, number):
+    """Return {name: number} of one side; the last row has no ratings."""
+    x = state.x[number]
+    b = state.b[number]
+    m = state.m[number]
+    precision = state.l[number]
+    return {
+        "m": m[0],
+        "l": precision[0],
+        "mb": state.mb[number],
+        "lb": state.lb[number],
+        "x": x[0, 0],
+        "cold x": x[-1, 0],
+        "b": b[0],
+        "cold b": b[-1],
+        "a": state.a[number][0],
+        "cold a": state.a[number][-1],
+        "spread": precision[0] * np.sum((x[:, 0] - m[0]) ** 2),
+        "centred": (x[0] - m) @ np.sqrt(precision),
+        "bias spread": state.lb[number] * np.sum((b - state.mb[number]) ** 2),
+    }
+
+
 class Draws:
-    """What `naive.gibbs_sweep` draws, from NumPy."""
+    """The random numbers that `naive.gibbs_sweep` asks for, from NumPy."""
 
     def __init__(self, rng):
-        self.hyper, self.gamma = rng.standard_normal, rng.standard_gamma
-        self.normals = lambda side, row, count: rng.standard_normal(count)
-        self.row_gamma = lambda side, row, shape: rng.standard_gamma(shape)
+        self.rng = rng
+        self.hyper = rng.standard_normal
+        self.gamma = rng.standard_gamma
+
+    def normals(self, side, row, count):
+        return self.rng.standard_normal(count)
+
+    def row_gamma(self, side, row, shape):
+        return self.rng.standard_gamma(shape)
 
 
 def naive_step(sweep=naive.gibbs_sweep, relax=-0.9):
-    def step(s, y, rng):
-        sweep(
-            s, y, WEIGHTS, Draws(rng), nu=NU, prior=PRIOR, few=2, relax=relax
-        )  # both ways to draw a row
+    """Return a function that makes a naive sweep: step(state, y, rng) changes the state."""
+
+    def step(state, y, rng):
+        sweep(state, y, WEIGHTS, Draws(rng), nu=NU, prior=PRIOR, few=FEW_HERE, relax=relax)
 
     return step
 
 
 @lru_cache
-def of_the_prior(draws=4000):
+def quantities_of_the_prior(n_draws=4000):
+    """Return {name: (n_draws,)} of independent draws of the prior."""
     rng = np.random.default_rng(99)
-    return table([looked_at(s, data(s, rng)) for s in (prior_draw(rng) for _ in range(draws))])
+    rows = []
+    for _ in range(n_draws):
+        state = prior_draw(rng)
+        rows.append(quantities(state, data(state, rng)))
+    return columns_of(rows)
 
 
-def smallest_p(step, chains, sweeps=3, seed=0, stop=0.0):
-    """(p, what) of the least likely of all looked at; ends early once it is below `stop`."""
-    rng, prior = np.random.default_rng(seed), of_the_prior()
-    seen, worst = [], (1.0, "")
-    for chain in range(1, chains + 1):
-        s = prior_draw(rng)
-        for _ in range(sweeps):
-            y = data(s, rng)
-            step(s, y, rng)
-        seen.append(looked_at(s, y))
-        if chain == chains or (stop and chain % 50 == 0):
+def smallest_p(step, n_chains, n_sweeps=3, seed=0, stop=0.0):
+    """Return (p, name) of the least likely quantity; end early once p is below `stop`."""
+    rng = np.random.default_rng(seed)
+    prior = quantities_of_the_prior()
+    seen = []
+    worst = (1.0, "")
+    for chain in range(1, n_chains + 1):
+        state = prior_draw(rng)
+        for _ in range(n_sweeps):
+            y = data(state, rng)
+            step(state, y, rng)
+        seen.append(quantities(state, y))
+        if chain == n_chains or (stop and chain % 50 == 0):
             worst = min(
                 (stats.ks_2samp(values, prior[name]).pvalue, name)
-                for name, values in table(seen).items()
+                for name, values in columns_of(seen).items()
             )
             if worst[0] < stop:
                 break
     return worst
 
 
-def table(rows):
+def columns_of(rows):
+    """Return {name: array} of dicts {name: number}."""
     return {name: np.array([row[name] for row in rows]) for name in rows[0]}
 
 
-# What is replaced in the source of naive.gibbs_sweep.
+# Bug -> (right text, wrong text) in the source of naive.gibbs_sweep.
 BUGS = {
     "degrees of freedom of l": ("prior[0] + (n + 1) / 2", "prior[0] + n / 2 - 0.5"),
     "m's own square left out of l": ("+ s.m[side] ** 2,", ","),
@@ -162,8 +278,7 @@ BUGS = {
     ),
 }
 
-
-# Those that the test suite tries; `python tests/gibbs_checks.py` tries all.
+# Bugs that the test suite tries; `python tests/gibbs_checks.py` tries all.
 QUICK = (
     "degrees of freedom of a",
     "degrees of freedom of alpha",
@@ -178,7 +293,10 @@ QUICK = (
 
 
 def step_with_bug(name):
-    """`naive_step` with one bug, of plain draws unless the bug is in their relaxation: a part of a draw shows less."""
+    """Return `naive_step` with one bug.
+
+    The draws are plain unless the bug is in their over-relaxation: it would hide a part of others.
+    """
     right, wrong = BUGS[name]
     source = inspect.getsource(naive.gibbs_sweep)
     assert source.count(right) == 1, f"{right!r} is not once in the source"
