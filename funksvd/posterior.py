@@ -36,10 +36,8 @@ INVERSE_WEIGHT, BIAS_VARIANCE, FACTOR_VARIANCE, SQUARED_NORM = range(4)
 # Degrees of freedom of the noise weights: a ~ Gamma(NU / 2, rate NU / 2).
 NU = 20.0
 
-# Bounds of the rank of the samples' mean, see `terms_of`.
-SAMPLES_OF_A_TERM = 10
+# The rank of a sampled model in units of n_factors, at most, see `engines.low_rank.terms_of`.
 MOST_TERMS = 12
-MOST_COLUMNS = 384
 
 # Turns of the fit of a new row and its noise weight.
 FIT_TURNS = 3
@@ -53,21 +51,6 @@ class Posterior(NamedTuple):
     noise: np.ndarray
     users: np.ndarray
     items: np.ndarray
-
-
-def terms_of(n_samples: int, n_factors: int, n_rows: int) -> int:
-    """Return the rank, in units of n_factors, with which the mean of the samples is kept.
-
-    It is 2 and one more for every 10 samples, at most 12. Each sample has rank n_factors, and their
-    mean never stops gaining from the ranks that a cut drops: on goodbooks (with a part of the
-    training ratings held out) 3, 5 and 7 n_factors lose 0.0014, 0.0008 and 0.0006 RMSE of 50
-    samples; 6, 8 and 12 lose 0.0015, 0.0011 and 0.0008 of 110 samples with 32 factors.
-
-    There are at most 384 columns, because a cut costs their cube, and at most as many as `n_rows`,
-    the rows of the smaller side; but always 2 terms.
-    """
-    most = min(MOST_COLUMNS // n_factors, -(-n_rows // n_factors))
-    return min(MOST_TERMS, 2 + n_samples // SAMPLES_OF_A_TERM, max(2, most))
 
 
 @dataclass
@@ -108,7 +91,10 @@ class SampleSums:
 
 
 def posterior_of(
-    sums: SampleSums, have_ratings: Sequence[np.ndarray], n_factors: int, std: float
+    sums: SampleSums,
+    have_ratings: Sequence[np.ndarray],
+    n_factors: int,
+    std: float,
 ) -> Posterior:
     """Return the posterior of the samples.
 
@@ -150,7 +136,12 @@ def posterior_of(
     return Posterior(noise, rows[0].astype(np.float32), rows[1].astype(np.float32))
 
 
-def rows_of_moments(sums: SampleSums, side: int, rated: np.ndarray, n_factors: int) -> np.ndarray:
+def rows_of_moments(
+    sums: SampleSums,
+    side: int,
+    rated: np.ndarray,
+    n_factors: int,
+) -> np.ndarray:
     """Return (rows + 1, 4): a side's posterior rows in standardised units, not yet scaled."""
     n = sums.n_samples
     bias, squared_bias, squared_norm, inverse_weight = sums.moments[side].T
@@ -173,7 +164,9 @@ def rows_of_moments(sums: SampleSums, side: int, rated: np.ndarray, n_factors: i
 
 
 def model_variance(
-    users: np.ndarray, items: np.ndarray, noise: float | np.ndarray = 0.0
+    users: np.ndarray,
+    items: np.ndarray,
+    noise: float | np.ndarray = 0.0,
 ) -> np.ndarray:
     """Return (n,) variances of predictions, given posterior rows (n, 4), plus those of `noise`.
 
@@ -204,7 +197,11 @@ def check_sampled(weights: Weights) -> None:
     posterior_in(weights)
 
 
-def variance(weights: Weights, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+def variance(
+    weights: Weights,
+    users: np.ndarray,
+    items: np.ndarray,
+) -> np.ndarray:
     """Return (n,) float64: the variances of the ratings of pairs of codes; -1 is an unknown id."""
     posterior = posterior_in(weights)
     user_rows = posterior.users[users]
@@ -310,7 +307,12 @@ class RowPrior(NamedTuple):
     mean_norm: float
 
 
-def row_prior(own: SideRows, other: SideRows, scale: float, hyper: Hyper) -> RowPrior:
+def row_prior(
+    own: SideRows,
+    other: SideRows,
+    scale: float,
+    hyper: Hyper,
+) -> RowPrior:
     """Return the prior of new rows of a side; `scale` is the noise's SCALE.
 
     The factors have the covariance of the model's own rows, stretched until predictions have the

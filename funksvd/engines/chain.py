@@ -70,12 +70,25 @@ class Residuals(NamedTuple):
 
 def longest_row(given: Standardised) -> int:
     """Return how many ratings the longest row of either side has, but at least 8."""
-    return max(8, *(int(np.diff(side.start).max()) for side in (given.users, given.items)))
+    longest = 8
+    for ratings in (given.users, given.items):
+        counts = np.diff(ratings.start)
+        longest = max(longest, int(counts.max()))
+    return longest
 
 
 def scratch_size(given: Standardised, width: int) -> int:
     """Return how many float32 of scratch a thread needs to draw rows of `width` factors."""
-    return kernels("engines._gibbs", np.float32).scratch_size(longest_row(given), width)
+    kernel = kernels("engines._gibbs", np.float32)
+    return int(kernel.scratch_size(longest_row(given), width))
+
+
+def total_of(parts: list[np.ndarray]) -> np.ndarray:
+    """Return the sum of the results of parts, added in their order."""
+    total = np.zeros_like(parts[0])
+    for part in parts:
+        total += part
+    return total
 
 
 class Chain:
@@ -107,7 +120,12 @@ class Chain:
     """
 
     def __init__(
-        self, given: Standardised, hyper: Hyper, width: int, seed: int, crew: Crew
+        self,
+        given: Standardised,
+        hyper: Hyper,
+        width: int,
+        seed: int,
+        crew: Crew,
     ) -> None:
         self.kernel: Any = kernels("engines._gibbs", np.float32)
         self.n_factors = hyper.n_factors
@@ -118,20 +136,25 @@ class Chain:
         self.n_ratings = given.n_ratings
         self.total_weight = given.total_weight
         self.longest = longest_row(given)
-        both = (given.users, given.items)
-        self.n_rows = [len(ratings.start) - 1 for ratings in both]
-        self.sides = [self._side(number, ratings) for number, ratings in enumerate(both)]
-        self.row_parts = [
-            parts_by_load(number, ratings.start) for number, ratings in enumerate(both)
-        ]
-        self.passes = [
-            list(equal_parts(number, n, ROWS_OF_A_PASS)) for number, n in enumerate(self.n_rows)
-        ]
+        self.sides: list[Any] = []
+        self.n_rows: list[int] = []
+        self.row_parts: list[list[RowPart]] = []
+        self.passes: list[list[RowPart]] = []
+        for number, own in enumerate((given.users, given.items)):
+            n_rows = len(own.start) - 1
+            self.sides.append(self._side(number, own))
+            self.n_rows.append(n_rows)
+            self.row_parts.append(parts_by_load(number, own.start))
+            self.passes.append(equal_parts(number, n_rows, ROWS_OF_A_PASS))
         self.alpha = 1.0
         self.sweep = 0
         self.kurtosis = 0.0
 
-    def _side(self, number: int, ratings: SideRatings) -> Any:
+    def _side(
+        self,
+        number: int,
+        ratings: SideRatings,
+    ) -> Any:
         """Return the kernels' `Side` at the start of the chain."""
         side = self.kernel.Side()
         n_rows = len(ratings.start) - 1
@@ -155,10 +178,15 @@ class Chain:
         side.biased = self.biased
         return side
 
-    def _start_factors(self, number: int, n_rows: int) -> np.ndarray:
+    def _start_factors(
+        self,
+        number: int,
+        n_rows: int,
+    ) -> np.ndarray:
         factors = aligned(n_rows, self.width, np.float32)
-        scratch = aligned(1, self.width + 64, np.float32)[0]
-        self.kernel.normal_rows(self.key(0, number), 0, scratch, factors)
+        scratch = np.empty(self.width + 64, np.float32)
+        key = self.key(0, number)
+        self.kernel.normal_rows(key, 0, scratch, factors)
         factors *= np.float32(START_STD)
         factors[:, self.n_factors :] = 0
         return factors
@@ -178,12 +206,18 @@ class Chain:
             residuals = self._draw_rows(number)
         weighted, plain, fourth = residuals
         shape, rate = PRIOR
-        self.alpha = rng.gamma(shape + self.n_ratings / 2) / (rate + weighted / 2)
-        self.kurtosis = self.n_ratings * fourth / weighted**2 if weighted else 3.0
+        n = self.n_ratings
+        drawn = rng.gamma(shape + n / 2)
+        self.alpha = drawn / (rate + weighted / 2)
+        self.kurtosis = n * fourth / weighted**2 if weighted else 3.0
         self.sweep += 1
         return float(plain) / self.total_weight
 
-    def _shift(self, number: int, rng: np.random.Generator) -> None:
+    def _shift(
+        self,
+        number: int,
+        rng: np.random.Generator,
+    ) -> None:
         """Move a part of a side's factor means into the other side's biases; predictions stay.
 
         The part is delta ~ N(A^-1 c, A^-1), its conditional, with A = diag(l) + l_b sum q q' and
@@ -191,61 +225,81 @@ class Chain:
         """
         own = self.sides[number]
         other = self.sides[1 - number]
+        own_passes = self.passes[number]
+        other_passes = self.passes[1 - number]
+        width = self.width
+        k = self.n_factors
 
         def sums_of_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
-            out = np.zeros((self.width + 1, self.width))
-            self.kernel.shift_sums(other, part.first, part.last, scratch, out)
+            out = np.zeros((width + 1, width))
+            self.kernel.shift_sums(
+                other,
+                part.first,
+                part.last,
+                scratch,
+                out,
+            )
             return out
 
-        sums = np.zeros((self.width + 1, self.width))
-        for part_sums in self.crew.map(sums_of_part, self.passes[1 - number]):
-            sums += part_sums
-        upper = np.triu(sums[: self.width])
+        sums = total_of(self.crew.map(sums_of_part, other_passes))
+        upper = np.triu(sums[:width])
         gram = upper + np.triu(upper, 1).T
+        bias_precision = other.bias_precision
         precision = np.asarray(own.precision, np.float64)
-        a = other.bias_precision * gram + np.diag(precision)
-        c = precision * own.mean - other.bias_precision * sums[self.width]
-        z = np.zeros(self.width)
-        z[: self.n_factors] = rng.standard_normal(self.n_factors)
+        a = bias_precision * gram + np.diag(precision)
+        c = precision * own.mean - bias_precision * sums[width]
+        z = np.zeros(width)
+        z[:k] = rng.standard_normal(k)
         lower = np.linalg.cholesky(a)
-        delta = np.linalg.solve(lower.T, np.linalg.solve(lower, c) + z).astype(np.float32)
-        np.asarray(own.mean)[:] -= delta
+        solved = np.linalg.solve(lower, c)
+        drawn = np.linalg.solve(lower.T, solved + z)
+        delta = drawn.astype(np.float32)
+        mean = np.asarray(own.mean)
+        mean -= delta
 
         def shift_part(_: np.ndarray, part: RowPart) -> None:
-            kernel = self.kernel.move if part.side == number else self.kernel.tilt
-            kernel(self.sides[part.side], delta, part.first, part.last)
+            side, first, last = part
+            if side == number:
+                self.kernel.move(own, delta, first, last)
+            else:
+                self.kernel.tilt(other, delta, first, last)
 
-        self.crew.map(shift_part, [*self.passes[number], *self.passes[1 - number]])
+        self.crew.map(shift_part, own_passes + other_passes)
 
-    def _draw_hyper(self, number: int, rng: np.random.Generator) -> None:
+    def _draw_hyper(
+        self,
+        number: int,
+        rng: np.random.Generator,
+    ) -> None:
         """Draw m and l of a side's factors, m_b and l_b of its biases, given the rows.
 
         The precisions stay in the first sweep, until the rows have left the start.
         """
         side = self.sides[number]
-        n_rows = self.n_rows[number]
+        n = self.n_rows[number]
         k = self.n_factors
+        width = self.width
 
         def moments_of_part(_: np.ndarray, part: RowPart) -> np.ndarray:
-            out = np.zeros((2, self.width + 1))
+            out = np.zeros((2, width + 1))
             self.kernel.moments(side, part.first, part.last, out)
             return out
 
-        moments = np.zeros((2, self.width + 1))
-        for part_moments in self.crew.map(moments_of_part, self.passes[number]):
-            moments += part_moments
-        sums, squares = moments[:, [*range(k), self.width]]
+        moments = total_of(self.crew.map(moments_of_part, self.passes[number]))
+        used = [*range(k), width]
+        sums, squares = moments[:, used]
         mean = np.asarray(side.mean)
         precision = np.asarray(side.precision)
         old = np.append(mean[:k], side.bias_mean)
         old_precision = np.append(precision[:k], side.bias_precision)
-        noise = rng.standard_normal(k + 1) / np.sqrt(old_precision * (n_rows + 1))
-        new = (sums + n_rows * old) / (n_rows + 1) + noise
+        z = rng.standard_normal(k + 1)
+        center = (sums + n * old) / (n + 1)
+        new = center + z / np.sqrt(old_precision * (n + 1))
         step = new - old
-        squares = squares - 2 * step * sums + n_rows * step**2
+        squares = squares - 2 * step * sums + n * step**2
         shape, rate = PRIOR
-        drawn = rng.gamma(shape + (n_rows + 1) / 2, size=k + 1)
-        drawn = drawn / (rate + (squares + new**2) / 2)
+        drawn = rng.gamma(shape + (n + 1) / 2, size=k + 1)
+        drawn /= rate + (squares + new**2) / 2
         mean[:k] = new[:k]
         if self.biased:
             side.bias_mean = float(new[k])
@@ -268,25 +322,38 @@ class Chain:
             longest=self.longest,
         )
 
-        def draw_part(scratch: np.ndarray, part: RowPart) -> tuple[float, float, float]:
-            return self.kernel.rows(own, other, sweep, part.first, part.last, scratch)
+        def draw_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
+            _, first, last = part
+            sums = self.kernel.rows(
+                own,
+                other,
+                sweep,
+                first,
+                last,
+                scratch,
+            )
+            return np.array(sums)
 
-        return Residuals(*np.sum(self.crew.map(draw_part, self.row_parts[number]), axis=0))
+        sums = total_of(self.crew.map(draw_part, self.row_parts[number]))
+        return Residuals(*sums)
 
     def prior_variances(self, number: int) -> tuple[float, float]:
         """Return the prior variances (of the centred bias, of a factor) of a side's rows."""
         side = self.sides[number]
         other = self.sides[1 - number]
-        variances = 1 / np.asarray(side.precision, np.float64)[: self.n_factors]
+        k = self.n_factors
+        precision = np.asarray(side.precision, np.float64)
+        variances = 1 / precision[:k]
         bias = 1 / side.bias_precision if self.biased else 0.0
-        bias += variances @ np.square(other.mean[: self.n_factors])
+        bias += variances @ np.square(other.mean[:k])
         return bias, variances.mean()
 
     def centred(self) -> Weights:
         """Return the model of the rows that the kernel `keep` has centred, with the padding."""
         users, items = self.sides
+        product = float(np.dot(users.mean, items.mean))
         return Weights(
-            users.bias_mean + items.bias_mean + float(np.dot(users.mean, items.mean)),
+            users.bias_mean + items.bias_mean + product,
             np.asarray(users.mean_biases),
             np.asarray(items.mean_biases),
             np.asarray(users.means),
@@ -310,6 +377,5 @@ class Chain:
         """Return to the numbers of a state."""
         self.alpha = state["alpha"].item()
         self.sweep = state["sweep"].item()
-        for side, (mean, precision) in zip(self.sides, state["biases"].tolist(), strict=True):
-            side.bias_mean = mean
-            side.bias_precision = precision
+        for side, biases in zip(self.sides, state["biases"], strict=True):
+            side.bias_mean, side.bias_precision = biases.tolist()

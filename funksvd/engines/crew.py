@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
@@ -49,11 +49,14 @@ def parts_by_load(side: int, start: np.ndarray) -> list[RowPart]:
     return [RowPart(side, first, last) for first, last in pairwise(bounds) if first < last]
 
 
-def equal_parts(side: int, n_rows: int, least: int) -> Iterable[RowPart]:
-    """Yield parts of equally many rows, at least `least`, for work that all rows cost alike."""
+def equal_parts(
+    side: int,
+    n_rows: int,
+    least: int,
+) -> list[RowPart]:
+    """Return parts of equally many rows, at least `least`, for work that all rows cost alike."""
     size = max(least, -(-n_rows // MOST_PARTS))
-    for first in range(0, n_rows, size):
-        yield RowPart(side, first, min(first + size, n_rows))
+    return [RowPart(side, first, min(first + size, n_rows)) for first in range(0, n_rows, size)]
 
 
 class Crew:
@@ -66,14 +69,20 @@ class Crew:
         Number of float32 of each thread's scratch, which starts at a multiple of 64 bytes.
     """
 
-    def __init__(self, n_jobs: int, scratch_size: int) -> None:
+    def __init__(
+        self,
+        n_jobs: int,
+        scratch_size: int,
+    ) -> None:
         self.n_jobs = n_jobs
         self.scratch_size = scratch_size
         self.free_scratch: list[np.ndarray] = []
         self.pool = pool_of(n_jobs)
 
     def map(
-        self, function: Callable[[np.ndarray, Item], Result], items: Sequence[Item]
+        self,
+        function: Callable[[np.ndarray, Item], Result],
+        items: Sequence[Item],
     ) -> list[Result]:
         """Return [function(scratch, item) for each item]; each thread takes the next one.
 
@@ -113,7 +122,8 @@ class Crew:
         Without another thread it runs once its result is wanted.
         """
         if self.n_jobs > 1:
-            return self.pool.submit(function).result
+            future = self.pool.submit(function)
+            return future.result
         return cache(function)
 
     def _take_scratch(self) -> np.ndarray:

@@ -110,7 +110,13 @@ class GibbsEngine(Engine):
         self.n_jobs = threads_for(given.n_ratings, n_jobs)
         cut_size = most_columns(self.n_factors, width) ** 2
         self.crew = Crew(self.n_jobs, max(scratch_size(given, width), cut_size))
-        self.chain = Chain(given, hyper, width, seed % 2**64, self.crew)
+        self.chain = Chain(
+            given,
+            hyper,
+            width,
+            seed % 2**64,
+            self.crew,
+        )
         self.burn_in = burn_in(hyper.n_epochs)
         self.constant = 0.0  # of this sweep's predictions
         self.sums = no_samples(given.users, self.chain)
@@ -124,7 +130,11 @@ class GibbsEngine(Engine):
         self.held_out_now = np.zeros(n_held_out)  # this sweep's predictions
         self.given: Weights | None = None
 
-    def epoch(self, epoch: int, learning_rate: float) -> float:
+    def epoch(
+        self,
+        epoch: int,
+        learning_rate: float,
+    ) -> float:
         """Make one sweep; return the mean squared error of its draw on the training ratings."""
         self.given = None
         error = self.chain.make_sweep()
@@ -146,7 +156,15 @@ class GibbsEngine(Engine):
             other_mean = chain.sides[1 - number].mean
             total = self.sums.factors[number]
             moments = self.sums.moments[number] if kept else nothing
-            chain.kernel.keep(side, other_mean, number == USERS, first, last, total, moments)
+            chain.kernel.keep(
+                side,
+                other_mean,
+                number == USERS,
+                first,
+                last,
+                total,
+                moments,
+            )
             if low_rank is not None:
                 low_rank.write(side.means, part)
 
@@ -208,7 +226,10 @@ class GibbsEngine(Engine):
         return replace(model, noise=noise, user_posterior=users, item_posterior=items)
 
     def _in_ratings(
-        self, constant: float, biases: list[np.ndarray], factors: list[np.ndarray]
+        self,
+        constant: float,
+        biases: list[np.ndarray],
+        factors: list[np.ndarray],
     ) -> Weights:
         """Return a copy of a model of standardised units in those of the ratings."""
         copies = [aligned(*own.shape, np.float32) for own in factors]

@@ -100,11 +100,20 @@ def standardised(ratings: Ratings, n_jobs: int) -> Standardised:
         root_weight = np.sqrt(weight).astype(np.float32)
     users = SideRatings(start, index, value, root_weight)
     items = sorted_by_item(users, ratings.n_items, n_jobs, lent)
-    return Standardised(users, items, n, total_weight, mean, std)
+    return Standardised(
+        users,
+        items,
+        n,
+        total_weight,
+        mean,
+        std,
+    )
 
 
 def sorted_columns(
-    columns: Columns, shape: tuple[int, int], n_jobs: int
+    columns: Columns,
+    shape: tuple[int, int],
+    n_jobs: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, list[np.ndarray]]:
     """Return (start, items, values, weights, lent): columns sorted by user, then by item.
 
@@ -117,7 +126,13 @@ def sorted_columns(
         carried = np.ascontiguousarray(values).view(np.int32)
     else:  # their places are sorted, and the rest is gathered
         carried = np.arange(n, dtype=np.int32)
-    start, index, carried, lent = by_user(users, items, carried, *shape, n_jobs)
+    start, index, carried, lent = by_user(
+        users,
+        items,
+        carried,
+        *shape,
+        n_jobs,
+    )
     if alone:
         return start, index, carried.view(np.float32), None, lent
     raw = gathered(values, carried, n_jobs)
@@ -126,7 +141,11 @@ def sorted_columns(
     return start, index, raw, weights, lent
 
 
-def gathered(array: np.ndarray, places: np.ndarray, n_jobs: int) -> np.ndarray:
+def gathered(
+    array: np.ndarray,
+    places: np.ndarray,
+    n_jobs: int,
+) -> np.ndarray:
     """Return array[places]."""
     out = np.empty(len(places), array.dtype)
 
@@ -138,7 +157,11 @@ def gathered(array: np.ndarray, places: np.ndarray, n_jobs: int) -> np.ndarray:
     return out
 
 
-def sort_ties(start: np.ndarray, index: np.ndarray, columns: list[np.ndarray]) -> None:
+def sort_ties(
+    start: np.ndarray,
+    index: np.ndarray,
+    columns: list[np.ndarray],
+) -> None:
     """Sort the columns of repeated pairs among themselves, in place.
 
     So nothing depends on the place that a rating had in the input.
@@ -157,7 +180,10 @@ def sort_ties(start: np.ndarray, index: np.ndarray, columns: list[np.ndarray]) -
 
 
 def sorted_by_item(
-    users: SideRatings, n_items: int, n_jobs: int, lent: list[np.ndarray]
+    users: SideRatings,
+    n_items: int,
+    n_jobs: int,
+    lent: list[np.ndarray],
 ) -> SideRatings:
     """Return the ratings of the items, given those of the users; `lent` arrays are written to."""
     codes = np.repeat(np.arange(len(users.start) - 1, dtype=np.int32), np.diff(users.start))
@@ -166,6 +192,12 @@ def sorted_by_item(
     )
     root_weights = users.root_weights
     if len(root_weights):
-        *_, bits = sorted_by(users.others, codes, root_weights.view(np.int32), n_items, n_jobs)
+        *_, bits = sorted_by(
+            users.others,
+            codes,
+            root_weights.view(np.int32),
+            n_items,
+            n_jobs,
+        )
         root_weights = bits.view(np.float32)
     return SideRatings(start, others, values.view(np.float32), root_weights)

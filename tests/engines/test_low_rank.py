@@ -6,8 +6,8 @@ from gibbs_checks import distinct_ratings, engine_of
 
 from funksvd import FunkSVD, ModelCheckpoint, Ratings, load
 from funksvd.engines import low_rank
+from funksvd.engines.low_rank import terms_of
 from funksvd.machine.kernels import kernels, levels
-from funksvd.posterior import terms_of
 
 
 def test_model_is_the_mean_of_the_samples():
