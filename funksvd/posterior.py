@@ -1,12 +1,12 @@
 """How sure a sampled model is: the layout of its posterior, and what is computed from it.
 
-The sampler (`engines/gibbs.py`) adds up moments of its samples, `SampleSums`; `posterior_of` turns
-them into the three arrays of `Weights` that this module alone gives meaning to.
+The sampler (`engines/samples.py`) fills three arrays of `Weights` to which this module alone gives
+meaning.
 
 `noise` (3,) float64, by index:
 
     NOISE_VARIANCE      variance of a rating of a user and an item whose noise weights are 1
-    SCALE               factor on the variances of the rows, see `posterior_of`
+    SCALE               factor on the rows' variances, see `engines.samples.posterior_of`
     KURTOSIS            of the residuals in units of their noise
 
 `user_posterior` and `item_posterior` (rows + 1, 4) float32, one row for each id and then that of an
@@ -20,8 +20,6 @@ id without ratings, in the units of the ratings, by column:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -53,116 +51,6 @@ class Posterior(NamedTuple):
     items: np.ndarray
 
 
-@dataclass
-class SampleSums:
-    """Sums over the kept samples of a sampler, in standardised units; changed in place.
-
-    Attributes
-    ----------
-    n_samples : int
-    constant : float
-        Sum of the predictions' constant terms.
-    inverse_alpha : float
-        Sum of 1 / alpha, the global noise variance.
-    kurtosis : float
-        Sum of the kurtoses of the residuals.
-    prior : (2, 2)
-        Of each side, sums of the prior variances of a bias and of a factor: those of a row without
-        ratings.
-    factors : (n_users, width), (n_items, width) float32
-        Sums of the centred factors, padded with zeros.
-    moments : (n_users, 4), (n_items, 4)
-        Sums of the centred bias, its square, the drawn factors' squared norm, and 1 / a.
-    pairs : users, items : (n_pairs,) int32 codes
-        Pairs on which the spread of the predictions is measured.
-    pair_sums : (n_pairs, 2)
-        Sums of the predictions of the pairs and of their squares.
-    """
-
-    n_samples: int
-    constant: float
-    inverse_alpha: float
-    kurtosis: float
-    prior: np.ndarray
-    factors: list[np.ndarray]
-    moments: list[np.ndarray]
-    pairs: tuple[np.ndarray, np.ndarray]
-    pair_sums: np.ndarray
-
-
-def posterior_of(
-    sums: SampleSums,
-    have_ratings: Sequence[np.ndarray],
-    n_factors: int,
-    std: float,
-) -> Posterior:
-    """Return the posterior of the samples.
-
-    Factors that drift through a symmetry of the model seem less sure than the predictions that they
-    make, so the rows' variances are scaled by a ratio: the predictions' spread over some pairs
-    beside that of the formula.
-
-    Parameters
-    ----------
-    sums : SampleSums
-        Of at least one sample.
-    have_ratings : (n_users,), (n_items,) bool
-        Whether each row has ratings.
-    n_factors : int
-    std : float
-        Standard deviation of the ratings, one standardised unit.
-    """
-    n = sums.n_samples
-    rows = [
-        rows_of_moments(sums, side, have_ratings[side], n_factors)
-        for side in range(len(have_ratings))
-    ]
-    means, squares = sums.pair_sums.T / n
-    spread = np.sum(np.maximum(squares - means**2, 0))
-    users, items = (own[codes] for own, codes in zip(rows, sums.pairs, strict=True))
-    formula = np.sum(model_variance(users, items))
-    ratio = spread / formula if formula else 1.0
-    for own, rated in zip(rows, have_ratings, strict=True):
-        scaled = np.append(rated, False)
-        for column in (BIAS_VARIANCE, FACTOR_VARIANCE):
-            own[scaled, column] *= ratio
-        own[:, BIAS_VARIANCE] *= std**2
-        own[:, FACTOR_VARIANCE] *= std
-        own[:, SQUARED_NORM] *= std
-    noise = np.empty(3)
-    noise[NOISE_VARIANCE] = std**2 * sums.inverse_alpha / n
-    noise[SCALE] = ratio
-    noise[KURTOSIS] = sums.kurtosis / n
-    return Posterior(noise, rows[0].astype(np.float32), rows[1].astype(np.float32))
-
-
-def rows_of_moments(
-    sums: SampleSums,
-    side: int,
-    rated: np.ndarray,
-    n_factors: int,
-) -> np.ndarray:
-    """Return (rows + 1, 4): a side's posterior rows in standardised units, not yet scaled."""
-    n = sums.n_samples
-    bias, squared_bias, squared_norm, inverse_weight = sums.moments[side].T
-    mean = sums.factors[side] / n
-    norm = np.einsum("nk,nk->n", mean, mean, dtype=np.float64)
-    bias_variance = np.maximum(squared_bias / n - (bias / n) ** 2, 0)
-    factor_variance = np.maximum(squared_norm / n - norm, 0) / n_factors
-    out = np.empty((len(norm) + 1, 4))
-    out[:-1, INVERSE_WEIGHT] = inverse_weight / n
-    out[:-1, BIAS_VARIANCE] = bias_variance
-    out[:-1, FACTOR_VARIANCE] = factor_variance
-    out[:-1, SQUARED_NORM] = norm + n_factors * factor_variance / 2
-    prior_bias, prior_factor = sums.prior[side] / n
-    unrated = np.append(~rated, True)
-    out[unrated, INVERSE_WEIGHT] = NU / (NU - 2)
-    out[unrated, BIAS_VARIANCE] = prior_bias
-    out[unrated, FACTOR_VARIANCE] = prior_factor
-    out[unrated, SQUARED_NORM] = n_factors * prior_factor / 2
-    return out
-
-
 def model_variance(
     users: np.ndarray,
     items: np.ndarray,
@@ -184,7 +72,9 @@ def model_variance(
 
 def posterior_in(weights: Weights) -> Posterior:
     """Return the posterior of weights; ValueError if they have none."""
-    noise, users, items = weights.noise, weights.user_posterior, weights.item_posterior
+    noise = weights.noise
+    users = weights.user_posterior
+    items = weights.item_posterior
     if noise is None or users is None or items is None:
         raise ValueError(
             "standard deviations need a model of solver='gibbs' that has left its burn-in"
@@ -207,7 +97,8 @@ def variance(
     user_rows = posterior.users[users]
     item_rows = posterior.items[items]
     noise = posterior.noise[NOISE_VARIANCE] * user_rows[:, INVERSE_WEIGHT]
-    return model_variance(user_rows, item_rows, noise * item_rows[:, INVERSE_WEIGHT])
+    noise = noise * item_rows[:, INVERSE_WEIGHT]
+    return model_variance(user_rows, item_rows, noise)
 
 
 def noise_weights(weights: Weights) -> tuple[np.ndarray, np.ndarray]:
@@ -216,7 +107,9 @@ def noise_weights(weights: Weights) -> tuple[np.ndarray, np.ndarray]:
     1 is usual; ratings of a row below it scatter more.
     """
     _, users, items = posterior_in(weights)
-    return 1 / users[:-1, INVERSE_WEIGHT], 1 / items[:-1, INVERSE_WEIGHT]
+    user_inverse = users[:-1, INVERSE_WEIGHT]
+    item_inverse = items[:-1, INVERSE_WEIGHT]
+    return 1 / user_inverse, 1 / item_inverse
 
 
 def interval(
@@ -242,8 +135,10 @@ def interval(
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be in (0, 1), got {coverage!r}")
     mean, std = predicted
-    degrees = 4 + 6 / max(posterior_in(weights).noise[KURTOSIS] - 3, 1e-3)
-    width = stdtrit(degrees, (1 + coverage) / 2) * np.sqrt((degrees - 2) / degrees) * std
+    kurtosis = posterior_in(weights).noise[KURTOSIS]
+    degrees = 4 + 6 / max(kurtosis - 3, 1e-3)
+    quantile = stdtrit(degrees, (1 + coverage) / 2)
+    width = quantile * np.sqrt((degrees - 2) / degrees) * std
     low = mean - width
     high = mean + width
     if scale is not None:
@@ -272,17 +167,22 @@ def row_posterior(
     noise, more : (n,)
     """
     h = g @ prior
+    n = len(y)
     inverse = 1.0
     for _ in range(FIT_TURNS):
         spread = noise * inverse + more
-        if len(y) < len(prior):  # the matrix inversion lemma: equations of the ratings instead
-            covariance = prior - h.T @ np.linalg.solve(h @ g.T + np.diag(spread), h)
+        if n < len(prior):  # the matrix inversion lemma: equations of the ratings instead
+            among_ratings = h @ g.T + np.diag(spread)
+            covariance = prior - h.T @ np.linalg.solve(among_ratings, h)
         else:
-            covariance = np.linalg.inv(precision + g.T / spread @ g)
+            weighted = g.T / spread
+            covariance = np.linalg.inv(precision + weighted @ g)
         x = covariance @ (g.T @ (y / spread))
-        error = (y - g @ x) ** 2 + np.sum(g @ covariance * g, axis=1)
+        squares = (y - g @ x) ** 2
+        squares += np.sum(g @ covariance * g, axis=1)
         # a ~ Gamma((NU + n) / 2, rate (NU + sum of squares in units of the noise) / 2)
-        inverse = (NU + np.sum(error * inverse / spread)) / (NU + len(y) - 2)
+        in_units = np.sum(squares * inverse / spread)
+        inverse = (NU + in_units) / (NU + n - 2)
     return x, covariance, inverse
 
 
@@ -322,17 +222,22 @@ def row_prior(
     unknown = own.posterior[-1]
     own_outer = own.factors.T @ own.factors / len(own.factors)
     outer = other.factors.T @ other.factors / len(other.factors)
-    spreads = hyper.n_factors * other.posterior[:-1, FACTOR_VARIANCE] / (2 * max(scale, 1e-6))
-    mean_norm = np.mean(other.posterior[:-1, SQUARED_NORM] - spreads)
+    known = other.posterior[:-1]
+    spreads = hyper.n_factors * known[:, FACTOR_VARIANCE]
+    spreads = spreads / (2 * max(scale, 1e-6))
+    mean_norm = np.mean(known[:, SQUARED_NORM] - spreads)
     wanted = unknown[FACTOR_VARIANCE] * mean_norm
-    stretch = max(1.0, wanted / max(np.sum(own_outer * outer), TINY))
+    present = np.sum(own_outer * outer)
+    stretch = max(1.0, wanted / max(present, TINY))
+    trace = max(np.trace(own_outer), TINY)
+    ridge = np.eye(k) * 1e-6 * trace
     covariance = np.zeros((k + 1, k + 1))
-    ridge = np.eye(k) * 1e-6 * max(np.trace(own_outer), TINY)
     covariance[:k, :k] = own_outer * stretch + ridge
     covariance[k, k] = 1e-12
     if hyper.biased and unknown[BIAS_VARIANCE] > 0:
         covariance[k, k] = unknown[BIAS_VARIANCE]
-    return RowPrior(covariance, np.linalg.inv(covariance), outer, float(mean_norm))
+    precision = np.linalg.inv(covariance)
+    return RowPrior(covariance, precision, outer, float(mean_norm))
 
 
 def row_posteriors(
@@ -366,12 +271,13 @@ def row_posteriors(
     -------
     (rows,), (rows, k), (rows, 4) float32
     """
-    noise, *posteriors = posterior_in(weights)
-    factors = (weights.user_factors, weights.item_factors)
-    own, other = (
-        SideRows(factors[s].astype(np.float64), posteriors[s].astype(np.float64))
-        for s in (side, 1 - side)
-    )
+    noise, users, items = posterior_in(weights)
+    sides = [
+        SideRows(weights.user_factors.astype(np.float64), users.astype(np.float64)),
+        SideRows(weights.item_factors.astype(np.float64), items.astype(np.float64)),
+    ]
+    own = sides[side]
+    other = sides[1 - side]
     unknown = own.posterior[-1]
     prior = row_prior(own, other, noise[SCALE], hyper)
     n_rows = len(start) - 1
@@ -382,14 +288,17 @@ def row_posteriors(
     for row, (first, last) in enumerate(pairwise(start.tolist())):
         if first == last:
             continue
-        codes = others[first:last]
+        given = slice(first, last)
+        codes = others[given]
         beside = other.posterior[codes]
-        g = np.column_stack([other.factors[codes], np.ones(last - first)])
+        ones = np.ones(last - first)
+        g = np.column_stack([other.factors[codes], ones])
         own_noise = noise[NOISE_VARIANCE] * beside[:, INVERSE_WEIGHT]
-        own_noise = own_noise / np.maximum(sample_weights[first:last], 1e-12)
-        more = beside[:, BIAS_VARIANCE] + unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
+        own_noise = own_noise / np.maximum(sample_weights[given], 1e-12)
+        more = unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
+        more = beside[:, BIAS_VARIANCE] + more
         x, covariance, inverse = row_posterior(
-            g, values[first:last], prior.covariance, prior.precision, own_noise, more
+            g, values[given], prior.covariance, prior.precision, own_noise, more
         )
         biases[row] = x[k]
         means[row] = x[:k]

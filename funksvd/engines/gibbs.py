@@ -22,10 +22,10 @@ from funksvd.engines.chain import ITEMS, USERS, Chain, scratch_size
 from funksvd.engines.contract import Engine
 from funksvd.engines.crew import Crew, RowPart, threads_for
 from funksvd.engines.low_rank import LowRankMean, most_columns
+from funksvd.engines.samples import SampleSums, posterior_of
 from funksvd.engines.sides import SideRatings, standardised
 from funksvd.machine.memory import HUGE_PAGE, aligned
 from funksvd.parameters import Hyper
-from funksvd.posterior import SampleSums, posterior_of
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights, predict
 
@@ -106,7 +106,8 @@ class GibbsEngine(Engine):
         given = standardised(ratings, n_jobs)
         self.mean = given.mean
         self.std = given.std
-        self.rated = [np.diff(side.start) > 0 for side in (given.users, given.items)]
+        starts = (given.users.start, given.items.start)
+        self.rated = [np.diff(start) > 0 for start in starts]
         self.n_jobs = threads_for(given.n_ratings, n_jobs)
         cut_size = most_columns(self.n_factors, width) ** 2
         self.crew = Crew(self.n_jobs, max(scratch_size(given, width), cut_size))
@@ -122,7 +123,6 @@ class GibbsEngine(Engine):
         self.sums = no_samples(given.users, self.chain)
         self.low_rank: LowRankMean | None = None
         if hyper.average == "low_rank":
-            starts = (given.users.start, given.items.start)
             self.low_rank = LowRankMean(starts, self.n_factors, width, self.crew)
         self.held_out = None if held_out is None else held_out_of(ratings, held_out)
         n_held_out = 0 if held_out is None else len(held_out)
@@ -168,7 +168,7 @@ class GibbsEngine(Engine):
             if low_rank is not None:
                 low_rank.write(side.means, part)
 
-        self.crew.map(keep_part, [*chain.passes[USERS], *chain.passes[ITEMS]])
+        self.crew.map(keep_part, chain.passes[USERS] + chain.passes[ITEMS])
         model = chain.centred()
         self.constant = model.global_mean
         if self.held_out is not None:
@@ -211,18 +211,20 @@ class GibbsEngine(Engine):
         """
         if self.given is not None:
             return self.given
+        k = self.n_factors
         n = self.sums.n_samples
         if not n:
             now = self.chain.centred()
-            factors = [now.user_factors[:, : self.n_factors], now.item_factors[:, : self.n_factors]]
-            return self._in_ratings(now.global_mean, [now.user_biases, now.item_biases], factors)
+            biases = [now.user_biases, now.item_biases]
+            factors = [now.user_factors[:, :k], now.item_factors[:, :k]]
+            return self._in_ratings(now.global_mean, biases, factors)
         biases = [moments[:, 0] / n for moments in self.sums.moments]
         if self.low_rank is not None:
             factors = self.low_rank.factors(n)
         else:
-            factors = [total[:, : self.n_factors] / n for total in self.sums.factors]
+            factors = [total[:, :k] / n for total in self.sums.factors]
         model = self._in_ratings(self.sums.constant / n, biases, factors)
-        noise, users, items = posterior_of(self.sums, self.rated, self.n_factors, self.std)
+        noise, users, items = posterior_of(self.sums, self.rated, k, self.std)
         return replace(model, noise=noise, user_posterior=users, item_posterior=items)
 
     def _in_ratings(
@@ -236,7 +238,8 @@ class GibbsEngine(Engine):
         for copy, own in zip(copies, factors, strict=True):
             copy[:] = np.sqrt(self.std) * own
         user_biases, item_biases = ((self.std * own).astype(np.float32) for own in biases)
-        return Weights(self.mean + self.std * constant, user_biases, item_biases, *copies)
+        mean = self.mean + self.std * constant
+        return Weights(mean, user_biases, item_biases, *copies)
 
     def load(self, weights: Weights) -> None:
         """Set the weights that are returned until the next sweep."""
@@ -275,7 +278,8 @@ class GibbsEngine(Engine):
         large = []
         for name, array in self._arrays().items():
             if array.nbytes >= HUGE_PAGE:  # worth a thread
-                out[name] = aligned(array.size, 1, array.dtype).reshape(array.shape)
+                target = aligned(array.size, 1, array.dtype)
+                out[name] = target.reshape(array.shape)
                 large.append((out[name], array))
             else:
                 out[name] = array.copy()

@@ -154,8 +154,13 @@ class LowRankMean:
         new tables.
         """
         used = (self.terms + self.waiting) * self.width
-        out = {f"low_rank_{side}": table[:, :used] for side, table in enumerate(self.tables)}
-        return out | {"terms": np.array(self.terms), "waiting": np.array(self.waiting)}
+        users, items = self.tables
+        return {
+            "low_rank_0": users[:, :used],
+            "low_rank_1": items[:, :used],
+            "terms": np.array(self.terms),
+            "waiting": np.array(self.waiting),
+        }
 
     def resize_for(self, state: Mapping[str, np.ndarray]) -> None:
         """Start with tables as large as those of a state; numbers out of bounds are clipped."""
@@ -243,7 +248,8 @@ class LowRankMean:
             return out
 
         sums = [np.zeros((size, size)) for _ in self.tables]
-        for part, out in zip(self.parts, self.crew.map(gram_of_part, self.parts), strict=True):
+        grams = self.crew.map(gram_of_part, self.parts)
+        for part, out in zip(self.parts, grams, strict=True):
             sums[part.side] += out
         return sums
 

@@ -50,17 +50,20 @@ class Columns(NamedTuple):
 
 def columns_of(ratings: Ratings) -> Columns:
     """Return the ratings whose weight is above 0; the others say nothing."""
+    users = ratings.users
+    items = ratings.items
+    values = np.asarray(ratings.values)
     weights = ratings.weights
-    columns = Columns(ratings.users, ratings.items, np.asarray(ratings.values), weights)
     if weights is not None:
         counts = weights > 0
-        columns = Columns(
-            columns.users[counts], columns.items[counts], columns.values[counts], weights[counts]
-        )
-    n = len(columns.users)
+        users = users[counts]
+        items = items[counts]
+        values = values[counts]
+        weights = weights[counts]
+    n = len(users)
     if n > np.iinfo(np.int32).max:
         raise ValueError(f"solver='gibbs' takes fewer than 2**31 ratings, got {n}")
-    return columns
+    return Columns(users, items, values, weights)
 
 
 def standardised(ratings: Ratings, n_jobs: int) -> Standardised:
@@ -168,10 +171,13 @@ def sort_ties(
     """
     same = index[1:] == index[:-1]
     ends = start[1:-1]
-    same[ends[(ends > 0) & (ends < len(index))] - 1] = False
+    inner = ends[(ends > 0) & (ends < len(index))]
+    same[inner - 1] = False
     if not same.any():
         return
-    tied = np.flatnonzero(np.concatenate([[False], same]) | np.concatenate([same, [False]]))
+    as_last = np.concatenate([[False], same])
+    as_first = np.concatenate([same, [False]])
+    tied = np.flatnonzero(as_last | as_first)
     rows = np.searchsorted(start, tied, side="right")
     keys = [column[tied] for column in columns]
     order = tied[np.lexsort((*keys, index[tied], rows))]
@@ -186,7 +192,8 @@ def sorted_by_item(
     lent: list[np.ndarray],
 ) -> SideRatings:
     """Return the ratings of the items, given those of the users; `lent` arrays are written to."""
-    codes = np.repeat(np.arange(len(users.start) - 1, dtype=np.int32), np.diff(users.start))
+    counts = np.diff(users.start)
+    codes = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     start, others, values = sorted_by(
         users.others, codes, users.values.view(np.int32), n_items, n_jobs, lent
     )
