@@ -61,13 +61,11 @@ def model_variance(
     The variance of p.q, for independent p and q with means P and Q, is V_p |Q|^2 + V_q |P|^2 +
     n_factors V_p V_q; the third term is halved between the squared norms of the rows.
     """
-    return (
-        noise
-        + users[:, BIAS_VARIANCE]
-        + items[:, BIAS_VARIANCE]
-        + users[:, FACTOR_VARIANCE] * items[:, SQUARED_NORM]
-        + users[:, SQUARED_NORM] * items[:, FACTOR_VARIANCE]
-    )
+    total: np.ndarray = noise + users[:, BIAS_VARIANCE]
+    total = total + items[:, BIAS_VARIANCE]
+    total = total + users[:, FACTOR_VARIANCE] * items[:, SQUARED_NORM]
+    total = total + users[:, SQUARED_NORM] * items[:, FACTOR_VARIANCE]
+    return total
 
 
 def posterior_in(weights: Weights) -> Posterior:
@@ -223,9 +221,10 @@ def row_prior(
     own_outer = own.factors.T @ own.factors / len(own.factors)
     outer = other.factors.T @ other.factors / len(other.factors)
     known = other.posterior[:-1]
-    spreads = hyper.n_factors * known[:, FACTOR_VARIANCE]
-    spreads = spreads / (2 * max(scale, 1e-6))
-    mean_norm = np.mean(known[:, SQUARED_NORM] - spreads)
+    # SQUARED_NORM less the share of the variance in it, which SCALE has not touched.
+    shares = hyper.n_factors * known[:, FACTOR_VARIANCE]
+    shares = shares / (2 * max(scale, 1e-6))
+    mean_norm = np.mean(known[:, SQUARED_NORM] - shares)
     wanted = unknown[FACTOR_VARIANCE] * mean_norm
     present = np.sum(own_outer * outer)
     stretch = max(1.0, wanted / max(present, TINY))

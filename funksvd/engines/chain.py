@@ -150,11 +150,7 @@ class Chain:
         self.sweep = 0
         self.kurtosis = 0.0
 
-    def _side(
-        self,
-        number: int,
-        ratings: SideRatings,
-    ) -> Any:
+    def _side(self, number: int, ratings: SideRatings) -> Any:
         """Return the kernels' `Side` at the start of the chain."""
         side = self.kernel.Side()
         n_rows = len(ratings.start) - 1
@@ -178,12 +174,8 @@ class Chain:
         side.biased = self.biased
         return side
 
-    def _start_factors(
-        self,
-        number: int,
-        n_rows: int,
-    ) -> np.ndarray:
-        factors = aligned(n_rows, self.width, np.float32)
+    def _start_factors(self, number: int, n_rows: int) -> np.ndarray:
+        factors: np.ndarray = aligned(n_rows, self.width, np.float32)
         scratch = np.empty(self.width + 64, np.float32)
         key = self.key(0, number)
         self.kernel.normal_rows(key, 0, scratch, factors)
@@ -193,7 +185,7 @@ class Chain:
 
     def key(self, *numbers: int) -> int:
         """Return the key of random numbers that the seed and these numbers name."""
-        return self.kernel.stream(self.seed, numbers)
+        return int(self.kernel.stream(self.seed, numbers))
 
     def make_sweep(self) -> float:
         """Make one sweep; return the mean squared error of its draw, in standardised units."""
@@ -213,11 +205,7 @@ class Chain:
         self.sweep += 1
         return float(plain) / self.total_weight
 
-    def _shift(
-        self,
-        number: int,
-        rng: np.random.Generator,
-    ) -> None:
+    def _shift(self, number: int, rng: np.random.Generator) -> None:
         """Move a part of a side's factor means into the other side's biases; predictions stay.
 
         The part is delta ~ N(A^-1 c, A^-1), its conditional, with A = diag(l) + l_b sum q q' and
@@ -266,11 +254,7 @@ class Chain:
 
         self.crew.map(shift_part, own_passes + other_passes)
 
-    def _draw_hyper(
-        self,
-        number: int,
-        rng: np.random.Generator,
-    ) -> None:
+    def _draw_hyper(self, number: int, rng: np.random.Generator) -> None:
         """Draw m and l of a side's factors, m_b and l_b of its biases, given the rows.
 
         The precisions stay in the first sweep, until the rows have left the start.

@@ -6,12 +6,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import pool_of
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 # Parts of a side's rows, at most. They depend on the data alone, never on the number of threads.
 MOST_PARTS = 48
@@ -69,11 +72,7 @@ class Crew:
         Number of float32 of each thread's scratch, which starts at a multiple of 64 bytes.
     """
 
-    def __init__(
-        self,
-        n_jobs: int,
-        scratch_size: int,
-    ) -> None:
+    def __init__(self, n_jobs: int, scratch_size: int) -> None:
         self.n_jobs = n_jobs
         self.scratch_size = scratch_size
         self.free_scratch: list[np.ndarray] = []
@@ -122,7 +121,7 @@ class Crew:
         Without another thread it runs once its result is wanted.
         """
         if self.n_jobs > 1:
-            future = self.pool.submit(function)
+            future: Future[Result] = self.pool.submit(function)
             return future.result
         return cache(function)
 
@@ -130,4 +129,5 @@ class Crew:
         try:
             return self.free_scratch.pop()
         except IndexError:
-            return aligned(1, self.scratch_size, np.float32)[0]
+            scratch: np.ndarray = aligned(1, self.scratch_size, np.float32)
+            return scratch.ravel()

@@ -111,13 +111,7 @@ class GibbsEngine(Engine):
         self.n_jobs = threads_for(given.n_ratings, n_jobs)
         cut_size = most_columns(self.n_factors, width) ** 2
         self.crew = Crew(self.n_jobs, max(scratch_size(given, width), cut_size))
-        self.chain = Chain(
-            given,
-            hyper,
-            width,
-            seed % 2**64,
-            self.crew,
-        )
+        self.chain = Chain(given, hyper, width, seed % 2**64, self.crew)
         self.burn_in = burn_in(hyper.n_epochs)
         self.constant = 0.0  # of this sweep's predictions
         self.sums = no_samples(given.users, self.chain)
@@ -130,11 +124,7 @@ class GibbsEngine(Engine):
         self.held_out_now = np.zeros(n_held_out)  # this sweep's predictions
         self.given: Weights | None = None
 
-    def epoch(
-        self,
-        epoch: int,
-        learning_rate: float,
-    ) -> float:
+    def epoch(self, epoch: int, learning_rate: float) -> float:
         """Make one sweep; return the mean squared error of its draw on the training ratings."""
         self.given = None
         error = self.chain.make_sweep()
@@ -234,9 +224,12 @@ class GibbsEngine(Engine):
         factors: list[np.ndarray],
     ) -> Weights:
         """Return a copy of a model of standardised units in those of the ratings."""
-        copies = [aligned(*own.shape, np.float32) for own in factors]
-        for copy, own in zip(copies, factors, strict=True):
+        copies = []
+        for own in factors:
+            n_rows, columns = own.shape
+            copy = aligned(n_rows, columns, np.float32)
             copy[:] = np.sqrt(self.std) * own
+            copies.append(copy)
         user_biases, item_biases = ((self.std * own).astype(np.float32) for own in biases)
         mean = self.mean + self.std * constant
         return Weights(mean, user_biases, item_biases, *copies)

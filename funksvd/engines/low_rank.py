@@ -91,11 +91,7 @@ class LowRankMean:
             self.parts += equal_parts(side, n_rows, ROWS_OF_A_PRODUCT)
         self.resize(0, 0)
 
-    def resize(
-        self,
-        terms: int,
-        waiting: int,
-    ) -> None:
+    def resize(self, terms: int, waiting: int) -> None:
         """Start with tables of zeros that have room for `terms`; older ones stay as they are."""
         self.terms = terms
         self.waiting = waiting
@@ -112,11 +108,7 @@ class LowRankMean:
             self.waiting = 0
             self.turns = None
 
-    def write(
-        self,
-        means: np.ndarray,
-        part: RowPart,
-    ) -> None:
+    def write(self, means: np.ndarray, part: RowPart) -> None:
         """Write some rows of the next sample's factors (n_rows, width) to the tables."""
         side, first, last = part
         column = (self.terms + self.waiting) * self.width
