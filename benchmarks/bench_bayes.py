@@ -1,10 +1,12 @@
-"""Rating error, seconds and coverage of solver="gibbs" beside SGD, Surprise and myFM (peers from pip, where installed).
+"""Rating error, seconds and coverage of solver="gibbs" beside SGD, Surprise and myFM.
 
-    python benchmarks/bench_bayes.py --data FOLDER              ml-100k u1-u5, goodbooks, a generated set
-    python benchmarks/bench_bayes.py --data FOLDER --speed      seconds of a sweep for 1 M and 20 M ratings, 1 and 2 threads
-    python benchmarks/bench_bayes.py --data FOLDER --plot FILE  coverage of the intervals, RMSE against seconds
+    python benchmarks/bench_bayes.py --data FOLDER              three sets of ratings
+    python benchmarks/bench_bayes.py --data FOLDER --speed      seconds of 1 M and 20 M ratings
+    python benchmarks/bench_bayes.py --data FOLDER --plot FILE  coverage, RMSE against seconds
 
-Everything is measured on ratings that the fit did not see; coverage from the model after saving and loading it.
+The sets are ml-100k u1-u5, goodbooks and generated ratings; --speed runs one thread and two. The
+peers come from pip and are left out where they are not installed. Everything is measured on ratings
+that the fit did not see; coverage is that of the model after saving and loading it.
 """
 
 import argparse
@@ -12,7 +14,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
+from typing import NamedTuple
 
 import common
 import numpy as np
@@ -20,12 +22,29 @@ import numpy as np
 from funksvd import FunkSVD, Ratings, load
 from funksvd.engines.gibbs import GibbsEngine
 from funksvd.machine.threads import cpu_count
+from funksvd.parameters import resolve
 
-LEVELS = (0.5, 0.8, 0.95)
+COVERAGES = (0.5, 0.8, 0.95)
+NO_COVERAGE = [np.nan] * len(COVERAGES)
+
+
+class Spent(NamedTuple):
+    """Seconds on the clock, and of the CPU in all threads: these hold on a busy machine, too."""
+
+    clock: float
+    cpu: float
+
+
+class Result(NamedTuple):
+    """RMSE on the test ratings, time of the fit, and share of them in intervals of `COVERAGES`."""
+
+    rmse: float
+    spent: Spent
+    coverage: list
 
 
 def folds(folder):
-    """(train, test) of u1 .. u5: fold N tests rows 20000(N-1) .. 20000N of u.data."""
+    """Yield (train, test) of u1 to u5: fold N tests rows 20000 (N - 1) to 20000 N of u.data."""
     table = np.loadtxt(Path(folder) / "ml-100k" / "u.data", dtype=np.int64)
     for first in range(0, len(table), 20_000):
         test = np.zeros(len(table), bool)
@@ -34,190 +53,230 @@ def folds(folder):
 
 
 def goodbooks(folder):
+    """Yield (train, test) of goodbooks-10k, once."""
     yield Ratings.read(Path(folder) / "goodbooks" / "ratings.csv.gz").split(0.1, 0)
 
 
 def generated(folder):
+    """Yield (train, test) of made-up ratings of ml-1m's shape, once."""
     yield Ratings.from_arrays(*common.shaped("ml-1m")).split(0.1, 0)
 
 
-def spent(work, *arguments, **keywords):
-    """(seconds, seconds of CPU of all threads) that `work(...)` takes: the second also holds on a busy machine."""
-    start, cpu = time.perf_counter(), time.process_time()
+def timed(work, *arguments, **keywords):
+    """Return the `Spent` of a call."""
+    start = time.perf_counter()
+    cpu = time.process_time()
     work(*arguments, **keywords)
-    return time.perf_counter() - start, time.process_time() - cpu
+    return Spent(time.perf_counter() - start, time.process_time() - cpu)
 
 
-def ours(**parameters):
+def share_inside(model, ratings, coverage):
+    """Return the share of ratings that lies in the model's intervals."""
+    low, high = model.predict_interval(ratings, coverage)
+    return np.mean((low <= ratings.values) & (ratings.values <= high))
+
+
+def funksvd(**parameters):
+    """Return a run of FunkSVD with these parameters."""
+
     def run(train, test):
         model = FunkSVD(rating_scale=(1, 5), random_state=0, **parameters)
-        seconds = spent(model.fit, train)
-        coverage = [np.nan] * len(LEVELS)
+        spent = timed(model.fit, train)
+        coverage = NO_COVERAGE
         if parameters.get("solver") == "gibbs":
             with tempfile.TemporaryDirectory() as folder:
-                model.save(Path(folder) / "model.npz")
-                model = load(Path(folder) / "model.npz")
-            intervals = [model.predict_interval(test, level) for level in LEVELS]
-            coverage = [
-                np.mean((low <= test.values) & (test.values <= high)) for low, high in intervals
-            ]
-        return model.evaluate(test)["rmse"], seconds, coverage
+                path = Path(folder) / "model.npz"
+                model.save(path)
+                model = load(path)
+            coverage = [share_inside(model, test, asked) for asked in COVERAGES]
+        return Result(model.evaluate(test)["rmse"], spent, coverage)
 
     return run
 
 
 def running_mean(n_factors, n_epochs):
-    """What the low-rank model approximates: the mean of the samples' predictions of the test ratings themselves."""
+    """Return a run whose predictions are the means of the samples' own.
+
+    The low-rank model approximates them.
+    """
 
     def run(train, test):
-        hyper = SimpleNamespace(**FunkSVD(n_factors, n_epochs, solver="gibbs").get_params())
+        model = FunkSVD(n_factors, n_epochs, solver="gibbs")
+        hyper = resolve(model.get_params())
         engine = GibbsEngine(train, test, hyper, seed=0, n_jobs=cpu_count())
-        seconds = spent(lambda: [engine.epoch(epoch, 0.0) for epoch in range(n_epochs)])
-        predicted = np.clip(engine.mean + engine.sd * engine.held_sum / engine.kept, 1, 5)
-        return common.rmse(predicted, engine.held_out[2]), seconds, [np.nan] * len(LEVELS)
+
+        def sweeps():
+            for epoch in range(n_epochs):
+                engine.epoch(epoch, 0.0)
+
+        spent = timed(sweeps)
+        mean = engine.held_out_sum / engine.sums.n_samples
+        predicted = np.clip(engine.mean + engine.std * mean, 1, 5)
+        return Result(common.rmse(predicted, engine.held_out.values), spent, NO_COVERAGE)
 
     return run
 
 
 def surprise(train, test):
+    """Run Surprise's SVD with its defaults."""
     import pandas as pd
     from surprise import SVD, Dataset, Reader
 
     frame = pd.DataFrame({"u": train.users, "i": train.items, "r": train.values})
     full = Dataset.load_from_df(frame, Reader(rating_scale=(1, 5))).build_full_trainset()
     model = SVD(random_state=0)
-    seconds = spent(model.fit, full)
+    spent = timed(model.fit, full)
     users, items = test.codes_in(train.tables)
-    predicted = [
-        model.predict(u, i).est for u, i in zip(users.tolist(), items.tolist(), strict=True)
-    ]
-    return common.rmse(predicted, test.values), seconds, [np.nan] * len(LEVELS)
+    pairs = zip(users.tolist(), items.tolist(), strict=True)
+    predicted = [model.predict(user, item).est for user, item in pairs]
+    return Result(common.rmse(predicted, test.values), spent, NO_COVERAGE)
+
+
+def one_hot(users, items, shape):
+    """Return a sparse matrix with a column for each user and each item; -1 has none."""
+    from scipy.sparse import csr_array
+
+    rows = []
+    columns = []
+    for codes, first in ((users, 0), (items, shape[0])):
+        known = np.flatnonzero(codes >= 0)
+        rows.append(known)
+        columns.append(first + codes[known])
+    rows = np.concatenate(rows)
+    columns = np.concatenate(columns)
+    return csr_array((np.ones(len(rows)), (rows, columns)), (len(users), sum(shape)))
 
 
 def myfm(rank, n_iter):
+    """Return a run of myFM's Gibbs sampler."""
+
     def run(train, test):
         from myfm import MyFMRegressor
-        from scipy.sparse import csr_array
 
-        users, items = test.codes_in(train.tables)
-        shape = train.n_users, train.n_items
-
-        def one_hot(users, items):
-            known = [np.flatnonzero(codes >= 0) for codes in (users, items)]
-            rows, columns = (
-                np.concatenate(known),
-                np.concatenate([users[known[0]], shape[0] + items[known[1]]]),
-            )
-            return csr_array((np.ones(len(rows)), (rows, columns)), (len(users), sum(shape)))
-
+        shape = (train.n_users, train.n_items)
         model = MyFMRegressor(rank=rank, random_seed=0)
-        x = one_hot(train.users, train.items)
-        group_shapes = [train.n_users, train.n_items]
-        seconds = spent(
+        spent = timed(
             model.fit,
-            x,
+            one_hot(train.users, train.items, shape),
             train.values,
             n_iter=n_iter,
             n_kept_samples=n_iter - 10,
-            group_shapes=group_shapes,
+            group_shapes=list(shape),
         )
-        predicted = np.clip(model.predict(one_hot(users, items)), 1, 5)
-        return common.rmse(predicted, test.values), seconds, [np.nan] * len(LEVELS)
+        asked = one_hot(*test.codes_in(train.tables), shape)
+        predicted = np.clip(model.predict(asked), 1, 5)
+        return Result(common.rmse(predicted, test.values), spent, NO_COVERAGE)
 
     return run
 
 
 SETS = {"ml-100k": folds, "goodbooks": goodbooks, "generated": generated}
 RUNS = {
-    "gibbs, k=16, 12 sweeps": ours(n_factors=16, n_epochs=12, solver="gibbs"),
-    "gibbs, k=16, 60 sweeps": ours(n_factors=16, n_epochs=60, solver="gibbs"),
+    "gibbs, k=16, 12 sweeps": funksvd(n_factors=16, n_epochs=12, solver="gibbs"),
+    "gibbs, k=16, 60 sweeps": funksvd(n_factors=16, n_epochs=60, solver="gibbs"),
     "  its running mean": running_mean(16, 60),
-    "  means of the factors": ours(n_factors=16, n_epochs=60, solver="gibbs", average="factors"),
-    "gibbs, k=32, 120 sweeps": ours(n_factors=32, n_epochs=120, solver="gibbs"),
+    "  means of the factors": funksvd(n_factors=16, n_epochs=60, solver="gibbs", average="factors"),
+    "gibbs, k=32, 120 sweeps": funksvd(n_factors=32, n_epochs=120, solver="gibbs"),
     "  its running mean, k=32": running_mean(32, 120),
-    **{
-        f"{solver}, defaults": ours(solver=solver)
-        for solver in ("sgd", "adagrad_row", "adagrad", "adam", "adamax")
-    },
+    "sgd, defaults": funksvd(solver="sgd"),
+    "adagrad_row, defaults": funksvd(solver="adagrad_row"),
+    "adagrad, defaults": funksvd(solver="adagrad"),
+    "adam, defaults": funksvd(solver="adam"),
+    "adamax, defaults": funksvd(solver="adamax"),
     "Surprise SVD, defaults": surprise,
     "myFM, rank 16, 60 sweeps": myfm(16, 60),
     "myFM, rank 32, 200 sweeps": myfm(32, 200),
 }
 
 
-def measured(name, run, folder):
-    """(RMSE, `spent`, coverage), each the mean over the set's splits; None where a peer is not installed."""
+def mean_result(set_name, run, folder):
+    """Return the mean `Result` over a set's splits; None where a peer is not installed."""
     try:
-        results = [run(train, test) for train, test in SETS[name](folder)]
+        results = [run(train, test) for train, test in SETS[set_name](folder)]
     except ImportError:
         return None
-    return [np.mean([np.atleast_1d(r[part]) for r in results], axis=0) for part in range(3)]
+    spent = np.mean([result.spent for result in results], axis=0)
+    coverage = np.mean([result.coverage for result in results], axis=0)
+    return Result(np.mean([result.rmse for result in results]), Spent(*spent), coverage.tolist())
 
 
-def speed():
-    """Seconds of the sweeps and of the whole fit, by threads."""
+def print_speed():
+    """Print the seconds of the sweeps and of whole fits, by threads."""
+    header = ["ratings"]
+    for threads in ("1 thread", "2 threads"):
+        header += [f"fit, {threads}", "of CPU", "its sweeps"]
+    header.append("ratio of sweeps")
     rows = []
-    for name, sweeps in (("ml-1m", 60), ("ml-20m", 30)):
+    for name, n_sweeps in (("ml-1m", 60), ("ml-20m", 30)):
         ratings = Ratings.from_arrays(*common.shaped(name))
-        seconds = {}
+        row = [f"{name}, k=16, {n_sweeps} sweeps"]
+        sweeps = []
         for n_jobs in (1, 2):
-            model = FunkSVD(16, sweeps, solver="gibbs", random_state=0, n_jobs=n_jobs)
-            seconds[n_jobs] = *spent(model.fit, ratings), sum(model.history_["seconds"])
-        rows.append(
-            [
-                f"{name}, k=16, {sweeps} sweeps",
-                *seconds[1],
-                *seconds[2],
-                seconds[1][2] / seconds[2][2],
-            ]
-        )
-    common.print_table(
-        [
-            "ratings",
-            "fit, 1 thread",
-            "of CPU",
-            "its sweeps",
-            "fit, 2 threads",
-            "of CPU",
-            "its sweeps",
-            "ratio of sweeps",
-        ],
-        rows,
-    )
+            model = FunkSVD(16, n_sweeps, solver="gibbs", random_state=0, n_jobs=n_jobs)
+            spent = timed(model.fit, ratings)
+            sweeps.append(sum(model.history_["seconds"]))
+            row += [*spent, sweeps[-1]]
+        rows.append([*row, sweeps[0] / sweeps[1]])
+    common.print_table(header, rows)
 
 
-def plot(path, results, folder):
-    from matplotlib.figure import Figure
+def print_set(set_name, options):
+    """Print the table of one set of ratings; return {run: Result}."""
+    header = [set_name, "RMSE", "seconds", "of CPU"]
+    header += [f"{coverage:.0%}" for coverage in COVERAGES]
+    results = {}
+    rows = []
+    for name, run in RUNS.items():
+        if name.startswith("myFM") and set_name != "ml-100k" and not options.slow:
+            continue
+        result = mean_result(set_name, run, options.data)
+        if result is None:
+            continue
+        results[name] = result
+        shown = [f"{share:.3f}" if np.isfinite(share) else "-" for share in result.coverage]
+        rows.append([name, f"{result.rmse:.4f}", *result.spent, *shown])
+    common.print_table(header, rows)
+    return results
 
-    figure = Figure(figsize=(13, 4.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+
+def draw_coverage(axes, folder):
+    """Draw the share of held-out ratings in the intervals against the coverage asked for."""
     asked = np.linspace(0.05, 0.99, 20)
     for name in ("ml-100k", "goodbooks"):
         train, test = next(SETS[name](folder))
         model = FunkSVD(16, 60, solver="gibbs", rating_scale=(1, 5), random_state=0).fit(train)
-        ends = [model.predict_interval(test, level) for level in asked]
-        left.plot(
-            asked,
-            [np.mean((low <= test.values) & (test.values <= high)) for low, high in ends],
-            "o-",
-            label=name,
-        )
-    left.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
-    left.set(
-        xlabel="coverage asked for", ylabel="share of held-out ratings inside", title="Intervals"
+        axes.plot(asked, [share_inside(model, test, share) for share in asked], "o-", label=name)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    axes.set(
+        xlabel="coverage asked for",
+        ylabel="share of held-out ratings inside",
+        title="Intervals",
     )
-    left.legend()
-    shown = [
-        (run, found)
-        for (name, run), found in results.items()
-        if name == "ml-100k" and not run.startswith(" ")
-    ]
-    for number, (run, (error, seconds, _)) in enumerate(shown):
-        right.plot(seconds[0], error[0], "os^"[number // 10], label=run)
-    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
-    right.set(
-        xscale="log", xlabel="seconds of fit, mean over u1-u5", ylabel="test RMSE", title="ml-100k"
+    axes.legend()
+
+
+def draw_errors(axes, results):
+    """Draw the RMSE against the seconds of the fit."""
+    shown = [(name, result) for name, result in results.items() if not name.startswith(" ")]
+    for number, (name, result) in enumerate(shown):
+        axes.plot(result.spent.clock, result.rmse, "os^"[number // 10], label=name)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    axes.set(
+        xscale="log",
+        xlabel="seconds of fit, mean over u1-u5",
+        ylabel="test RMSE",
+        title="ml-100k",
     )
+
+
+def plot(path, results, folder):
+    """Write both plots to a file; `results` are those of ml-100k."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    draw_coverage(left, folder)
+    draw_errors(right, results)
     figure.savefig(path, dpi=150)
     print("wrote", path)
 
@@ -229,34 +288,25 @@ def main():
     parser.add_argument(
         "--data", required=True, help="folder with ml-100k/u.data and goodbooks/ratings.csv.gz"
     )
-    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--speed", action="store_true", help="seconds only")
+    parser.add_argument(
+        "--sets", nargs="+", choices=SETS, default=list(SETS), help="sets of ratings to run"
+    )
+    parser.add_argument("--speed", action="store_true", help="print seconds only")
     parser.add_argument("--plot", help="write the two plots to this file")
     parser.add_argument(
-        "--slow", action="store_true", help="peers on the larger sets too (myFM takes many minutes)"
+        "--slow",
+        action="store_true",
+        help="run myFM on the larger sets, too, which takes many minutes",
     )
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # test ids that a fold's train part does not have
     common.print_header("myfm", "scikit-surprise")
     if options.speed:
-        return speed()
-    results = {}
-    for name in options.sets:
-        rows = []
-        for label, run in RUNS.items():
-            if label.startswith("myFM") and name != "ml-100k" and not options.slow:
-                continue
-            found = measured(name, run, options.data)
-            if found is not None:
-                results[name, label] = found
-                error, seconds, coverage = found
-                shown = [f"{c:.3f}" if np.isfinite(c) else "-" for c in coverage]
-                rows.append([label, f"{error[0]:.4f}", *map(float, seconds), *shown])
-        common.print_table(
-            [name, "RMSE", "seconds", "of CPU", *(f"{level:.0%}" for level in LEVELS)], rows
-        )
+        print_speed()
+        return
+    results = {name: print_set(name, options) for name in options.sets}
     if options.plot:
-        plot(options.plot, results, options.data)
+        plot(options.plot, results.get("ml-100k", {}), options.data)
 
 
 if __name__ == "__main__":
