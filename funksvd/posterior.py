@@ -61,10 +61,13 @@ def model_variance(
     The variance of p.q, for independent p and q with means P and Q, is V_p |Q|^2 + V_q |P|^2 +
     n_factors V_p V_q; the third term is halved between the squared norms of the rows.
     """
-    total: np.ndarray = noise + users[:, BIAS_VARIANCE]
-    total = total + items[:, BIAS_VARIANCE]
-    total = total + users[:, FACTOR_VARIANCE] * items[:, SQUARED_NORM]
-    total = total + users[:, SQUARED_NORM] * items[:, FACTOR_VARIANCE]
+    # In the order of the columns.
+    _, user_bias, user_factor, user_norm = users.T
+    _, item_bias, item_factor, item_norm = items.T
+    total: np.ndarray = noise + user_bias
+    total = total + item_bias
+    total = total + user_factor * item_norm
+    total = total + user_norm * item_factor
     return total
 
 
@@ -94,8 +97,9 @@ def variance(
     posterior = posterior_in(weights)
     user_rows = posterior.users[users]
     item_rows = posterior.items[items]
-    noise = posterior.noise[NOISE_VARIANCE] * user_rows[:, INVERSE_WEIGHT]
-    noise = noise * item_rows[:, INVERSE_WEIGHT]
+    user_inverse = user_rows[:, INVERSE_WEIGHT]
+    item_inverse = item_rows[:, INVERSE_WEIGHT]
+    noise = posterior.noise[NOISE_VARIANCE] * user_inverse * item_inverse
     return model_variance(user_rows, item_rows, noise)
 
 
@@ -136,7 +140,8 @@ def interval(
     kurtosis = posterior_in(weights).noise[KURTOSIS]
     degrees = 4 + 6 / max(kurtosis - 3, 1e-3)
     quantile = stdtrit(degrees, (1 + coverage) / 2)
-    width = quantile * np.sqrt((degrees - 2) / degrees) * std
+    scale_of_unit_variance = np.sqrt((degrees - 2) / degrees)
+    width = quantile * scale_of_unit_variance * std
     low = mean - width
     high = mean + width
     if scale is not None:
@@ -279,6 +284,7 @@ def row_posteriors(
     other = sides[1 - side]
     unknown = own.posterior[-1]
     prior = row_prior(own, other, noise[SCALE], hyper)
+    mean_norm = max(prior.mean_norm, TINY)
     n_rows = len(start) - 1
     k = other.factors.shape[1]
     biases = np.zeros(n_rows, np.float32)
@@ -301,8 +307,11 @@ def row_posteriors(
         )
         biases[row] = x[k]
         means[row] = x[:k]
-        spread = np.sum(covariance[:k, :k] * prior.outer)
         rows[row, INVERSE_WEIGHT] = inverse
-        rows[row, BIAS_VARIANCE] = covariance[k, k] if hyper.biased else 0.0
-        rows[row, FACTOR_VARIANCE] = spread / max(prior.mean_norm, TINY)
+        rows[row, BIAS_VARIANCE] = 0.0
+        if hyper.biased:
+            rows[row, BIAS_VARIANCE] = covariance[k, k]
+        of_factors = covariance[:k, :k]
+        spread = np.sum(of_factors * prior.outer)
+        rows[row, FACTOR_VARIANCE] = spread / mean_norm
     return biases, means, rows.astype(np.float32)

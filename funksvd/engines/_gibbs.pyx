@@ -62,7 +62,7 @@ cdef class Side:
     n rows of `width` factors, a multiple of 8. Factors past the first `used` are 0, with mean 0 and
     precision 1.
     """
-    cdef public float[:, ::1] factors       # (n, width) drawn; rows at multiples of 64 bytes
+    cdef public float[:, ::1] factors       # (n, width) drawn; starts at a multiple of 64 bytes
     cdef public float[:, ::1] scalars       # (n, 2) drawn bias, square root of the noise weight
     cdef public float[:, ::1] means         # (n, width) conditional means, after `keep` centred
     cdef public float[::1] mean_biases      # (n,) the same of the biases

@@ -1,8 +1,8 @@
 # Linear algebra of the sampler and of the low-rank mean, in float32.
 #
-# A row has `width` factors, a multiple of 8, and starts at a multiple of 64 bytes: it is
-# width / LANES whole vectors. Every function is inlined, so that where the caller's width is a
-# constant (16 and 32 are the useful ones) the compiler unrolls the loops over it.
+# A row has `width` factors, a multiple of 8, and the first row starts at a multiple of 64 bytes: a
+# row is width / LANES whole vectors. Every function is inlined, so that where the caller's width is
+# a constant (16 and 32 are the useful ones) the compiler unrolls the loops over it.
 
 
 cdef inline float dot(Py_ssize_t width, const float* p, const float* q) noexcept nogil:
@@ -24,8 +24,8 @@ cdef inline void add_tile(
     left, right : the tile's 8 factors and its vector of factors, in the first of the rows
     out : the tile's corner in the matrix (width, width)
 
-    The tile's sums stay in eight registers while the rows pass by, so that a row costs one load
-    for eight products.
+    The tile's sums stay in eight registers while the rows pass by, so that a row costs one load of
+    a vector for eight products.
     """
     cdef Py_ssize_t vectors = width / LANES, _row
     cdef vec* sums = <vec*>out
@@ -61,7 +61,7 @@ cdef inline void add_tile(
 
 
 cdef enum:
-    GRAM_ROWS = 256     # a batch of rows stays in the first cache while all tiles pass over it
+    GRAM_ROWS = 256     # a batch of rows stays in the cache while all tiles pass over it
 
 
 cdef inline void add_gram(

@@ -21,7 +21,7 @@ include "_linear.pxi"
 
 cdef enum:
     SUMMED_ROWS = 256       # rows that `gram` sums in float32
-    MOST_TURNS = 30         # passes over all pairs of rows; about 8 are needed
+    MOST_TURNS = 30         # passes over all pairs of rows, if they do not converge before
 
 
 cdef inline float row_scale(const int64_t[::1] start, Py_ssize_t row) noexcept nogil:

@@ -110,8 +110,10 @@ class GibbsEngine(Engine):
         self.rated = [np.diff(start) > 0 for start in starts]
         self.n_jobs = threads_for(given.n_ratings, n_jobs)
         cut_size = most_columns(self.n_factors, width) ** 2
-        self.crew = Crew(self.n_jobs, max(scratch_size(given, width), cut_size))
-        self.chain = Chain(given, hyper, width, seed % 2**64, self.crew)
+        row_size = scratch_size(given, width)
+        self.crew = Crew(self.n_jobs, max(row_size, cut_size))
+        seed = seed % 2**64
+        self.chain = Chain(given, hyper, width, seed, self.crew)
         self.burn_in = burn_in(hyper.n_epochs)
         self.constant = 0.0  # of this sweep's predictions
         self.sums = no_samples(given.users, self.chain)
@@ -158,11 +160,13 @@ class GibbsEngine(Engine):
             if low_rank is not None:
                 low_rank.write(side.means, part)
 
-        self.crew.map(keep_part, chain.passes[USERS] + chain.passes[ITEMS])
+        user_passes, item_passes = chain.passes
+        self.crew.map(keep_part, user_passes + item_passes)
         model = chain.centred()
         self.constant = model.global_mean
-        if self.held_out is not None:
-            predicted = predict(model, self.held_out.users, self.held_out.items, self.n_jobs)
+        held_out = self.held_out
+        if held_out is not None:
+            predicted = predict(model, held_out.users, held_out.items, self.n_jobs)
             self.held_out_now = predicted.astype(np.float64)
         if kept:
             self._add_sample()
@@ -187,12 +191,14 @@ class GibbsEngine(Engine):
 
         In the burn-in it is that of this sweep's prediction.
         """
-        if self.held_out is None:
+        held_out = self.held_out
+        if held_out is None:
             raise ValueError("there are no held-out ratings to validate on")
         n = self.sums.n_samples
         predicted = self.held_out_sum / n if n else self.held_out_now
-        error = self.held_out.values - (self.mean + self.std * predicted)
-        return float(np.average(error**2, weights=self.held_out.weights))
+        ratings = self.mean + self.std * predicted
+        error = held_out.values - ratings
+        return float(np.average(error**2, weights=held_out.weights))
 
     def weights(self) -> Weights:
         """Return the mean of the kept samples as one model, with its posterior.
@@ -202,19 +208,21 @@ class GibbsEngine(Engine):
         if self.given is not None:
             return self.given
         k = self.n_factors
-        n = self.sums.n_samples
+        sums = self.sums
+        n = sums.n_samples
         if not n:
             now = self.chain.centred()
             biases = [now.user_biases, now.item_biases]
-            factors = [now.user_factors[:, :k], now.item_factors[:, :k]]
+            padded = [now.user_factors, now.item_factors]
+            factors = [own[:, :k] for own in padded]
             return self._in_ratings(now.global_mean, biases, factors)
-        biases = [moments[:, 0] / n for moments in self.sums.moments]
+        biases = [moments[:, 0] / n for moments in sums.moments]
         if self.low_rank is not None:
             factors = self.low_rank.factors(n)
         else:
-            factors = [total[:, :k] / n for total in self.sums.factors]
-        model = self._in_ratings(self.sums.constant / n, biases, factors)
-        noise, users, items = posterior_of(self.sums, self.rated, k, self.std)
+            factors = [total[:, :k] / n for total in sums.factors]
+        model = self._in_ratings(sums.constant / n, biases, factors)
+        noise, users, items = posterior_of(sums, self.rated, k, self.std)
         return replace(model, noise=noise, user_posterior=users, item_posterior=items)
 
     def _in_ratings(
@@ -224,14 +232,16 @@ class GibbsEngine(Engine):
         factors: list[np.ndarray],
     ) -> Weights:
         """Return a copy of a model of standardised units in those of the ratings."""
+        root = np.sqrt(self.std)
         copies = []
         for own in factors:
             n_rows, columns = own.shape
             copy = aligned(n_rows, columns, np.float32)
-            copy[:] = np.sqrt(self.std) * own
+            copy[:] = root * own
             copies.append(copy)
-        user_biases, item_biases = ((self.std * own).astype(np.float32) for own in biases)
-        mean = self.mean + self.std * constant
+        std = self.std
+        user_biases, item_biases = ((std * own).astype(np.float32) for own in biases)
+        mean = self.mean + std * constant
         return Weights(mean, user_biases, item_biases, *copies)
 
     def load(self, weights: Weights) -> None:

@@ -41,13 +41,17 @@ def terms_of(
     There are at most 384 columns, because a cut costs their cube, and at most as many as `n_rows`,
     the rows of the smaller side; but always 2 terms.
     """
-    most = min(MOST_COLUMNS // n_factors, -(-n_rows // n_factors))
-    return min(MOST_TERMS, 2 + n_samples // SAMPLES_OF_A_TERM, max(2, most))
+    by_samples = 2 + n_samples // SAMPLES_OF_A_TERM
+    by_columns = MOST_COLUMNS // n_factors
+    by_rows = -(-n_rows // n_factors)
+    most = max(2, min(by_columns, by_rows))
+    return min(MOST_TERMS, by_samples, most)
 
 
 def most_columns(n_factors: int, width: int) -> int:
     """Return how many columns the tables can come to have; rows are padded to `width` factors."""
-    return (terms_of(10**9, n_factors, 10**9) + SAMPLES_OF_A_CUT) * width
+    terms = terms_of(10**9, n_factors, 10**9)
+    return (terms + SAMPLES_OF_A_CUT) * width
 
 
 class LowRankMean:
@@ -102,9 +106,8 @@ class LowRankMean:
     def make_room(self, n_samples: int) -> None:
         """Cut the tables, which hold `n_samples`, if they have no room for another sample."""
         if self.waiting == SAMPLES_OF_A_CUT:
-            tables = self._cut(n_samples)
+            self.tables = self._cut(n_samples)
             self.terms = self._terms(n_samples)
-            self.tables = tables
             self.waiting = 0
             self.turns = None
 
@@ -133,10 +136,13 @@ class LowRankMean:
     def factors(self, n_samples: int) -> list[np.ndarray]:
         """Return the factors of the mean of `n_samples`: (n_rows, rank) of users and of items."""
         rank = self._terms(n_samples) * self.n_factors
+        tables = self._cut(n_samples)
         out = []
-        for table, start in zip(self._cut(n_samples), self.starts, strict=True):
-            scale = np.sqrt(n_samples * (np.diff(start) + 3.0))
-            out.append(table[:, :rank] / scale[:, None])
+        for table, start in zip(tables, self.starts, strict=True):
+            row_weights = np.diff(start) + 3.0
+            scale = np.sqrt(n_samples * row_weights)
+            kept = table[:, :rank]
+            out.append(kept / scale[:, None])
         return out
 
     def state(self) -> dict[str, np.ndarray]:
@@ -202,13 +208,15 @@ class LowRankMean:
     def _begin_turns(self, n_samples: int) -> Callable[[], list[np.ndarray]]:
         """Begin to find the two matrices that turn the tables into those of the cut."""
         size = self.tables[0].shape[1]
-        rank = self._terms(n_samples) * self.n_factors
-        columns = rounded_up(self._terms(n_samples) * self.width, 16)
+        terms = self._terms(n_samples)
+        rank = terms * self.n_factors
+        columns = rounded_up(terms * self.width, 16)
+        padded = rounded_up(size, 16)
         gram_users, gram_items = self._grams()
 
         def best_rank() -> list[np.ndarray]:
             by = [aligned(size, columns, np.float32) for _ in self.tables]
-            rows = aligned(size, rounded_up(size, 16), np.float32)
+            rows = aligned(size, padded, np.float32)
             scratch = np.empty((4, size))
             order = np.empty(size, np.int64)
             self.kernel.best_rank(

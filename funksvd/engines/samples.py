@@ -81,16 +81,16 @@ def posterior_of(
         Standard deviation of the ratings, one standardised unit.
     """
     n = sums.n_samples
-    rows = [
-        rows_of_moments(sums, side, have_ratings[side], n_factors)
-        for side in range(len(have_ratings))
-    ]
+    user_rows, item_rows = (
+        rows_of_moments(sums, side, rated, n_factors) for side, rated in enumerate(have_ratings)
+    )
     means, squares = sums.pair_sums.T / n
     spread = np.maximum(squares - means**2, 0)
     users, items = sums.pairs
-    formula = np.sum(model_variance(rows[0][users], rows[1][items]))
+    variances = model_variance(user_rows[users], item_rows[items])
+    formula = np.sum(variances)
     ratio = np.sum(spread) / formula if formula else 1.0
-    for own, rated in zip(rows, have_ratings, strict=True):
+    for own, rated in zip((user_rows, item_rows), have_ratings, strict=True):
         scaled = np.append(rated, False)
         for column in (BIAS_VARIANCE, FACTOR_VARIANCE):
             own[scaled, column] *= ratio
@@ -101,8 +101,7 @@ def posterior_of(
     noise[NOISE_VARIANCE] = std**2 * sums.inverse_alpha / n
     noise[SCALE] = ratio
     noise[KURTOSIS] = sums.kurtosis / n
-    user_rows, item_rows = (own.astype(np.float32) for own in rows)
-    return Posterior(noise, user_rows, item_rows)
+    return Posterior(noise, user_rows.astype(np.float32), item_rows.astype(np.float32))
 
 
 def rows_of_moments(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -76,72 +75,76 @@ def standardised(ratings: Ratings, n_jobs: int) -> Standardised:
     n = len(columns.users)
     n_jobs = threads_for(n, n_jobs)
     shape = (ratings.n_users, ratings.n_items)
-    start, index, raw, weight, lent = sorted_columns(columns, shape, n_jobs)
-    sort_ties(start, index, [raw] if weight is None else [weight, raw])
-    parts = [slice(first, min(first + CHUNK, n)) for first in range(0, n, CHUNK)]
-    total_weight = float(n) if weight is None else float(weight.sum())
+    rows = sorted_columns(columns, shape, n_jobs)
+    sort_ties(rows)
+    raw = rows.values
+    weights = rows.weights
+    total_weight = float(n)
+    root_weights = np.empty(0, np.float32)
+    if weights is not None:
+        total_weight = float(weights.sum())
+        root_weights = np.sqrt(weights).astype(np.float32)
+    parts = [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
 
-    def mean_of(function: Callable[[np.ndarray], np.ndarray]) -> float:
-        """Return the weighted mean of function(rating)."""
+    def weighted_sum(y: np.ndarray, part: slice) -> float:
+        if weights is not None:
+            y = weights[part] * y
+        return float(np.sum(y))
 
-        def sum_of(part: slice) -> float:
-            y = function(raw[part].astype(np.float64))
-            return float(np.sum(y if weight is None else weight[part] * y))
+    def sum_of_part(part: slice) -> float:
+        return weighted_sum(raw[part].astype(np.float64), part)
 
-        return sum(parallel(sum_of, parts, n_jobs)) / total_weight
+    mean = sum(parallel(sum_of_part, parts, n_jobs)) / total_weight
 
-    mean = mean_of(np.asarray)
-    std = mean_of(lambda y: (y - mean) ** 2) ** 0.5 or 1.0
-    value = raw if raw.dtype == np.float32 else np.empty(n, np.float32)
+    def squares_of_part(part: slice) -> float:
+        centred = raw[part].astype(np.float64) - mean
+        return weighted_sum(centred**2, part)
 
-    def standardise(part: slice) -> None:
-        value[part] = (raw[part].astype(np.float64) - mean) / std
+    variance = sum(parallel(squares_of_part, parts, n_jobs)) / total_weight
+    std = variance**0.5 or 1.0
+    values = raw
+    if raw.dtype != np.float32:
+        values = np.empty(n, np.float32)
 
-    parallel(standardise, parts, n_jobs)
-    root_weight = np.empty(0, np.float32)
-    if weight is not None:
-        root_weight = np.sqrt(weight).astype(np.float32)
-    users = SideRatings(start, index, value, root_weight)
-    items = sorted_by_item(users, ratings.n_items, n_jobs, lent)
-    return Standardised(
-        users,
-        items,
-        n,
-        total_weight,
-        mean,
-        std,
-    )
+    def standardise_part(part: slice) -> None:
+        centred = raw[part].astype(np.float64) - mean
+        values[part] = centred / std
+
+    parallel(standardise_part, parts, n_jobs)
+    users = SideRatings(rows.start, rows.others, values, root_weights)
+    items = sorted_by_item(users, ratings.n_items, n_jobs, rows.lent)
+    return Standardised(users, items, n, total_weight, mean, std)
 
 
-def sorted_columns(
-    columns: Columns,
-    shape: tuple[int, int],
-    n_jobs: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None, list[np.ndarray]]:
-    """Return (start, items, values, weights, lent): columns sorted by user, then by item.
+class SortedColumns(NamedTuple):
+    """Ratings sorted by user, then by item; user u has start[u]:start[u + 1].
 
     `lent` are two int32 arrays of the ratings' number that are free to use.
     """
+
+    start: np.ndarray
+    others: np.ndarray
+    values: np.ndarray
+    weights: np.ndarray | None
+    lent: list[np.ndarray]
+
+
+def sorted_columns(columns: Columns, shape: tuple[int, int], n_jobs: int) -> SortedColumns:
+    """Return the ratings sorted by user, then by item; `shape` is (n_users, n_items)."""
     users, items, values, weights = columns
-    n = len(users)
     alone = weights is None and values.dtype == np.float32
     if alone:
         carried = np.ascontiguousarray(values).view(np.int32)
     else:  # their places are sorted, and the rest is gathered
-        carried = np.arange(n, dtype=np.int32)
-    start, index, carried, lent = by_user(
-        users,
-        items,
-        carried,
-        *shape,
-        n_jobs,
-    )
+        carried = np.arange(len(users), dtype=np.int32)
+    start, others, carried, lent = by_user(users, items, carried, *shape, n_jobs)
     if alone:
-        return start, index, carried.view(np.float32), None, lent
-    raw = gathered(values, carried, n_jobs)
+        values = carried.view(np.float32)
+    else:
+        values = gathered(values, carried, n_jobs)
     if weights is not None:
         weights = gathered(weights, carried, n_jobs)
-    return start, index, raw, weights, lent
+    return SortedColumns(start, others, values, weights, lent)
 
 
 def gathered(
@@ -160,18 +163,16 @@ def gathered(
     return out
 
 
-def sort_ties(
-    start: np.ndarray,
-    index: np.ndarray,
-    columns: list[np.ndarray],
-) -> None:
-    """Sort the columns of repeated pairs among themselves, in place.
+def sort_ties(ratings: SortedColumns) -> None:
+    """Sort the weights and values of repeated pairs among themselves, in place.
 
     So nothing depends on the place that a rating had in the input.
     """
-    same = index[1:] == index[:-1]
+    start = ratings.start
+    others = ratings.others
+    same = others[1:] == others[:-1]
     ends = start[1:-1]
-    inner = ends[(ends > 0) & (ends < len(index))]
+    inner = ends[(ends > 0) & (ends < len(others))]
     same[inner - 1] = False
     if not same.any():
         return
@@ -179,8 +180,12 @@ def sort_ties(
     as_first = np.concatenate([same, [False]])
     tied = np.flatnonzero(as_last | as_first)
     rows = np.searchsorted(start, tied, side="right")
+    columns = [ratings.values]
+    if ratings.weights is not None:
+        columns = [ratings.weights, ratings.values]
     keys = [column[tied] for column in columns]
-    order = tied[np.lexsort((*keys, index[tied], rows))]
+    ranks = np.lexsort((*keys, others[tied], rows))
+    order = tied[ranks]
     for column in columns:
         column[tied] = column[order]
 
