@@ -41,18 +41,23 @@ class HeldOut(NamedTuple):
     users: np.ndarray
     items: np.ndarray
     values: np.ndarray
-    weights: np.ndarray
+    sample_weights: np.ndarray
 
 
 def held_out_of(ratings: Ratings, held_out: Ratings) -> HeldOut:
     """Return the held-out ratings, in the codes of the training ratings."""
     users, items = held_out.codes_in(ratings.tables)
     values = np.asarray(held_out.values, np.float64)
-    weights = np.ones(len(values))
+    sample_weights = np.ones(len(values))
     if held_out.weights is not None:
-        weights = np.asarray(held_out.weights, np.float64)
-    order = np.lexsort((weights, values, items, users))
-    return HeldOut(users[order], items[order], values[order], weights[order])
+        sample_weights = np.asarray(held_out.weights, np.float64)
+    order = np.lexsort((sample_weights, values, items, users))
+    return HeldOut(
+        users=users[order],
+        items=items[order],
+        values=values[order],
+        sample_weights=sample_weights[order],
+    )
 
 
 def burn_in(n_epochs: int) -> int:
@@ -115,7 +120,6 @@ class GibbsEngine(Engine):
         seed = seed % 2**64
         self.chain = Chain(given, hyper, width, seed, self.crew)
         self.burn_in = burn_in(hyper.n_epochs)
-        self.constant = 0.0  # of this sweep's predictions
         self.sums = no_samples(given.users, self.chain)
         self.low_rank: LowRankMean | None = None
         if hyper.average == "low_rank":
@@ -163,22 +167,24 @@ class GibbsEngine(Engine):
         user_passes, item_passes = chain.passes
         self.crew.map(keep_part, user_passes + item_passes)
         model = chain.centred()
-        self.constant = model.global_mean
         held_out = self.held_out
         if held_out is not None:
             predicted = predict(model, held_out.users, held_out.items, self.n_jobs)
             self.held_out_now = predicted.astype(np.float64)
         if kept:
-            self._add_sample()
+            self._add_sample(model.global_mean)
         if low_rank is not None:
             low_rank.end_sample(self.sums.n_samples)
 
-    def _add_sample(self) -> None:
-        """Add to the sums all of this sweep but its rows, which `_keep` has added."""
+    def _add_sample(self, constant: float) -> None:
+        """Add to the sums all of this sweep but its rows, which `_keep` has added.
+
+        `constant` is the constant term of its predictions.
+        """
         sums = self.sums
         chain = self.chain
         sums.n_samples += 1
-        sums.constant += self.constant
+        sums.constant += constant
         sums.inverse_alpha += 1 / chain.alpha
         sums.kurtosis += chain.kurtosis
         self.held_out_sum += self.held_out_now
@@ -198,7 +204,7 @@ class GibbsEngine(Engine):
         predicted = self.held_out_sum / n if n else self.held_out_now
         ratings = self.mean + self.std * predicted
         error = held_out.values - ratings
-        return float(np.average(error**2, weights=held_out.weights))
+        return float(np.average(error**2, weights=held_out.sample_weights))
 
     def weights(self) -> Weights:
         """Return the mean of the kept samples as one model, with its posterior.
@@ -264,7 +270,6 @@ class GibbsEngine(Engine):
     def _numbers(self) -> dict[str, np.ndarray]:
         """Return the numbers that a sweep changes, by name."""
         numbers = self.chain.numbers() | {
-            "now": self.constant,
             "kept": self.sums.n_samples,
             "constant": self.sums.constant,
             "inverse_alpha": self.sums.inverse_alpha,
@@ -309,8 +314,8 @@ class GibbsEngine(Engine):
         if self.low_rank is not None:
             self.low_rank.restore(state)
         self.chain.restore_numbers(state)
-        self.constant = state["now"].item()
-        self.sums.n_samples = state["kept"].item()
-        self.sums.constant = state["constant"].item()
-        self.sums.inverse_alpha = state["inverse_alpha"].item()
-        self.sums.kurtosis = state["kurtosis"].item()
+        sums = self.sums
+        sums.n_samples = state["kept"].item()
+        sums.constant = state["constant"].item()
+        sums.inverse_alpha = state["inverse_alpha"].item()
+        sums.kurtosis = state["kurtosis"].item()

@@ -44,7 +44,7 @@ class Columns(NamedTuple):
     users: np.ndarray
     items: np.ndarray
     values: np.ndarray
-    weights: np.ndarray | None
+    sample_weights: np.ndarray | None
 
 
 def columns_of(ratings: Ratings) -> Columns:
@@ -52,23 +52,23 @@ def columns_of(ratings: Ratings) -> Columns:
     users = ratings.users
     items = ratings.items
     values = np.asarray(ratings.values)
-    weights = ratings.weights
-    if weights is not None:
-        counts = weights > 0
+    sample_weights = ratings.weights
+    if sample_weights is not None:
+        counts = sample_weights > 0
         users = users[counts]
         items = items[counts]
         values = values[counts]
-        weights = weights[counts]
+        sample_weights = sample_weights[counts]
     n = len(users)
     if n > np.iinfo(np.int32).max:
         raise ValueError(f"solver='gibbs' takes fewer than 2**31 ratings, got {n}")
-    return Columns(users, items, values, weights)
+    return Columns(users, items, values, sample_weights)
 
 
 def standardised(ratings: Ratings, n_jobs: int) -> Standardised:
     """Return the ratings sorted both ways, in an order that is a function of their set alone.
 
-    Sorting carries the ratings themselves where they are float32 and have no weights, so that
+    Sorting carries the ratings themselves where they are float32 and have no sample weights, so
     nothing has to be gathered after it: the set-up of 20 M ratings takes half the time.
     """
     columns = columns_of(ratings)
@@ -78,17 +78,17 @@ def standardised(ratings: Ratings, n_jobs: int) -> Standardised:
     rows = sorted_columns(columns, shape, n_jobs)
     sort_ties(rows)
     raw = rows.values
-    weights = rows.weights
+    sample_weights = rows.sample_weights
     total_weight = float(n)
     root_weights = np.empty(0, np.float32)
-    if weights is not None:
-        total_weight = float(weights.sum())
-        root_weights = np.sqrt(weights).astype(np.float32)
+    if sample_weights is not None:
+        total_weight = float(sample_weights.sum())
+        root_weights = np.sqrt(sample_weights).astype(np.float32)
     parts = [slice(first, first + CHUNK) for first in range(0, n, CHUNK)]
 
     def weighted_sum(y: np.ndarray, part: slice) -> float:
-        if weights is not None:
-            y = weights[part] * y
+        if sample_weights is not None:
+            y = sample_weights[part] * y
         return float(np.sum(y))
 
     def sum_of_part(part: slice) -> float:
@@ -125,14 +125,14 @@ class SortedColumns(NamedTuple):
     start: np.ndarray
     others: np.ndarray
     values: np.ndarray
-    weights: np.ndarray | None
+    sample_weights: np.ndarray | None
     lent: list[np.ndarray]
 
 
 def sorted_columns(columns: Columns, shape: tuple[int, int], n_jobs: int) -> SortedColumns:
     """Return the ratings sorted by user, then by item; `shape` is (n_users, n_items)."""
-    users, items, values, weights = columns
-    alone = weights is None and values.dtype == np.float32
+    users, items, values, sample_weights = columns
+    alone = sample_weights is None and values.dtype == np.float32
     if alone:
         carried = np.ascontiguousarray(values).view(np.int32)
     else:  # their places are sorted, and the rest is gathered
@@ -142,9 +142,9 @@ def sorted_columns(columns: Columns, shape: tuple[int, int], n_jobs: int) -> Sor
         values = carried.view(np.float32)
     else:
         values = gathered(values, carried, n_jobs)
-    if weights is not None:
-        weights = gathered(weights, carried, n_jobs)
-    return SortedColumns(start, others, values, weights, lent)
+    if sample_weights is not None:
+        sample_weights = gathered(sample_weights, carried, n_jobs)
+    return SortedColumns(start, others, values, sample_weights, lent)
 
 
 def gathered(
@@ -164,7 +164,7 @@ def gathered(
 
 
 def sort_ties(ratings: SortedColumns) -> None:
-    """Sort the weights and values of repeated pairs among themselves, in place.
+    """Sort the sample weights and values of repeated pairs among themselves, in place.
 
     So nothing depends on the place that a rating had in the input.
     """
@@ -181,8 +181,8 @@ def sort_ties(ratings: SortedColumns) -> None:
     tied = np.flatnonzero(as_last | as_first)
     rows = np.searchsorted(start, tied, side="right")
     columns = [ratings.values]
-    if ratings.weights is not None:
-        columns = [ratings.weights, ratings.values]
+    if ratings.sample_weights is not None:
+        columns = [ratings.sample_weights, ratings.values]
     keys = [column[tied] for column in columns]
     ranks = np.lexsort((*keys, others[tied], rows))
     order = tied[ranks]
