@@ -206,30 +206,44 @@ class Chain:
         return float(plain) / self.total_weight
 
     def _shift(self, number: int, rng: np.random.Generator) -> None:
-        """Move a part of a side's factor means into the other side's biases; predictions stay.
+        """Subtract delta from a side's factors, and add q.delta to the other side's biases.
 
-        The part is delta ~ N(A^-1 c, A^-1), its conditional, with A = diag(l) + l_b sum q q' and
-        c = l m - l_b sum (b - m_b) q over the other side's rows.
+        No prediction changes, and factor means and biases, which hold one another fast, move far.
         """
         own = self.sides[number]
         other = self.sides[1 - number]
-        own_passes = self.passes[number]
-        other_passes = self.passes[1 - number]
+        delta = self._draw_shift(number, rng)
+        mean = np.asarray(own.mean)
+        mean -= delta
+
+        def shift_part(_: np.ndarray, part: RowPart) -> None:
+            side, first, last = part
+            if side == number:
+                self.kernel.move(own, delta, first, last)
+            else:
+                self.kernel.tilt(other, delta, first, last)
+
+        parts = self.passes[number] + self.passes[1 - number]
+        self.crew.map(shift_part, parts)
+
+    def _draw_shift(self, number: int, rng: np.random.Generator) -> np.ndarray:
+        """Return delta (width,) float32 of a shift, drawn from its conditional.
+
+        It is N(A^-1 c, A^-1) with A = diag(l) + l_b sum q q' and c = l m - l_b sum (b - m_b) q,
+        where m and l are the side's, and q, b, m_b and l_b the other side's.
+        """
+        own = self.sides[number]
+        other = self.sides[1 - number]
         width = self.width
         k = self.n_factors
 
         def sums_of_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
+            _, first, last = part
             out = np.zeros((width + 1, width))
-            self.kernel.shift_sums(
-                other,
-                part.first,
-                part.last,
-                scratch,
-                out,
-            )
+            self.kernel.shift_sums(other, first, last, scratch, out)
             return out
 
-        sums = total_of(self.crew.map(sums_of_part, other_passes))
+        sums = total_of(self.crew.map(sums_of_part, self.passes[1 - number]))
         upper = np.triu(sums[:width])
         gram = upper + np.triu(upper, 1).T
         bias_precision = other.bias_precision
@@ -241,18 +255,7 @@ class Chain:
         lower = np.linalg.cholesky(a)
         solved = np.linalg.solve(lower, c)
         drawn = np.linalg.solve(lower.T, solved + z)
-        delta = drawn.astype(np.float32)
-        mean = np.asarray(own.mean)
-        mean -= delta
-
-        def shift_part(_: np.ndarray, part: RowPart) -> None:
-            side, first, last = part
-            if side == number:
-                self.kernel.move(own, delta, first, last)
-            else:
-                self.kernel.tilt(other, delta, first, last)
-
-        self.crew.map(shift_part, own_passes + other_passes)
+        return drawn.astype(np.float32)
 
     def _draw_hyper(self, number: int, rng: np.random.Generator) -> None:
         """Draw m and l of a side's factors, m_b and l_b of its biases, given the rows.
@@ -265,8 +268,9 @@ class Chain:
         width = self.width
 
         def moments_of_part(_: np.ndarray, part: RowPart) -> np.ndarray:
+            _, first, last = part
             out = np.zeros((2, width + 1))
-            self.kernel.moments(side, part.first, part.last, out)
+            self.kernel.moments(side, first, last, out)
             return out
 
         moments = total_of(self.crew.map(moments_of_part, self.passes[number]))
@@ -277,8 +281,9 @@ class Chain:
         old = np.append(mean[:k], side.bias_mean)
         old_precision = np.append(precision[:k], side.bias_precision)
         z = rng.standard_normal(k + 1)
-        center = (sums + n * old) / (n + 1)
-        new = center + z / np.sqrt(old_precision * (n + 1))
+        conditional_mean = (sums + n * old) / (n + 1)
+        new = conditional_mean + z / np.sqrt(old_precision * (n + 1))
+        # The squares are about the old mean; these are about the new one.
         step = new - old
         squares = squares - 2 * step * sums + n * step**2
         shape, rate = PRIOR
