@@ -268,9 +268,8 @@ class Chain:
         width = self.width
 
         def moments_of_part(_: np.ndarray, part: RowPart) -> np.ndarray:
-            _, first, last = part
             out = np.zeros((2, width + 1))
-            self.kernel.moments(side, first, last, out)
+            self.kernel.moments(side, part.first, part.last, out)
             return out
 
         moments = total_of(self.crew.map(moments_of_part, self.passes[number]))
