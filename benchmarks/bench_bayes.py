@@ -13,8 +13,9 @@ import argparse
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import common
 import numpy as np
@@ -26,6 +27,8 @@ from funksvd.parameters import resolve
 
 COVERAGES = (0.5, 0.8, 0.95)
 NO_COVERAGE = [np.nan] * len(COVERAGES)
+
+Split = tuple[Ratings, Ratings]
 
 
 class Spent(NamedTuple):
@@ -40,29 +43,33 @@ class Result(NamedTuple):
 
     rmse: float
     spent: Spent
-    coverage: list
+    coverage: list[float]
 
 
-def folds(folder):
+Run = Callable[[Ratings, Ratings], Result]
+
+
+def folds(folder: str) -> Iterator[Split]:
     """Yield (train, test) of u1 to u5: fold N tests rows 20000 (N - 1) to 20000 N of u.data."""
     table = np.loadtxt(Path(folder) / "ml-100k" / "u.data", dtype=np.int64)
     for first in range(0, len(table), 20_000):
         test = np.zeros(len(table), bool)
         test[first : first + 20_000] = True
-        yield tuple(Ratings.from_arrays(*table[mask, :3].T) for mask in (~test, test))
+        train_part, test_part = (Ratings.from_arrays(*table[mask, :3].T) for mask in (~test, test))
+        yield train_part, test_part
 
 
-def goodbooks(folder):
+def goodbooks(folder: str) -> Iterator[Split]:
     """Yield (train, test) of goodbooks-10k, once."""
     yield Ratings.read(Path(folder) / "goodbooks" / "ratings.csv.gz").split(0.1, 0)
 
 
-def generated(folder):
+def generated(folder: str) -> Iterator[Split]:
     """Yield (train, test) of made-up ratings of ml-1m's shape, once."""
     yield Ratings.from_arrays(*common.shaped("ml-1m")).split(0.1, 0)
 
 
-def timed(work, *arguments, **keywords):
+def timed(work: Callable[..., Any], *arguments: Any, **keywords: Any) -> Spent:
     """Return the `Spent` of a call."""
     start = time.perf_counter()
     cpu = time.process_time()
@@ -70,16 +77,16 @@ def timed(work, *arguments, **keywords):
     return Spent(time.perf_counter() - start, time.process_time() - cpu)
 
 
-def share_inside(model, ratings, coverage):
+def share_inside(model: FunkSVD, ratings: Ratings, coverage: float) -> float:
     """Return the share of ratings that lies in the model's intervals."""
     low, high = model.predict_interval(ratings, coverage)
-    return np.mean((low <= ratings.values) & (ratings.values <= high))
+    return float(np.mean((low <= ratings.values) & (ratings.values <= high)))
 
 
-def funksvd(**parameters):
+def funksvd(**parameters: Any) -> Run:
     """Return a run of FunkSVD with these parameters."""
 
-    def run(train, test):
+    def run(train: Ratings, test: Ratings) -> Result:
         model = FunkSVD(rating_scale=(1, 5), random_state=0, **parameters)
         spent = timed(model.fit, train)
         coverage = NO_COVERAGE
@@ -94,18 +101,18 @@ def funksvd(**parameters):
     return run
 
 
-def running_mean(n_factors, n_epochs):
+def running_mean(n_factors: int, n_epochs: int) -> Run:
     """Return a run whose predictions are the means of the samples' own.
 
     The low-rank model approximates them.
     """
 
-    def run(train, test):
+    def run(train: Ratings, test: Ratings) -> Result:
         model = FunkSVD(n_factors, n_epochs, solver="gibbs")
         hyper = resolve(model.get_params())
         engine = GibbsEngine(train, test, hyper, seed=0, n_jobs=cpu_count())
 
-        def sweeps():
+        def sweeps() -> None:
             for epoch in range(n_epochs):
                 engine.epoch(epoch, 0.0)
 
@@ -117,7 +124,7 @@ def running_mean(n_factors, n_epochs):
     return run
 
 
-def surprise(train, test):
+def surprise(train: Ratings, test: Ratings) -> Result:
     """Run Surprise's SVD with its defaults."""
     import pandas as pd
     from surprise import SVD, Dataset, Reader
@@ -132,7 +139,7 @@ def surprise(train, test):
     return Result(common.rmse(predicted, test.values), spent, NO_COVERAGE)
 
 
-def one_hot(users, items, shape):
+def one_hot(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> Any:
     """Return a sparse matrix with a column for each user and each item; -1 has none."""
     from scipy.sparse import csr_array
 
@@ -147,10 +154,10 @@ def one_hot(users, items, shape):
     return csr_array((np.ones(len(rows)), (rows, columns)), (len(users), sum(shape)))
 
 
-def myfm(rank, n_iter):
+def myfm(rank: int, n_iter: int) -> Run:
     """Return a run of myFM's Gibbs sampler."""
 
-    def run(train, test):
+    def run(train: Ratings, test: Ratings) -> Result:
         from myfm import MyFMRegressor
 
         shape = (train.n_users, train.n_items)
@@ -189,7 +196,7 @@ RUNS = {
 }
 
 
-def mean_result(set_name, run, folder):
+def mean_result(set_name: str, run: Run, folder: str) -> Result | None:
     """Return the mean `Result` over a set's splits; None where a peer is not installed."""
     try:
         results = [run(train, test) for train, test in SETS[set_name](folder)]
@@ -200,7 +207,7 @@ def mean_result(set_name, run, folder):
     return Result(np.mean([result.rmse for result in results]), Spent(*spent), coverage.tolist())
 
 
-def print_speed():
+def print_speed() -> None:
     """Print the seconds of the sweeps and of whole fits, by threads."""
     header = ["ratings"]
     for threads in ("1 thread", "2 threads"):
@@ -220,7 +227,7 @@ def print_speed():
     common.print_table(header, rows)
 
 
-def print_set(set_name, options):
+def print_set(set_name: str, options: argparse.Namespace) -> dict[str, Result]:
     """Print the table of one set of ratings; return {run: Result}."""
     header = [set_name, "RMSE", "seconds", "of CPU"]
     header += [f"{coverage:.0%}" for coverage in COVERAGES]
@@ -239,7 +246,7 @@ def print_set(set_name, options):
     return results
 
 
-def draw_coverage(axes, folder):
+def draw_coverage(axes: Any, folder: str) -> None:
     """Draw the share of held-out ratings in the intervals against the coverage asked for."""
     asked = np.linspace(0.05, 0.99, 20)
     for name in ("ml-100k", "goodbooks"):
@@ -255,7 +262,7 @@ def draw_coverage(axes, folder):
     axes.legend()
 
 
-def draw_errors(axes, results):
+def draw_errors(axes: Any, results: dict[str, Result]) -> None:
     """Draw the RMSE against the seconds of the fit."""
     shown = [(name, result) for name, result in results.items() if not name.startswith(" ")]
     for number, (name, result) in enumerate(shown):
@@ -269,7 +276,7 @@ def draw_errors(axes, results):
     )
 
 
-def plot(path, results, folder):
+def plot(path: str, results: dict[str, Result], folder: str) -> None:
     """Write both plots to a file; `results` are those of ml-100k."""
     from matplotlib.figure import Figure
 
@@ -281,7 +288,7 @@ def plot(path, results, folder):
     print("wrote", path)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -27,7 +27,9 @@ SHAPE = (5, 4)
 # User 4 and item 3 have no ratings, so that such rows are tested; the others have one to three.
 KNOWN = np.array([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]], bool)
 WEIGHTS = np.where(np.arange(20).reshape(5, 4) % 3 == 0, 2.0, 0.5)
-# Rows up to which the naive twin conditions a draw of the prior: both ways to draw a row are used.
+# Ratings of a row up to which a draw of the prior is conditioned: by the kernels, and by the naive
+# twin on the small matrices here, so that both ways to draw a row are used.
+FEW = 8
 FEW_HERE = 2
 
 
@@ -195,6 +197,45 @@ class Draws:
 
     def row_gamma(self, side, row, shape):
         return self.rng.standard_gamma(shape)
+
+
+class SameDraws:
+    """The random numbers that `naive.gibbs_sweep` asks for, from the chain's own generators.
+
+    So the chain and its naive twin make the same sweep.
+    """
+
+    def __init__(self, chain):
+        self.chain = chain
+        self.sweep = chain.sweep
+        self.width = chain.width
+        self.rng = np.random.default_rng([chain.seed, 2, chain.sweep])
+
+    def hyper(self, count):
+        return self.rng.standard_normal(count)
+
+    def gamma(self, shape):
+        return self.rng.gamma(shape)
+
+    def row_normals(self, side, row):
+        """Return (key of the side's rows, all normals of a row)."""
+        out = np.zeros((1, self.width + 16), np.float32)
+        key = self.chain.key(1, self.sweep, side)
+        scratch = np.zeros(self.width + 64, np.float32)
+        self.chain.kernel.normal_rows(key, row, scratch, out)
+        return key, out[0].astype(np.float64)
+
+    def normals(self, side, row, count):
+        _, z = self.row_normals(side, row)
+        others = z[self.width : self.width + 1 + FEW]  # of the bias and of the ratings
+        return np.concatenate([z[: self.chain.n_factors], others])
+
+    def row_gamma(self, side, row, shape):
+        key, z = self.row_normals(side, row)
+        first_normal = z[self.width + FEW + 1 : self.width + FEW + 2]
+        out = np.empty(1)
+        self.chain.kernel.gammas(key, row, np.array([shape]), first_normal, out)
+        return out[0]
 
 
 def naive_step(sweep=naive.gibbs_sweep, relax=-0.9):

@@ -7,7 +7,15 @@ import gibbs_checks
 import naive
 import numpy as np
 import pytest
-from gibbs_checks import distinct_ratings, engine_of, hyper_of, state_of, take_over
+from gibbs_checks import (
+    FEW,
+    SameDraws,
+    distinct_ratings,
+    engine_of,
+    hyper_of,
+    state_of,
+    take_over,
+)
 from scipy import stats
 
 from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, load
@@ -15,47 +23,6 @@ from funksvd.engines import chain as chain_module
 from funksvd.engines.gibbs import GibbsEngine
 from funksvd.machine.kernels import kernels, levels
 from funksvd.machine.memory import aligned
-
-FEW = 8  # rows with at most this many ratings are drawn by conditioning
-
-
-class SameDraws:
-    """The random numbers that `naive.gibbs_sweep` asks for, from the chain's own generators.
-
-    So the chain and its naive twin make the same sweep.
-    """
-
-    def __init__(self, chain):
-        self.chain = chain
-        self.sweep = chain.sweep
-        self.width = chain.width
-        self.rng = np.random.default_rng([chain.seed, 2, chain.sweep])
-
-    def hyper(self, count):
-        return self.rng.standard_normal(count)
-
-    def gamma(self, shape):
-        return self.rng.gamma(shape)
-
-    def row_normals(self, side, row):
-        """Return (key of the side's rows, all normals of a row)."""
-        out = np.zeros((1, self.width + 16), np.float32)
-        key = self.chain.key(1, self.sweep, side)
-        scratch = np.zeros(self.width + 64, np.float32)
-        self.chain.kernel.normal_rows(key, row, scratch, out)
-        return key, out[0].astype(np.float64)
-
-    def normals(self, side, row, count):
-        _, z = self.row_normals(side, row)
-        others = z[self.width : self.width + 1 + FEW]  # of the bias and of the ratings
-        return np.concatenate([z[: self.chain.n_factors], others])
-
-    def row_gamma(self, side, row, shape):
-        key, z = self.row_normals(side, row)
-        first_normal = z[self.width + FEW + 1 : self.width + FEW + 2]
-        out = np.empty(1)
-        self.chain.kernel.gammas(key, row, np.array([shape]), first_normal, out)
-        return out[0]
 
 
 def uneven_ratings():
