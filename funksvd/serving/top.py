@@ -1,6 +1,15 @@
-"""Answers of a trained model: the best items of many users, similar rows, dense predictions, reasons, vectors for an index.
+"""The n best items of many users, ranked exactly as if all predictions were sorted.
 
-Functions of `Weights` and codes; `FunkSVD` turns ids into codes and back.
+The work has two steps. The first makes a *shortlist* for each user, which holds the user's n best
+items and a few more. It multiplies the factors of users and items in tiles that stay in registers,
+and keeps only the scores above the user's *limit*: the n-th best score so far, less a *slack*.
+`predict` adds the same terms in another order, and rounding can let it rank two items the other way
+round; it cannot if their scores are further apart than the slack. The second step computes the
+exact scores of the shortlists by `predict` and ranks by them, equal scores by code. So the answer
+has the bits of `predict`, whatever the size of a block, the number of threads or the CPU.
+
+For a few users, packing the items for the tiles would take longer than the product itself, and
+`densely` makes the shortlists from all scores at once.
 """
 
 from __future__ import annotations
@@ -14,226 +23,20 @@ from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
 from funksvd.posterior import check_sampled, variance
-from funksvd.ratings.ids import IdTable
-from funksvd.ratings.sorting import by_user
 from funksvd.ratings.tables import as_ids
 from funksvd.serving.asked import known_codes
+from funksvd.serving.seen import Seen, Unwanted, seen_of, unwanted_by
 from funksvd.weights import Fitted, Weights, predict
 
-
-def risky_top(params, users, n, seen, items, risk):
-    """As `serving.top`, ranked by the prediction + risk x its standard deviation."""
-    check_sampled(params)
-    if items is None:
-        items = np.arange(len(params.item_factors), dtype=np.int32)
-    width = min(n, len(items))
-    codes, scores = (
-        np.full((len(users), width), -1, np.int32),
-        np.full((len(users), width), np.nan, np.float32),
-    )
-    start, unwanted = (
-        (np.zeros(len(users) + 1, np.int64), items[:0]) if seen is None else seen.rows(users)
-    )
-    for row, user in enumerate(users):
-        left = np.setdiff1d(items, unwanted[start[row] : start[row + 1]])
-        pairs = np.full(len(left), user, np.int32), left
-        score = (predict(params, *pairs) + risk * np.sqrt(variance(params, *pairs))).astype(
-            np.float32
-        )
-        best = np.lexsort((left, -score))[:width]
-        codes[row, : len(best)], scores[row, : len(best)] = left[best], score[best]
-    return codes, scores
-
-
-BLOCK = 384  # users of one call of the kernel: their factors stay in L2 while the items pass by
-FEW = 16  # users for whom the items are not packed
-
-
-class Seen:
-    """Items that users must not get, by user: `rows(users)` gives a block's, in the codes of the model."""
-
-    def __init__(self, start, items, user_codes=None, item_codes=None):
-        self.start, self.items = start, items  # by user, ascending within each
-        self.user_codes, self.item_codes = (
-            user_codes,
-            item_codes,
-        )  # from the model's users, to the model's items
-
-    @classmethod
-    def of_ratings(cls, ratings, tables):
-        """Of `Ratings`, whose tables may be others than the model's."""
-        start, items = ratings.by_user()
-        (users, theirs), (items_table, their_items) = zip(tables, ratings.tables, strict=True)
-        user_codes = (
-            None if users is theirs else lambda codes: theirs.encode(users.ids[codes], "user")
-        )
-        item_codes = (
-            None if items_table is their_items else items_table.encode(their_items.ids, "item")
-        )
-        return cls(start, items, user_codes, item_codes)
-
-    @classmethod
-    def of_codes(cls, users, items, n_users, n_items):
-        """Of pairs of the model's codes; those with -1 are left out."""
-        known = (users >= 0) & (items >= 0)
-        return cls(*by_user(users[known], items[known], None, n_users, n_items, 1)[:2])
-
-    def rows(self, users):
-        """(start, items) of these users, a code of -1 has none."""
-        if self.user_codes is not None:
-            known = users >= 0
-            codes = np.full(len(users), -1, np.int32)
-            codes[known] = self.user_codes(users[known])
-            users = codes
-        counts = np.where(users >= 0, self.start[users + 1] - self.start[users], 0)
-        start = np.concatenate([[0], np.cumsum(counts)])
-        items = self.items[np.arange(start[-1]) + np.repeat(self.start[users] - start[:-1], counts)]
-        if self.item_codes is not None:  # both tables are sorted, so the items stay so
-            items = self.item_codes[items]
-            known = items >= 0
-            start = np.concatenate([[0], np.cumsum(known)])[start]
-            items = items[known]
-        return start, items
-
-
-def top(params, users, n, seen=None, items=None, n_jobs=1):
-    """The n best items of each user: by falling prediction, then by code.
-
-    Parameters
-    ----------
-    params : Weights
-    users : (m,) int32 codes, -1 for a user with neither bias nor factors
-    n : int
-    seen : Seen or None
-    items : (c,) int32 codes, ascending, or None for all
-    n_jobs : int
-
-    Returns
-    -------
-    (m, min(n, c)) int32 codes, -1 at the end of a row with fewer items left
-    (m, min(n, c)) scores, NaN there. They are those of `engine.predict` to the last bit, whatever the block or n_jobs.
-    """
-    dtype = params.user_factors.dtype
-    if items is None:
-        items = np.arange(len(params.item_factors), dtype=np.int32)
-    width = min(n, len(items))
-    codes, scores = (
-        np.full((len(users), width), -1, np.int32),
-        np.full((len(users), width), np.nan, dtype),
-    )
-    if not codes.size:
-        return codes, scores
-    kernel = kernels("serving._top", dtype)
-    packed, size = None, FEW
-    if len(users) > FEW and 4 * n < len(items):
-        packed = packed_items(params, items, kernel, n_jobs)
-        size = min(BLOCK, max(kernel.panel()[0], -(-len(users) // n_jobs)))
-
-    def one(part):
-        nothing = np.zeros(len(users[part]) + 1, np.int64), np.empty(0, np.int32)
-        start, unwanted = nothing if seen is None else seen.rows(users[part])
-        if packed is None:
-            counts, chosen = densely(params, users[part], n, items, start, unwanted)
-        else:
-            counts, chosen = select(params, users[part], n, packed, items, start, unwanted, kernel)
-        exact = predict(params, np.repeat(users[part], counts), chosen)
-        kernel.rank(counts, exact, chosen, codes[part], scores[part])
-
-    parallel(one, [slice(s, s + size) for s in range(0, len(users), size)], n_jobs)
-    return codes, scores
-
-
-def densely(params, users, n, items, start, unwanted):
-    """(counts, chosen): for each user counts[t] items, one user's after another's, among which are the n best.
-
-    All scores at once: for few users that takes less time than to pack the items.
-    """
-    factors = (
-        params.item_factors
-        if len(items) == len(params.item_factors)
-        else params.item_factors[items]
-    )
-    queries = np.where(users[:, None] >= 0, params.user_factors[users], 0)
-    scores = queries @ factors.T
-    scores += params.item_biases[items]
-    rows = np.repeat(np.arange(len(users)), np.diff(start))
-    places = np.minimum(np.searchsorted(items, unwanted), len(items) - 1)
-    there = items[places] == unwanted
-    scores[rows[there], places[there]] = -np.inf
-    n = min(n, len(items))
-    limits = np.partition(scores, -n, axis=1)[:, -n]
-    norm = factors.shape[1] ** 0.5 * max(factors.max(initial=0), -factors.min(initial=0))
-    slack = rounding(params, users, np.sqrt(np.einsum("uf,uf->u", queries, queries)), norm)
-    kept = np.flatnonzero((scores >= (limits - slack)[:, None]) & (scores > -np.inf))
-    rows, places = np.divmod(kept, len(items))
-    return np.bincount(rows, minlength=len(users)).astype(np.int32), items[places]
-
-
-def rounding(params, users, norms, largest):
-    """How far two sums of the same pair can lie apart, for users and items of these norms.
-
-    Each errs by less than (k + 3) eps / 2 of the sum of all magnitudes.
-    """
-    dtype = params.user_factors.dtype
-    own = np.where(users >= 0, np.abs(params.user_biases[users]), 0)
-    magnitudes = norms * largest + np.abs(params.item_biases).max() + own + abs(params.global_mean)
-    return ((2 * params.user_factors.shape[1] + 8) * np.finfo(dtype).eps * magnitudes).astype(dtype)
-
-
-def packed_items(params, items, kernel, n_jobs):
-    """(panels of biases and factors for the kernel, largest norm of an item)."""
-    factors, width = params.item_factors, kernel.panel()[1]
-    count, k = -(-len(items) // width), factors.shape[1]
-    panels = aligned(count, (k + 1) * width, factors.dtype).reshape(count, k + 1, width)
-    biases = np.full(count * width, -np.inf, factors.dtype)
-    biases[: len(items)] = params.item_biases[items]
-    panels[:, 0] = biases.reshape(count, width)
-    step = 256
-
-    def one(first):
-        return kernel.pack(
-            factors, items[first * width : (first + step) * width], 1, panels[first : first + step]
-        )
-
-    return panels, max(parallel(one, range(0, count, step), n_jobs)) ** 0.5
-
-
-def select(params, users, n, packed, items, start, unwanted, kernel):
-    """(counts, chosen) as of `densely`."""
-    panels, largest = packed
-    factors, rows, m = params.user_factors, kernel.panel()[0], len(users)
-    groups, k = -(-m // rows), factors.shape[1]
-    padded, capacity = groups * rows, 2 * n + 32
-    queries = np.empty((groups, k, rows), factors.dtype)
-    kernel.pack(factors, users, 0, queries)
-    slack, limits = np.zeros(padded, factors.dtype), np.full(padded, -np.inf, factors.dtype)
-    slack[:m] = rounding(
-        params, users, np.sqrt(np.einsum("gfj,gfj->gj", queries, queries)).ravel()[:m], largest
-    )
-    limits[m:] = np.inf
-    cursor, end = np.zeros(padded, np.int64), np.zeros(padded, np.int64)
-    cursor[:m], end[:m] = start[:-1], start[1:]
-    counts, kept = np.zeros(padded, np.int32), np.empty((padded, capacity), np.int32)
-    scores = np.empty((padded, capacity), factors.dtype)
-    kernel.select(
-        queries, panels, items, slack, cursor, end, unwanted, n, limits, scores, kept, counts
-    )
-    chosen = [kept[row, :count] for row, count in enumerate(counts[:m])]
-    for row in np.flatnonzero(counts < 0):  # too many items are as good as the n-th
-        own = slice(row, row + 1)
-        counts[own], chosen[row] = densely(
-            params,
-            users[own],
-            n,
-            items,
-            start[own.start : row + 2] - start[row],
-            unwanted[start[row] : start[row + 1]],
-        )
-    return counts[:m], np.concatenate(chosen)
+# Most users of one call of the kernel: their factors stay in the L2 cache while the items pass by.
+USERS_OF_A_BLOCK = 384
+# For up to this many users the items are not packed.
+FEW_USERS = 16
+PANELS_OF_A_CALL = 256
 
 
 class Request(NamedTuple):
-    """What `FunkSVD.recommend` was asked for beside the users."""
+    """The arguments of `FunkSVD.recommend` beside the users."""
 
     n: int
     exclude: Any
@@ -242,19 +45,84 @@ class Request(NamedTuple):
     risk: float
 
 
+class Block(NamedTuple):
+    """Users whose shortlists are made together.
+
+    users : (m,) int32 codes, -1 for a user with neither bias nor factors
+    n : number of best items that a shortlist must hold
+    items : (c,) int32 codes of the items to choose from, ascending
+    unwanted : the items that the users must not get
+    """
+
+    weights: Weights
+    users: np.ndarray
+    n: int
+    items: np.ndarray
+    unwanted: Unwanted
+
+
+class Shortlists(NamedTuple):
+    """Items among which are the n best of each user of a block.
+
+    counts : (m,) int32, length of each user's list
+    items : (counts.sum(),) int32 codes, list after list
+    """
+
+    counts: np.ndarray
+    items: np.ndarray
+
+
+class Panels(NamedTuple):
+    """The items as the kernel reads them.
+
+    values : (panels, 1 + k, items of a panel), biases and then factors of neighbouring items
+    largest_norm : largest Euclidean norm of an item's factors
+    """
+
+    values: np.ndarray
+    largest_norm: float
+
+
+class KernelSeen(NamedTuple):
+    """The items that row t of the kernel must not get: codes[next[t]:end[t]], ascending.
+
+    The kernel moves `next` on while the items pass by.
+    """
+
+    next: np.ndarray
+    end: np.ndarray
+    codes: np.ndarray
+
+
+class KernelLists(NamedTuple):
+    """The shortlists of the kernel's rows while the items pass by.
+
+    limits : (rows,), scores below are dropped; infinity is a row that gets nothing
+    slack : (rows,), see `rounding`
+    scores, codes : (rows, capacity), approximate scores and item codes
+    counts : (rows,) int32, lengths; -1 is a list that overflowed
+    """
+
+    limits: np.ndarray
+    slack: np.ndarray
+    scores: np.ndarray
+    codes: np.ndarray
+    counts: np.ndarray
+
+
 def recommend(
     fitted: Fitted, users: Any, request: Request, n_jobs: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (item codes, scores) of `top` for raw user ids; see `FunkSVD.recommend`."""
     check_choice(request.unknown, "unknown", ("raise", "mean", "nan"))
     n = checked_n(request.n)
-    tables = fitted.tables
-    codes = known_codes(users, tables[0], "user", request.unknown)
-    items = None
+    users_table, items_table = fitted.tables
+    codes = known_codes(users, users_table, "user", request.unknown)
+    items = np.arange(len(items_table), dtype=np.int32)
     if request.candidates is not None:
-        items = np.unique(tables[1].encode(as_ids(request.candidates, "item"), "item"))
+        items = np.unique(items_table.encode(as_ids(request.candidates, "item"), "item"))
         items = items[items >= 0]
-    seen = seen_of(request.exclude, tables)
+    seen = seen_of(request.exclude, fitted.tables)
     if request.risk:
         best, scores = risky_top(fitted.weights, codes, n, seen, items, request.risk)
     else:
@@ -265,27 +133,250 @@ def recommend(
     return best, scores
 
 
-def seen_of(exclude: Any, tables: tuple[IdTable, IdTable]) -> Seen | None:
-    """Return the pairs of `exclude`, which is a `Ratings`, a pair of id arrays, or None."""
-    if exclude is None:
-        return None
-    if hasattr(exclude, "by_user"):
-        return Seen.of_ratings(exclude, tables)
-    users, items = (
-        table.encode(as_ids(raw, name), name)
-        for table, raw, name in zip(tables, exclude, ("user", "item"), strict=True)
+def top(
+    weights: Weights,
+    users: np.ndarray,
+    n: int,
+    seen: Seen | None,
+    items: np.ndarray,
+    n_jobs: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the n best items of each user, by falling prediction and then by code.
+
+    Parameters
+    ----------
+    weights : Weights
+    users : (m,) int32 codes, -1 for a user with neither bias nor factors
+    n : int
+    seen : Seen or None
+        Pairs to leave out.
+    items : (c,) int32 codes of the items to choose from, ascending
+    n_jobs : int
+
+    Returns
+    -------
+    codes : (m, min(n, c)) int32, -1 at the end of a row with fewer items left
+    scores : (m, min(n, c)), NaN there; else those of `predict` to the last bit
+    """
+    dtype = weights.user_factors.dtype
+    codes, scores = empty_answer(len(users), min(n, len(items)), dtype)
+    if not codes.size:
+        return codes, scores
+    kernel = kernels("serving._top", dtype)
+    panels = None
+    block_size = FEW_USERS
+    if len(users) > FEW_USERS and 4 * n < len(items):
+        panels = packed_items(weights, items, kernel, n_jobs)
+        users_of_a_tile, _ = kernel.panel()
+        share = -(-len(users) // n_jobs)
+        block_size = min(USERS_OF_A_BLOCK, max(users_of_a_tile, share))
+
+    def answer_block(first: int) -> None:
+        part = slice(first, first + block_size)
+        block = Block(weights, users[part], n, items, unwanted_by(users[part], seen))
+        lists = densely(block) if panels is None else select(block, panels, kernel)
+        exact = predict(weights, np.repeat(block.users, lists.counts), lists.items)
+        kernel.rank(lists.counts, exact, lists.items, codes[part], scores[part])
+
+    parallel(answer_block, range(0, len(users), block_size), n_jobs)
+    return codes, scores
+
+
+def empty_answer(n_users: int, width: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n_users, width) codes of -1 and as many scores of NaN."""
+    codes = np.full((n_users, width), -1, np.int32)
+    return codes, np.full((n_users, width), np.nan, dtype)
+
+
+def densely(block: Block) -> Shortlists:
+    """Return the shortlists of a block's users from all scores at once."""
+    weights, users, n, items, unwanted = block
+    factors = weights.item_factors
+    if len(items) < len(factors):
+        factors = factors[items]
+    queries = np.where(users[:, None] >= 0, weights.user_factors[users], 0)
+    scores = queries @ factors.T
+    scores += weights.item_biases[items]
+    drop_unwanted(scores, items, unwanted)
+    n = min(n, len(items))
+    nth_best = np.partition(scores, -n, axis=1)[:, -n]
+    largest = max(factors.max(initial=0), -factors.min(initial=0))
+    norms = np.sqrt(np.einsum("uf,uf->u", queries, queries))
+    slack = rounding(weights, users, norms, factors.shape[1] ** 0.5 * largest)
+    limits = nth_best - slack
+    kept = (scores >= limits[:, None]) & (scores > -np.inf)
+    rows, places = np.divmod(np.flatnonzero(kept), len(items))
+    counts = np.bincount(rows, minlength=len(users)).astype(np.int32)
+    return Shortlists(counts, items[places])
+
+
+def drop_unwanted(scores: np.ndarray, items: np.ndarray, unwanted: Unwanted) -> None:
+    """Set the scores (users, items) of unwanted pairs to minus infinity."""
+    rows = np.repeat(np.arange(len(scores)), np.diff(unwanted.start))
+    places = np.minimum(np.searchsorted(items, unwanted.codes), len(items) - 1)
+    found = items[places] == unwanted.codes
+    scores[rows[found], places[found]] = -np.inf
+
+
+def rounding(
+    weights: Weights, users: np.ndarray, norms: np.ndarray, largest_norm: float
+) -> np.ndarray:
+    """Return (m,) how much lower an item can score here than one that it beats by `predict`.
+
+    Each sum errs by less than (k + 3) eps / 2 of the sum of its terms' magnitudes, and two sums of
+    two items each take part. The factors' part of the magnitudes is at most the product of norms.
+
+    Parameters
+    ----------
+    weights : Weights
+    users : (m,) codes
+    norms : (m,) Euclidean norms of the users' factors
+    largest_norm : at least the largest norm of an item's factors
+    """
+    dtype = weights.user_factors.dtype
+    user_biases = np.where(users >= 0, np.abs(weights.user_biases[users]), 0)
+    magnitudes = norms * largest_norm + np.abs(weights.item_biases).max()
+    magnitudes = magnitudes + user_biases + abs(weights.global_mean)
+    share = (2 * weights.user_factors.shape[1] + 8) * np.finfo(dtype).eps
+    slack: np.ndarray = (share * magnitudes).astype(dtype)
+    return slack
+
+
+def packed_items(weights: Weights, items: np.ndarray, kernel: Any, n_jobs: int) -> Panels:
+    """Return the biases and factors of items in the kernel's panels."""
+    factors = weights.item_factors
+    _, width = kernel.panel()
+    count = -(-len(items) // width)
+    rows = factors.shape[1] + 1
+    values = aligned(count, rows * width, factors.dtype).reshape(count, rows, width)
+    biases = np.full(count * width, -np.inf, factors.dtype)
+    biases[: len(items)] = weights.item_biases[items]
+    values[:, 0] = biases.reshape(count, width)
+
+    def pack_panels(first: int) -> float:
+        """Pack some panels; return the largest squared norm of an item."""
+        last = first + PANELS_OF_A_CALL
+        codes = items[first * width : last * width]
+        largest: float = kernel.pack(factors, codes, 1, values[first:last])
+        return largest
+
+    squares = parallel(pack_panels, range(0, count, PANELS_OF_A_CALL), n_jobs)
+    return Panels(values, max(squares) ** 0.5)
+
+
+def select(block: Block, panels: Panels, kernel: Any) -> Shortlists:
+    """Return the shortlists of a block's users by the tiled product."""
+    queries, norms = packed_users(block, kernel)
+    slack = rounding(block.weights, block.users, norms, panels.largest_norm)
+    lists = empty_lists(queries, slack, 2 * block.n + 32)
+    seen = kernel_seen(block.unwanted, len(lists.limits))
+    kernel.select(queries, panels.values, block.items, block.n, seen, lists)
+    counts = lists.counts[: len(block.users)]
+    chosen = [lists.codes[row, :count] for row, count in enumerate(counts)]
+    for row in np.flatnonzero(counts < 0):  # too many items are as good as the n-th
+        own = densely(block_of_one(block, row))
+        counts[row] = own.counts[0]
+        chosen[row] = own.items
+    return Shortlists(counts, np.concatenate(chosen))
+
+
+def packed_users(block: Block, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the users' factors (groups, k, users of a tile) for the kernel, and (m,) norms."""
+    factors = block.weights.user_factors
+    users_of_a_tile, _ = kernel.panel()
+    groups = -(-len(block.users) // users_of_a_tile)
+    queries = np.empty((groups, factors.shape[1], users_of_a_tile), factors.dtype)
+    kernel.pack(factors, block.users, 0, queries)
+    squares = np.einsum("gfj,gfj->gj", queries, queries).ravel()
+    return queries, np.sqrt(squares)[: len(block.users)]
+
+
+def empty_lists(queries: np.ndarray, slack: np.ndarray, capacity: int) -> KernelLists:
+    """Return empty lists for the kernel's rows; those beyond the users get nothing."""
+    groups, _, users_of_a_tile = queries.shape
+    rows = groups * users_of_a_tile
+    limits = np.full(rows, -np.inf, queries.dtype)
+    limits[len(slack) :] = np.inf
+    return KernelLists(
+        limits,
+        np.append(slack, np.zeros(rows - len(slack), slack.dtype)),
+        np.empty((rows, capacity), queries.dtype),
+        np.empty((rows, capacity), np.int32),
+        np.zeros(rows, np.int32),
     )
-    return Seen.of_codes(users, items, *map(len, tables))
 
 
-def similar(biases, factors, codes, n, measure, n_jobs):
-    """(codes, scores) of the n rows with the largest cosine or inner product with each of these, themselves left out."""
+def kernel_seen(unwanted: Unwanted, rows: int) -> KernelSeen:
+    """Return the unwanted items for the kernel's rows; those beyond the users have none."""
+    start = unwanted.start[:-1]
+    end = unwanted.start[1:]
+    padding = np.zeros(rows - len(start), np.int64)
+    return KernelSeen(np.append(start, padding), np.append(end, padding), unwanted.codes)
+
+
+def block_of_one(block: Block, row: int) -> Block:
+    """Return the block of one of a block's users."""
+    start = block.unwanted.start[row : row + 2]
+    codes = block.unwanted.codes[start[0] : start[1]]
+    own = Unwanted(start - start[0], codes)
+    return block._replace(users=block.users[row : row + 1], unwanted=own)
+
+
+def risky_top(
+    weights: Weights,
+    users: np.ndarray,
+    n: int,
+    seen: Seen | None,
+    items: np.ndarray,
+    risk: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the answer of `top`, ranked by prediction + risk * its standard deviation."""
+    check_sampled(weights)
+    width = min(n, len(items))
+    codes, scores = empty_answer(len(users), width, np.float32)
+    unwanted = unwanted_by(users, seen)
+    for row, user in enumerate(users):
+        own = unwanted.codes[unwanted.start[row] : unwanted.start[row + 1]]
+        left = np.setdiff1d(items, own)
+        same_user = np.full(len(left), user, np.int32)
+        std = np.sqrt(variance(weights, same_user, left))
+        score = (predict(weights, same_user, left) + risk * std).astype(np.float32)
+        best = np.lexsort((left, -score))[:width]
+        codes[row, : len(best)] = left[best]
+        scores[row, : len(best)] = score[best]
+    return codes, scores
+
+
+def similar(
+    biases: np.ndarray,
+    factors: np.ndarray,
+    codes: np.ndarray,
+    n: int,
+    measure: str,
+    n_jobs: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (codes, scores) of the rows most similar to some rows, which are left out themselves.
+
+    Parameters
+    ----------
+    biases, factors : (rows,), (rows, k)
+    codes : (m,) int32 rows to compare with
+    n : int
+    measure : {"cosine", "dot"}
+    n_jobs : int
+
+    Returns
+    -------
+    (m, min(n, rows)) each, as of `top`
+    """
     check_choice(measure, "measure", ("cosine", "dot"))
     if measure == "cosine":
         norms = np.sqrt(np.einsum("nk,nk->n", factors, factors))[:, None]
         factors = factors / np.where(norms > 0, norms, 1)
+    # The rows asked for are the users of a model without biases; each has seen itself alone.
     zeros = np.zeros_like(biases)
-    itself = Seen(np.arange(len(codes) + 1), codes)
-    queries = np.arange(len(codes), dtype=np.int32)
     model = Weights(0.0, zeros[codes], zeros, np.ascontiguousarray(factors[codes]), factors)
-    return top(model, queries, n, itself, None, n_jobs)
+    queries = np.arange(len(codes), dtype=np.int32)
+    itself = Seen(np.arange(len(codes) + 1), codes)
+    everything = np.arange(len(factors), dtype=np.int32)
+    return top(model, queries, n, itself, everything, n_jobs)

@@ -11,6 +11,7 @@ from funksvd.machine.kernels import kernels, levels
 from funksvd.ratings.sorting import by_user
 from funksvd.serving import top as top_module
 from funksvd.serving.dense import predict_all
+from funksvd.serving.seen import Seen
 from funksvd.weights import Weights, predict
 
 
@@ -78,11 +79,11 @@ def check_top(params, n, seed):
         rng.integers(-1, n_items, 3 * n_items).astype(np.int32),
     )
     items = np.flatnonzero(rng.random(n_items) < 0.7).astype(np.int32)
-    seen = top_module.Seen.of_codes(*pairs, n_users, n_items)
+    seen = Seen.of_codes(*pairs, n_users, n_items)
     codes, scores = top_module.top(params, users, n, seen, items, n_jobs=2)
     for few in (1, len(users)):  # by the kernel and without
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(top_module, "FEW", few)
+            patch.setattr(top_module, "FEW_USERS", few)
             others = top_module.top(params, users, n, seen, items, n_jobs=2)
         np.testing.assert_array_equal(others[0], codes)
         np.testing.assert_array_equal(others[1], scores)
