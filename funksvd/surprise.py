@@ -2,53 +2,107 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from funksvd.machine.memory import aligned
-from funksvd.ratings.ids import table_and_keys
+from funksvd.ratings.ids import IdTable, table_and_keys
 from funksvd.weights import Fitted, Weights
 
 
-def from_surprise(algo, make):
-    """`funksvd.from_surprise`; `make` is the class of the model."""
+class Side(NamedTuple):
+    """The users, or the items, of a model: id table, biases (rows,) and factors (rows, k)."""
+
+    table: IdTable
+    biases: np.ndarray
+    factors: np.ndarray
+
+
+def from_surprise(algo: Any, make: Callable[..., Any]) -> Any:
+    """Return the model of a fitted algorithm of Surprise; see `funksvd.from_surprise`.
+
+    `make` is the class of the model.
+
+    Raises
+    ------
+    TypeError
+        If `algo` is no fitted SVD, SVDpp, NMF or BaselineOnly.
+    """
     trainset = getattr(algo, "trainset", None)
-    if trainset is None or not any(hasattr(algo, name) for name in ("pu", "bu")):
+    has_weights = hasattr(algo, "pu") or hasattr(algo, "bu")
+    if trainset is None or not has_weights:
         raise TypeError(
-            f"algo must be a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise, got {type(algo).__name__}"
+            "algo must be a fitted SVD, SVDpp, NMF or BaselineOnly of Surprise,"
+            f" got {type(algo).__name__}"
         )
-    n_users, n_items = trainset.n_users, trainset.n_items
     biased = bool(getattr(algo, "biased", True))
-    user_factors = np.array(getattr(algo, "pu", np.zeros((n_users, 1))), np.float64)
-    item_factors = np.array(getattr(algo, "qi", np.zeros((n_items, 1))), np.float64)
-    if hasattr(algo, "yj"):  # SVD++: what a user has rated adds to his factors, and is known by now
-        for user, rated in trainset.ur.items():
-            user_factors[user] += algo.yj[[item for item, _ in rated]].sum(axis=0) / np.sqrt(
-                len(rated)
-            )
-    biases = [
-        np.array(getattr(algo, name), np.float64) if biased else np.zeros(n)
-        for name, n in (("bu", n_users), ("bi", n_items))
-    ]
-    sides = []
-    for name, n, to_raw, factors, bias in (
-        ("user", n_users, trainset.to_raw_uid, user_factors, biases[0]),
-        ("item", n_items, trainset.to_raw_iid, item_factors, biases[1]),
-    ):
-        raw = [to_raw(inner) for inner in range(n)]
-        table = table_and_keys(raw, name)[0]
-        place = table.encode(raw, name)
-        sides.append((table, np.empty_like(bias), aligned(n, factors.shape[1], np.float64)))
-        sides[-1][1][place], sides[-1][2][place] = bias, factors
-    (users, user_biases, p), (items, item_biases, q) = sides
-    mean = float(trainset.global_mean) if biased else 0.0
-    scale = tuple(map(float, trainset.rating_scale))
+    raw_users = [trainset.to_raw_uid(inner) for inner in range(trainset.n_users)]
+    raw_items = [trainset.to_raw_iid(inner) for inner in range(trainset.n_items)]
+    user_biases = biases_of(algo, "bu", biased, trainset.n_users)
+    item_biases = biases_of(algo, "bi", biased, trainset.n_items)
+    item_factors = factors_of(algo, "qi", trainset.n_items)
+    users = sorted_side("user", raw_users, user_biases, user_factors_of(algo))
+    items = sorted_side("item", raw_items, item_biases, item_factors)
+    low, high = trainset.rating_scale
     model = make(
-        n_factors=p.shape[1],
+        n_factors=users.factors.shape[1],
         biased=biased,
-        rating_scale=scale,
+        rating_scale=(float(low), float(high)),
         dtype="float64",
         n_epochs=max(1, int(getattr(algo, "n_epochs", 1))),
     )
-    fitted = Fitted(Weights(mean, user_biases, item_biases, p, q), (users, items))
-    n_ratings = sum(map(len, trainset.ur.values()))
+    weights = Weights(
+        float(trainset.global_mean) if biased else 0.0,
+        users.biases,
+        items.biases,
+        users.factors,
+        items.factors,
+    )
+    fitted = Fitted(weights, (users.table, items.table))
+    n_ratings = sum(len(rated) for rated in trainset.ur.values())
     return model._take_over(fitted, {}, model.n_epochs, n_ratings)
+
+
+def biases_of(algo: Any, name: str, biased: bool, rows: int) -> np.ndarray:
+    """Return a copy of the biases of one side, in Surprise's order; zeros of an unbiased model."""
+    if not biased:
+        return np.zeros(rows)
+    return np.array(getattr(algo, name), np.float64)
+
+
+def factors_of(algo: Any, name: str, rows: int) -> np.ndarray:
+    """Return a copy of the factors of one side; BaselineOnly has none and gets one, of zeros."""
+    return np.array(getattr(algo, name, np.zeros((rows, 1))), np.float64)
+
+
+def user_factors_of(algo: Any) -> np.ndarray:
+    """Return the users' factors; those of SVD++ with the items that each user has rated.
+
+    The items that a user has rated add sum(y_j) / sqrt(n) to the factors, and are known by now.
+    """
+    factors = factors_of(algo, "pu", algo.trainset.n_users)
+    if hasattr(algo, "yj"):
+        for user, rated in algo.trainset.ur.items():
+            items = [item for item, _ in rated]
+            factors[user] += algo.yj[items].sum(axis=0) / np.sqrt(len(items))
+    return factors
+
+
+def sorted_side(name: str, raw: list[Any], biases: np.ndarray, factors: np.ndarray) -> Side:
+    """Return one side with its rows in the order of the id table.
+
+    Parameters
+    ----------
+    name : "user" or "item"
+    raw : raw ids in Surprise's order
+    biases, factors : (rows,), (rows, k) in the same order
+    """
+    table = table_and_keys(raw, name)[0]
+    places = table.encode(raw, name)
+    sorted_biases = np.empty_like(biases)
+    sorted_factors = aligned(*factors.shape, np.float64)
+    sorted_biases[places] = biases
+    sorted_factors[places] = factors
+    return Side(table, sorted_biases, sorted_factors)

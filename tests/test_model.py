@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from funksvd import FunkSVD, LambdaCallback, Ratings, datasets, files, load
+from funksvd import FunkSVD, LambdaCallback, Ratings, datasets, load
+from funksvd.files import model_file
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
 DATE = lambda x: date(2000, 1, 1) + timedelta(int(x))  # noqa: E731
@@ -216,7 +217,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
         file.write(b"half of a model")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_npz", full)
+    monkeypatch.setattr(model_file, "write_npz", full)
     with pytest.raises(OSError, match="No space left"):
         model.save(path)
     assert path.read_bytes() == before
@@ -227,7 +228,7 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path, monkeypatch):
     def full(file, text, arrays):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "write_npz", full)
+    monkeypatch.setattr(model_file, "write_npz", full)
     users, items, values = some()
     with pytest.raises(OSError, match="No space left") as error:
         FunkSVD(2, 1).fit((users, items), values).save(tmp_path / "m.npz")

@@ -1,45 +1,73 @@
-"""Arrays and ids as the model files hold them."""
+"""Arrays and ids in the form in which model files hold them."""
 
 from __future__ import annotations
 
 import mmap
+from typing import Any
 
 import numpy as np
 
+from funksvd.machine.replacing import FilePath
+
 ALIGNMENT = 64
 
+Arrays = dict[str, np.ndarray]
 
-def mapped(path, offset, size):
-    """The bytes of a file as a read-only map, shared by all processes that map it."""
+
+def mapped(path: FilePath, offset: int, size: int) -> memoryview:
+    """Return bytes of a file as a read-only map, which all processes that map it share."""
     if size == 0:
-        return b""
-    first = offset - offset % mmap.ALLOCATIONGRANULARITY
+        return memoryview(b"")
+    skipped = offset % mmap.ALLOCATIONGRANULARITY
     with open(path, "rb") as file:
         whole = mmap.mmap(
-            file.fileno(), offset + size - first, access=mmap.ACCESS_READ, offset=first
+            file.fileno(),
+            skipped + size,
+            access=mmap.ACCESS_READ,
+            offset=offset - skipped,
         )
-    return memoryview(whole)[offset - first :]
+    return memoryview(whole)[skipped:]
 
 
-def as_array(data, dtype, shape):
-    """An array of the bytes, in the byte order of the machine; a copy only where they lie at odd places."""
+def as_array(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    """Return bytes as an array in the byte order of the machine.
+
+    It is a copy only if the bytes lie at odd places or in the other byte order.
+    """
     array = np.frombuffer(data, dtype).reshape(shape)
     native = array.astype(dtype.newbyteorder("="), copy=False)
     return native if native.flags.aligned else native.copy()
 
 
-def packed_ids(name, ids):
-    """Ids as arrays of numbers: int64, or the UTF-8 (or bytes) of all one after the other and where each ends."""
+def packed_ids(name: str, ids: np.ndarray) -> Arrays:
+    """Return ids as arrays of numbers, for formats without text.
+
+    Whole numbers become int64 under `name`. Texts become "NAME.utf8", bytes become "NAME.bytes":
+    all ids one after the other; "NAME.ends" says where each of them ends.
+    """
     if ids.dtype.kind in "iu":
         return {name: ids.astype(np.int64)}
-    pieces = ids.tolist() if ids.dtype.kind == "S" else [x.encode() for x in ids.tolist()]
-    kind = "bytes" if ids.dtype.kind == "S" else "utf8"
+    if ids.dtype.kind == "S":
+        kind = "bytes"
+        pieces = ids.tolist()
+    else:
+        kind = "utf8"
+        pieces = [text.encode() for text in ids.tolist()]
     ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    return {f"{name}.{kind}": np.frombuffer(b"".join(pieces), np.uint8), f"{name}.ends": ends}
+    content = np.frombuffer(b"".join(pieces), np.uint8)
+    return {f"{name}.{kind}": content, f"{name}.ends": ends}
 
 
-def unpacked_ids(name, arrays):
-    """The ids of `packed_ids`, or as they stand in an npz; their arrays are taken out of `arrays`."""
+def unpacked_ids(name: str, arrays: Arrays) -> np.ndarray:
+    """Take the ids of one side out of a file's arrays and return them as one array.
+
+    Raises
+    ------
+    KeyError
+        If there are none.
+    ValueError
+        If the places where ids end do not fit the content.
+    """
     if name in arrays:
         return arrays.pop(name)
     ends = arrays.pop(f"{name}.ends")
@@ -48,5 +76,8 @@ def unpacked_ids(name, arrays):
     starts = np.append(0, ends[:-1])
     if (ends < starts).any() or ends[-1] != len(content):
         raise ValueError(f"its {name} do not end where they say")
-    pieces = [content[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]
-    return np.array(pieces if kind == "bytes" else [piece.decode() for piece in pieces])
+    bounds = zip(starts.tolist(), ends.tolist(), strict=True)
+    pieces = [content[start:end] for start, end in bounds]
+    if kind == "bytes":
+        return np.array(pieces)
+    return np.array([piece.decode() for piece in pieces])

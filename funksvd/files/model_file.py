@@ -1,8 +1,8 @@
-"""Model files, npz and safetensors: a version, no pickle, written to a temporary name and renamed; and Surprise's models.
+"""Model files, npz and safetensors: written whole or not at all, and read without pickle.
 
-Both formats are plain arrays and a piece of JSON. They are read here byte by byte rather than by a library: nothing in
-a file is ever executed, memory taken is at most the file's size, and arrays that lie at a multiple of their item size
-can be mapped instead of read.
+Both formats are plain arrays and a piece of JSON. They are read here byte by byte rather than by a
+library: nothing in a file is ever executed, reading takes no more memory than the file is large,
+and arrays that lie at a multiple of their item size can be mapped instead of read.
 """
 
 from __future__ import annotations
@@ -16,29 +16,32 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.files.arrays import packed_ids, unpacked_ids
+from funksvd.files.arrays import Arrays, packed_ids, unpacked_ids
 from funksvd.files.npz import read_npz, write_npz
 from funksvd.files.safetensors import read_safetensors, write_safetensors
 from funksvd.machine.memory import aligned
-from funksvd.machine.replacing import replacing
+from funksvd.machine.replacing import FilePath, replacing
 from funksvd.parameters import sizes
 from funksvd.posterior import MOST_TERMS
 from funksvd.ratings.ids import IdTable
 from funksvd.weights import Fitted, Weights
 
-FORMAT = 1  # of the model file
+# Version of the format of model files.
+FORMAT = 1
+SIDES = ("user", "item")
+# Parameters of the machine that trained a model; a file does not keep them.
 RUNTIME = (
     "n_jobs",
     "verbose",
     "device",
     "schedule",
     "max_device_bytes",
-)  # of the machine that trained; not saved
-# What zipfile, zlib, json, struct and NumPy raise on bytes that are no whole model.
+)
+# The errors that zipfile, zlib, json, struct and NumPy raise on bytes that are no whole model.
 UNREADABLE = (
     ValueError,
     LookupError,
@@ -52,191 +55,326 @@ UNREADABLE = (
     zlib.error,
     struct.error,
 )
-# Id types that a file keeps beside int, str and bytes: how each becomes text and comes back.
-ID_TEXT: dict[str, tuple[Callable[..., str], Callable[[str], Any]]] = {
-    "UUID": (str, uuid.UUID),
-    "datetime": (datetime.isoformat, datetime.fromisoformat),
-    "date": (date.isoformat, date.fromisoformat),
+
+
+class IdText(NamedTuple):
+    """How ids of a type become text in a file, and how they come back."""
+
+    write: Callable[..., str]
+    read: Callable[[str], Any]
+
+
+# The id types that a file keeps beside int, str and bytes.
+ID_TEXT = {
+    "UUID": IdText(str, uuid.UUID),
+    "datetime": IdText(datetime.isoformat, datetime.fromisoformat),
+    "date": IdText(date.isoformat, date.fromisoformat),
 }
 ID_KINDS = ("int", "str", "bytes", *ID_TEXT)
+# Id type -> kinds of NumPy arrays that may hold it in a file.
+ARRAY_KINDS = {"int": "iu", "str": "U", "bytes": "SU", **dict.fromkeys(ID_TEXT, "U")}
 
 
-def save(model, path, training=None, state=None):
-    """`FunkSVD.save`; a checkpoint adds what it needs of `training`, as JSON, and arrays."""
+class Opened(NamedTuple):
+    """The content of a model file.
+
+    model : the model
+    training : the part of the JSON that describes a checkpoint's training, or None
+    arrays : arrays by name that are not the model's
+    """
+
+    model: Any
+    training: dict[str, Any] | None
+    arrays: Arrays
+
+
+def save(
+    model: Any,
+    path: FilePath,
+    training: dict[str, Any] | None = None,
+    state: Arrays | None = None,
+) -> None:
+    """Write a model file; see `FunkSVD.save`.
+
+    Parameters
+    ----------
+    model : FunkSVD
+        A fitted model, or one in the middle of `fit`.
+    path : safetensors if it ends so, else npz
+    training, state : of a checkpoint
+        What it needs of the training, as JSON, and more arrays by name.
+    """
     fitted = model._fitted_now()
-    params, kept = fitted.weights, kept_params(model)
-    history = {k: v for k, v in model.history_.items() if k != "seconds"}
-    kinds = [table.kind for table in fitted.tables]
-    meta = {
+    meta = about_model(model, fitted)
+    if training is not None:
+        meta["training"] = training
+    text = json.dumps(meta, sort_keys=True, default=plain)
+    is_safetensors = str(path).endswith(".safetensors")
+    arrays: Arrays = {}
+    for name, table in zip(SIDES, fitted.tables, strict=True):
+        ids = stored_ids(table, name)
+        if is_safetensors:
+            arrays |= packed_ids(f"{name}_ids", ids)
+        else:
+            arrays[f"{name}_ids"] = ids
+    arrays |= weight_arrays(fitted.weights)
+    arrays |= state or {}
+    write = write_safetensors if is_safetensors else write_npz
+    with replacing(path) as file:
+        write(file, text, arrays)
+
+
+def about_model(model: Any, fitted: Fitted) -> dict[str, Any]:
+    """Return what a file says of a model beside its arrays."""
+    history = {name: values for name, values in model.history_.items() if name != "seconds"}
+    return {
         "format": FORMAT,
-        "params": kept,
-        "id_kinds": kinds,
+        "params": kept_params(model),
+        "id_kinds": [table.kind for table in fitted.tables],
         "history": history,
         "n_epochs": model.n_epochs_,
         "n_ratings": model.n_ratings_,
     }
-    if training is not None:
-        meta["training"] = training
-    text = json.dumps(meta, sort_keys=True, default=plain)
-    fields = {field.name: getattr(params, field.name) for field in dataclasses.fields(params)}
-    arrays = {
-        name: np.asarray(value, order="C") for name, value in fields.items() if value is not None
-    }
-    tables = dict(zip(("user", "item"), fitted.tables, strict=True))
-    if str(path).endswith(".safetensors"):
-        for name, table in tables.items():
-            arrays |= packed_ids(f"{name}_ids", stored_ids(table, name))
-        write = write_safetensors
-    else:
-        arrays = {f"{name}_ids": stored_ids(table, name) for name, table in tables.items()} | arrays
-        write = write_npz
-    with replacing(path) as file:
-        write(file, text, arrays | (state or {}))
 
 
-def plain(value):
-    """What JSON does not know: a NumPy number as one of Python's; TypeError for anything else."""
+def weight_arrays(weights: Weights) -> Arrays:
+    """Return the weights that a model has, as contiguous arrays by name."""
+    arrays = {}
+    for field in dataclasses.fields(weights):
+        value = getattr(weights, field.name)
+        if value is not None:
+            arrays[field.name] = np.asarray(value, order="C")
+    return arrays
+
+
+def plain(value: Any) -> Any:
+    """Return a NumPy number as one of Python's, which JSON knows; TypeError for anything else."""
     if isinstance(value, np.generic):
         return value.item()
     raise TypeError(f"a file cannot keep a {type(value).__name__}, got {value!r}")
 
 
-def kept_params(model):
-    """The parameters that a file keeps."""
-    kept = {k: v for k, v in model.get_params().items() if k not in RUNTIME and not callable(v)}
+def kept_params(model: Any) -> dict[str, Any]:
+    """Return the parameters that a file keeps: all but the machine's and those that are functions.
+
+    The model of a GPU that stores float16 is float32.
+    """
+    kept = {}
+    for name, value in model.get_params().items():
+        if name not in RUNTIME and not callable(value):
+            kept[name] = value
     dtype = np.dtype(model.dtype)
-    return kept | {
-        "dtype": "float32" if dtype == np.float16 else dtype.name
-    }  # a GPU's storage is not the model's
+    kept["dtype"] = "float32" if dtype == np.float16 else dtype.name
+    return kept
 
 
-def stored_ids(table, name):
-    """The ids as an array of int, str or bytes."""
+def stored_ids(table: IdTable, name: str) -> np.ndarray:
+    """Return the ids of one side as an array of int, str or bytes.
+
+    Raises
+    ------
+    TypeError
+        If a file cannot keep them.
+    """
     if table.kind not in ID_KINDS:
         raise TypeError(
-            f"{name} ids of type {table.kind} cannot be saved; use int, str, bytes or one of {', '.join(ID_TEXT)}"
+            f"{name} ids of type {table.kind} cannot be saved;"
+            f" use int, str, bytes or one of {', '.join(ID_TEXT)}"
         )
     if table.kind in ID_TEXT:
-        return np.array([ID_TEXT[table.kind][0](x) for x in table.ids])
-    if (
-        table.ids.dtype.kind == "O" and table.kind == "bytes"
-    ):  # an array of bytes drops zeros at the end
-        return np.array([x.hex() for x in table.ids])
-    if table.ids.dtype.kind == "O":
-        raise TypeError(f"{name} ids that are str and end with NUL cannot be saved; strip them")
-    return table.ids
+        write = ID_TEXT[table.kind].write
+        return np.array([write(own) for own in table.ids])
+    if table.ids.dtype.kind != "O":
+        ids: np.ndarray = table.ids
+        return ids
+    if table.kind == "bytes":  # an array of bytes would drop zeros at the end of an id
+        return np.array([own.hex() for own in table.ids])
+    raise TypeError(f"{name} ids that are str and end with NUL cannot be saved; strip them")
 
 
-def load(path, make, map_arrays=False):
-    """`funksvd.load`; `make` is the class of the model."""
-    return opened(path, make, map_arrays)[0]
+def load(path: FilePath, make: Callable[..., Any], map_arrays: bool = False) -> Any:
+    """Return the model in a file; see `funksvd.load`. `make` is the class of the model."""
+    return opened(path, make, map_arrays).model
 
 
-def opened(path, make, map_arrays=False):
-    """(model, what the file says of its training or None, arrays that are not the model's)."""
+def opened(path: FilePath, make: Callable[..., Any], map_arrays: bool = False) -> Opened:
+    """Read a model file, build the model, and check that all of it fits together.
+
+    Raises
+    ------
+    ValueError
+        If the file is no whole model, or is one of a newer version.
+    OSError
+        If there is no such file, or it may not be read.
+    """
     try:
-        with open(path, "rb") as file:
-            start = file.read(9)
-        read = read_npz if start[:2] == b"PK" else read_safetensors
-        text, arrays = read(path, map_arrays)
-        meta = json.loads(text)
-        version = meta["format"]
-        if type(version) is not int or version < 1:
-            raise ValueError(f"its format is {version!r}")
-        if version > FORMAT:
-            raise ValueError(
-                f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd"
-            )
+        meta, arrays = read_file(path, map_arrays)
+        check_format(meta["format"])
         model = make(**meta["params"])
-        tables = [
-            table_of(unpacked_ids(f"{name}_ids", arrays), kind, name)
-            for name, kind in zip(("user", "item"), meta["id_kinds"], strict=True)
-        ]
-        fields = [field.name for field in dataclasses.fields(Weights)]
-        own = {name: arrays.pop(name) for name in fields if name in arrays}
-        params = Weights(**own | {"global_mean": float(own["global_mean"])})
         model._check_params()
-        check_shapes(model, params, tables)
-        history, n_epochs = checked_history(meta["history"]), meta["n_epochs"]
-        n_ratings = meta["n_ratings"]
-        for number, name in ((n_epochs, "epochs"), (n_ratings, "ratings")):
-            if not isinstance(number, int) or number < 0:
-                raise ValueError(f"its number of {name} is {number!r}")
-        if not math.isfinite(params.global_mean):
-            raise ValueError(f"its mean is {params.global_mean}")
+        tables = read_tables(arrays, meta["id_kinds"])
+        weights = read_weights(arrays)
+        check_shapes(model, weights, tables)
+        check_mean(weights)
+        check_history(meta["history"])
+        check_count(meta["n_epochs"], "epochs")
+        check_count(meta["n_ratings"], "ratings")
         if not map_arrays:
-            for name in ("user_biases", "item_biases", "user_factors", "item_factors"):
-                if not np.isfinite(getattr(params, name)).all():
-                    raise ValueError(f"its {name} hold NaN or infinity")
-            for name in ("user_factors", "item_factors"):
-                read_only = getattr(params, name)
-                factors = aligned(*read_only.shape, model.dtype)
-                factors[:] = read_only
-                params = dataclasses.replace(params, **{name: factors})
+            check_values(weights)
+            weights = with_aligned_factors(weights)
+    except (FileNotFoundError, PermissionError, IsADirectoryError):
+        raise
     except OSError as error:
-        if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError)):
-            raise
         raise ValueError(f"{path} is not a funksvd model: {error}") from error
     except UNREADABLE as error:
         raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
-    model._take_over(Fitted(params, tuple(tables)), history, n_epochs, n_ratings)
-    return model, meta.get("training"), arrays
+    fitted = Fitted(weights, tables)
+    model._take_over(fitted, meta["history"], meta["n_epochs"], meta["n_ratings"])
+    return Opened(model, meta.get("training"), arrays)
 
 
-def check_shapes(model, params, tables):
-    """ValueError where arrays do not fit each other."""
-    for name, table in zip(("user", "item"), tables, strict=True):
-        factors, biases = getattr(params, f"{name}_factors"), getattr(params, f"{name}_biases")
+def read_file(path: FilePath, map_arrays: bool) -> tuple[dict[str, Any], Arrays]:
+    """Return (JSON, arrays by name) of a file of either format."""
+    with open(path, "rb") as file:
+        is_zip = file.read(2) == b"PK"
+    read = read_npz if is_zip else read_safetensors
+    text, arrays = read(path, map_arrays)
+    return json.loads(text), arrays
+
+
+def check_format(version: Any) -> None:
+    """Raise ValueError if the format of a file is none, or one of a newer funksvd."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"its format is {version!r}")
+    if version > FORMAT:
+        raise ValueError(
+            f"it has format {version}, this funksvd reads up to {FORMAT}; upgrade funksvd"
+        )
+
+
+def read_tables(arrays: Arrays, kinds: list[str]) -> tuple[IdTable, IdTable]:
+    """Take the ids out of a file's arrays; return the id tables of users and items."""
+    user_kind, item_kind = kinds
+    users = table_of(unpacked_ids("user_ids", arrays), user_kind, "user")
+    items = table_of(unpacked_ids("item_ids", arrays), item_kind, "item")
+    return users, items
+
+
+def read_weights(arrays: Arrays) -> Weights:
+    """Take the weights out of a file's arrays and return them."""
+    own: dict[str, Any] = {}
+    for field in dataclasses.fields(Weights):
+        if field.name in arrays:
+            own[field.name] = arrays.pop(field.name)
+    own["global_mean"] = float(own["global_mean"])
+    return Weights(**own)
+
+
+def with_aligned_factors(weights: Weights) -> Weights:
+    """Return weights whose factors are copies in aligned memory, on huge pages where they help."""
+    copies = {}
+    for name in ("user_factors", "item_factors"):
+        factors = getattr(weights, name)
+        copies[name] = aligned(*factors.shape, factors.dtype)
+        copies[name][:] = factors
+    return dataclasses.replace(weights, **copies)
+
+
+def check_shapes(model: Any, weights: Weights, tables: tuple[IdTable, IdTable]) -> None:
+    """Raise ValueError if arrays fit neither each other nor the parameters of the model."""
+    width, _ = sizes(model.get_params())
+    if weights.noise is not None and model.average == "low_rank":
+        # The mean of many samples has the rank of several.
+        terms = weights.user_factors.shape[-1] // width
+        width *= min(max(terms, 2), MOST_TERMS)
+    for name, table in zip(SIDES, tables, strict=True):
+        biases = getattr(weights, f"{name}_biases")
+        factors = getattr(weights, f"{name}_factors")
         if not factors.dtype == biases.dtype == model.dtype:
             raise ValueError(f"its {name} factors are not {model.dtype}")
-        shapes = biases.shape, factors.shape
-        width = sizes(model.get_params())[0]
-        if params.noise is not None and model.average == "low_rank":
-            width *= min(max(params.user_factors.shape[-1] // width, 2), MOST_TERMS)
-        if shapes != ((len(table),), (len(table), width)):
+        rows = len(table)
+        shapes = (biases.shape, factors.shape)
+        if shapes != ((rows,), (rows, width)):
             raise ValueError(
-                f"its {name} arrays have shapes {shapes}, expected {len(table)} rows of {width}"
+                f"its {name} arrays have shapes {shapes}, expected {rows} rows of {width}"
             )
-        posterior = getattr(params, f"{name}_posterior")
-        if (posterior is None) != (params.noise is None):
-            raise ValueError(f"its {name} posterior or its noise is missing")
-        if posterior is not None and (posterior.shape, params.noise.shape) != (
-            (len(table) + 1, 4),
-            (3,),
-        ):
-            raise ValueError(
-                f"its {name} posterior and its noise have shapes {posterior.shape} and {params.noise.shape}, expected"
-                f" {(len(table) + 1, 4)} and (3,)"
-            )
+        check_posterior(name, getattr(weights, f"{name}_posterior"), weights.noise, rows)
 
 
-def checked_history(history):
-    """ValueError where it is not {name: list of numbers}."""
+def check_posterior(
+    name: str,
+    posterior: np.ndarray | None,
+    noise: np.ndarray | None,
+    rows: int,
+) -> None:
+    """Raise ValueError if the posterior of a side with so many rows lacks, or has another shape."""
+    if (posterior is None) != (noise is None):
+        raise ValueError(f"its {name} posterior or its noise is missing")
+    if posterior is None or noise is None:
+        return
+    expected = ((rows + 1, 4), (3,))
+    if (posterior.shape, noise.shape) != expected:
+        raise ValueError(
+            f"its {name} posterior and its noise have shapes {posterior.shape} and {noise.shape},"
+            f" expected {expected[0]} and {expected[1]}"
+        )
+
+
+def check_mean(weights: Weights) -> None:
+    """Raise ValueError if the mean is not finite."""
+    if not math.isfinite(weights.global_mean):
+        raise ValueError(f"its mean is {weights.global_mean}")
+
+
+def check_values(weights: Weights) -> None:
+    """Raise ValueError if a bias or a factor is not finite."""
+    for name in ("user_biases", "item_biases", "user_factors", "item_factors"):
+        if not np.isfinite(getattr(weights, name)).all():
+            raise ValueError(f"its {name} hold NaN or infinity")
+
+
+def check_history(history: Any) -> None:
+    """Raise ValueError if a history is not lists of numbers by name."""
     lists = history.values() if isinstance(history, dict) else [None]
-    if not all(
-        isinstance(values, list) and all(isinstance(x, (int, float)) for x in values)
-        for values in lists
-    ):
-        raise ValueError("its history is not lists of numbers")
-    return history
+    for values in lists:
+        if not isinstance(values, list) or not all(isinstance(x, int | float) for x in values):
+            raise ValueError("its history is not lists of numbers")
 
 
-def table_of(ids, kind, name):
-    """The id table of a file's array."""
-    array_kinds = {"int": "iu", "str": "U", "bytes": "SU"}.get(kind, "U")
-    if kind not in ID_KINDS or ids.dtype.kind not in array_kinds or ids.ndim != 1 or not len(ids):
+def check_count(number: Any, name: str) -> None:
+    """Raise ValueError if a file's number of something is no whole number of at least 0."""
+    if not isinstance(number, int) or number < 0:
+        raise ValueError(f"its number of {name} is {number!r}")
+
+
+def table_of(ids: np.ndarray, kind: str, name: str) -> IdTable:
+    """Return the id table of a file's array of ids of a kind; `name` is "user" or "item".
+
+    Raises
+    ------
+    ValueError
+        If the array does not hold distinct ids of this kind; whole numbers must be sorted.
+    """
+    is_known = kind in ID_KINDS and ids.dtype.kind in ARRAY_KINDS[kind]
+    if not is_known or ids.ndim != 1 or not len(ids):
         raise ValueError(f"its {name} ids are not a list of ids of type {kind!r}")
-    if kind in ID_TEXT or (kind, ids.dtype.kind) == ("bytes", "U"):
-        come_back = bytes.fromhex if kind == "bytes" else ID_TEXT[kind][1]
-        values = [come_back(x) for x in ids.tolist()]
-        ids = np.empty(len(values), object)
-        ids[:] = values
     if ids.dtype == np.uint64:
         raise ValueError(f"its {name} ids are uint64; they must be int64")
-    if kind == "int":  # sorted, as the search for sparse ids needs
+    if kind in ID_TEXT:
+        ids = read_back(ids, ID_TEXT[kind].read)
+    elif kind == "bytes" and ids.dtype.kind == "U":
+        ids = read_back(ids, bytes.fromhex)
+    if kind == "int":
         distinct = bool((ids[1:] > ids[:-1]).all())
     else:
         distinct = len(set(ids.tolist())) == len(ids)
     if not distinct:
         raise ValueError(f"its {name} ids are not a list of distinct ids")
     return IdTable(ids)
+
+
+def read_back(texts: np.ndarray, read: Callable[[str], Any]) -> np.ndarray:
+    """Return the ids of an array of texts as an object array."""
+    ids = np.empty(len(texts), object)
+    ids[:] = [read(text) for text in texts.tolist()]
+    return ids

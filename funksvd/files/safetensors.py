@@ -1,4 +1,8 @@
-"""Models as safetensors files."""
+"""Models as files in the safetensors format of Hugging Face.
+
+Such a file is the length of the header in 8 bytes, the header as JSON, and the arrays without gaps.
+The JSON text of a model stands in the header's metadata.
+"""
 
 from __future__ import annotations
 
@@ -6,72 +10,110 @@ import json
 import math
 import os
 import struct
+from typing import IO, Any
 
 import numpy as np
 
-from funksvd.files.arrays import ALIGNMENT, as_array, mapped
+from funksvd.files.arrays import ALIGNMENT, Arrays, as_array, mapped
+from funksvd.machine.replacing import FilePath
 
+# The format's name of a dtype -> NumPy's.
 TENSOR_TYPES = {
     "F32": "<f4",
     "F64": "<f8",
     "I64": "<i8",
     "I32": "<i4",
     "U8": "|u1",
-}  # safetensors' names
+}
+# Bytes of the length that stands before the header.
+LENGTH = 8
 
 
-def write_safetensors(file, text, arrays):
-    """The format of Hugging Face's safetensors: the length of the header, the header as JSON, the arrays without gaps."""
+def write_safetensors(file: IO[bytes], text: str, arrays: Arrays) -> None:
+    """Write the JSON text of a model and its arrays."""
+    ordered = widest_first(arrays)
     names = {dtype: name for name, dtype in TENSOR_TYPES.items()}
-    arrays = {
-        name: array.astype(array.dtype.newbyteorder("<"), copy=False)
-        for name, array in arrays.items()
-    }
-    arrays = dict(
-        sorted(arrays.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    )  # wide ones first: all aligned
-    header, end = {"__metadata__": {"funksvd": text}}, 0
-    for name, array in arrays.items():
-        start, end = end, end + array.nbytes
+    header: dict[str, Any] = {"__metadata__": {"funksvd": text}}
+    end = 0
+    for name, array in ordered.items():
+        start = end
+        end = start + array.nbytes
         header[name] = {
             "dtype": names[array.dtype.str],
             "shape": list(array.shape),
             "data_offsets": [start, end],
         }
     encoded = json.dumps(header).encode()
-    encoded += b" " * (-(8 + len(encoded)) % ALIGNMENT)
+    encoded += b" " * (-(LENGTH + len(encoded)) % ALIGNMENT)
     file.write(struct.pack("<Q", len(encoded)) + encoded)
-    for array in arrays.values():
+    for array in ordered.values():
         file.write(array.tobytes())
 
 
-def read_safetensors(path, map_arrays):
-    """(JSON text, {name: array}) of a file in the format of safetensors."""
+def widest_first(arrays: Arrays) -> Arrays:
+    """Return the arrays in little-endian order of bytes, sorted so that all of them are aligned."""
+    little = {}
+    for name, array in arrays.items():
+        little[name] = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    names = sorted(little, key=lambda name: (-little[name].itemsize, name))
+    return {name: little[name] for name in names}
+
+
+def read_safetensors(path: FilePath, map_arrays: bool) -> tuple[str, Arrays]:
+    """Return (JSON text, arrays by name) of a file; with `map_arrays` they are maps of it.
+
+    Raises
+    ------
+    ValueError, KeyError, ...
+        If the file is damaged or no model; see `model_file.UNREADABLE`.
+    """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
-        start = file.read(8)
-        if len(start) < 8 or struct.unpack("<Q", start)[0] > size - 8:
+        start = file.read(LENGTH)
+        length = struct.unpack("<Q", start)[0] if len(start) == LENGTH else size
+        if length > size - LENGTH:
             raise ValueError("it is neither npz nor safetensors")
-        data = 8 + struct.unpack("<Q", start)[0]
-        header = json.loads(file.read(data - 8))
-        text = header.pop("__metadata__")["funksvd"]
-        arrays, total = {}, 0
+        header = json.loads(file.read(length))
+        text: str = header.pop("__metadata__")["funksvd"]
+        data = LENGTH + length
+        check_tensors(header, size - data)
+        arrays = {}
         for name, tensor in header.items():
-            dtype, shape = np.dtype(TENSOR_TYPES[tensor["dtype"]]), tensor["shape"]
             first, end = tensor["data_offsets"]
-            if (
-                not all(isinstance(n, int) and n >= 0 for n in [first, *shape])
-                or first > size - data
-            ):
-                raise ValueError(f"its array {name!r} lies outside of the file")
-            n_bytes = math.prod(shape) * dtype.itemsize
-            total += n_bytes
-            if n_bytes != end - first or total > size:
-                raise ValueError(f"its array {name!r} has another size than it says")
+            content: Any
             if map_arrays:
-                content = mapped(path, data + first, n_bytes)
+                content = mapped(path, data + first, end - first)
             else:
                 file.seek(data + first)
-                content = bytearray(file.read(n_bytes))
-            arrays[name] = as_array(content, dtype, tuple(shape))
+                content = bytearray(file.read(end - first))
+            dtype = np.dtype(TENSOR_TYPES[tensor["dtype"]])
+            arrays[name] = as_array(content, dtype, tuple(tensor["shape"]))
     return text, arrays
+
+
+def check_tensors(header: dict[str, Any], size: int) -> None:
+    """Check the places and sizes of all arrays before any of them is read.
+
+    Parameters
+    ----------
+    header : dict, without the metadata
+    size : bytes of the file behind the header
+
+    Raises
+    ------
+    ValueError
+        If an array lies outside of the file or has another size than it says, or if the arrays
+        would take more memory than the file.
+    """
+    total = 0
+    for name, tensor in header.items():
+        shape = tensor["shape"]
+        first, end = tensor["data_offsets"]
+        whole_numbers = all(isinstance(n, int) and n >= 0 for n in [first, *shape])
+        if not whole_numbers or first > size:
+            raise ValueError(f"its array {name!r} lies outside of the file")
+        dtype = np.dtype(TENSOR_TYPES[tensor["dtype"]])
+        n_bytes = math.prod(shape) * dtype.itemsize
+        total += n_bytes
+        if n_bytes != end - first or total > size:
+            raise ValueError(f"its array {name!r} has another size than it says")

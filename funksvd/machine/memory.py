@@ -1,4 +1,4 @@
-"""Memory for large arrays: aligned to vectors and on huge pages."""
+"""Memory for large arrays, aligned to vectors and on huge pages."""
 
 from __future__ import annotations
 
@@ -6,22 +6,32 @@ import contextlib
 import mmap
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 HUGE_PAGE = 2 << 20
+CACHE_LINE = 64
 
 
-def aligned(rows, columns, dtype):
-    """Zeros (rows, columns) that start at a multiple of 64 bytes; a large array on huge pages where Linux has them.
+def aligned(rows: int, columns: int, dtype: DTypeLike) -> np.ndarray:
+    """Return zeros (rows, columns) that start at a multiple of 64 bytes.
 
-    Factors are read at random, and with pages of 4 KiB most reads miss the TLB: predictions take twice the time.
+    A large array lies on huge pages where Linux has them: factors are read at random, and with
+    pages of 4 KiB most reads miss the TLB, so that predictions take twice the time.
     """
     size = rows * columns * np.dtype(dtype).itemsize
+    boundary = CACHE_LINE
     if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        memory = mmap.mmap(-1, size + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-        flat, boundary = np.frombuffer(memory, np.uint8), HUGE_PAGE
+        boundary = HUGE_PAGE
+        flat = huge_pages(size + boundary)
     else:
-        flat, boundary = np.zeros(size + 64, np.uint8), 64
+        flat = np.zeros(size + boundary, np.uint8)
     start = -flat.ctypes.data % boundary
     return flat[start : start + size].view(dtype).reshape(rows, columns)
+
+
+def huge_pages(size: int) -> np.ndarray:
+    """Return `size` zero bytes that Linux is advised to keep on huge pages."""
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # this Linux is built without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)

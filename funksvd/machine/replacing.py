@@ -1,45 +1,61 @@
-"""Write a file whole or not at all: under a temporary name first."""
+"""Files that are written whole or not at all, under a temporary name first."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import threading
+from collections.abc import Iterator
+from typing import IO, Any
+
+FilePath = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def replacing(path, mode="wb", **options):
-    """A file that takes the place of `path` when all of it is written; after an error the old one is still there."""
+def replacing(path: FilePath, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+    """Open a file that takes the place of `path` once the block has written all of it.
+
+    After an error the old file is still there.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; it names `path` instead of the temporary file.
+    """
     target = os.path.realpath(os.fspath(path))
     temporary = temporary_beside(target)
     try:
         with open(temporary, mode, **options) as file:
             yield file
-        with contextlib.suppress(
-            FileNotFoundError
-        ):  # who may read the old one may read the new one
+        with contextlib.suppress(FileNotFoundError):  # there is no old file
             os.chmod(temporary, os.stat(target).st_mode & 0o7777)
         os.replace(temporary, target)
     except OSError as error:
         if error.errno is None or error.filename not in (None, temporary):
             raise
-        raise OSError(
-            error.errno, error.strerror, path
-        ) from error  # the name that the caller knows
+        raise OSError(error.errno, error.strerror, path) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
 
 
-def temporary_beside(target):
-    """A name for the unfinished file, of this thread alone, in the folder of `target`."""
-    return os.path.join(
-        os.path.dirname(target), f".funksvd-{os.getpid()}-{threading.get_ident()}.tmp"
-    )
+def temporary_beside(target: str) -> str:
+    """Return the name of an unfinished file of this thread, in the folder of `target`."""
+    name = f".funksvd-{os.getpid()}-{threading.get_ident()}.tmp"
+    return os.path.join(os.path.dirname(target), name)
 
 
-def check_writable(path):
-    """OSError or ValueError, before any work, where `replacing` could not write: it tries the temporary file."""
+def check_writable(path: FilePath) -> None:
+    """Check before any work that `replacing` can write a file, by making the temporary one.
+
+    Raises
+    ------
+    ValueError
+        If the name is empty, or belongs to something that is no regular file.
+    OSError
+        If the name is a directory's, is too long, or lies in a directory that is missing or not
+        writable.
+    """
     if not path:
         raise ValueError("the name of a file to write is empty")
     if os.path.isdir(path):
@@ -52,13 +68,12 @@ def check_writable(path):
         raise FileNotFoundError(
             f"cannot write {path}: the directory {directory!r} does not exist; create it first"
         )
-    temporary = temporary_beside(target)
     try:
-        os.stat(target)
-    except FileNotFoundError:
-        pass
-    except OSError as error:  # a name that is too long
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(target)
+    except OSError as error:  # for example, the name is too long
         raise OSError(f"cannot write {path}: {error.strerror}") from error
+    temporary = temporary_beside(target)
     try:
         with open(temporary, "wb"):
             pass

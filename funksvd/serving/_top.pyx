@@ -8,7 +8,7 @@ nothing. setup.py builds this file for each dtype (REAL) and each level of the i
 What `select` computes, without the tricks::
 
     for user:
-        scores = item_biases + item_factors @ user_factors[user]   # less what is equal for all items
+        scores = item_biases + item_factors @ user_factors[user]
         scores[unwanted items] = -infinity
         limit = n-th largest score - slack[user]
         shortlist = items whose score is at least the limit
@@ -21,9 +21,9 @@ The tricks:
 * Limits. A running limit, the n-th best score so far less the slack, stands for the final one,
   which is never lower. Past the first items nearly every tile (all but one in hundreds) has no
   score above a limit, so that its 12 comparisons end it.
-* Short buffers. A list holds 2 n + 32 items; when it is full, quickselect finds its n-th best score,
-  which raises the limit, and the items below it go. So the cost of a kept item does not depend on
-  the number of items, as in a heap, but its loops have no random order.
+* Short buffers. A list has room for 2 n + 32 items. When it is full, quickselect finds its n-th best
+  score, which raises the limit, and drops the items below: at least half of the list, so that a
+  kept item costs a constant time, where a heap takes log n steps.
 * Two pointers. Items pass by in the order of their codes, and so do the items that a user must not
   get: one pointer per user moves along, and nothing is looked up.
 """

@@ -1,69 +1,121 @@
-"""Which ratings of a user pull a prediction up or down."""
+"""The ratings of a user that pull a prediction up or down."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
+from funksvd.ratings.triples import Ratings
 from funksvd.serving.asked import known_codes
-from funksvd.weights import predict
+from funksvd.weights import Fitted, Weights, predict
 
 
 class Explanation(NamedTuple):
-    """Why a user gets this prediction for an item: prediction = baseline + contributions.sum() + rest.
+    """Why a user gets a prediction: it is baseline + contributions.sum() + rest.
 
+    prediction : before any clipping
     baseline : global mean + the item's bias
     items, ratings : the user's own ratings, the strongest pull first
-    contributions : how far each of them pulls the prediction up or down
-    rest : what the ratings given do not explain: training that has not settled, or ratings that were not given
+    contributions : how far each of these ratings pulls the prediction up or down
+    rest : the part that the given ratings do not explain, because training has not settled or
+        because ratings are missing among them
     """
 
     prediction: float
     baseline: float
-    items: npt.NDArray[Any]
-    ratings: npt.NDArray[Any]
-    contributions: npt.NDArray[Any]
+    items: NDArray[Any]
+    ratings: NDArray[Any]
+    contributions: NDArray[Any]
     rest: float
 
 
-def explain(fitted, user, item, ratings, penalty_of):
-    """`FunkSVD.explain` for raw ids; `penalty_of(count)` is that of `fold_in.penalties`."""
-    params = fitted.weights
-    tables = fitted.tables
-    u, i = (
-        known_codes([raw], table, name)
-        for raw, table, name in zip((user, item), tables, ("user", "item"), strict=True)
-    )
-    own = ratings.users == ratings.tables[0].encode([user], "user")[0]
-    items = tables[1].encode(ratings.item_ids[ratings.items[own]], "item")
-    values, items = ratings.values[own][items >= 0].astype(np.float64), items[items >= 0]
-    pulls = contributions(params, i[0], items, values, penalty_of(len(items)))
-    order = np.argsort(-np.abs(pulls), kind="stable")
-    baseline = params.global_mean + float(params.item_biases[i[0]])
-    prediction = float(predict(params, u, i)[0])
-    return Explanation(
-        prediction,
-        baseline,
-        tables[1].ids[items[order]],
-        values[order],
-        pulls[order],
-        prediction - baseline - float(pulls.sum()),
-    )
+def explain(
+    fitted: Fitted,
+    user: Any,
+    item: Any,
+    ratings: Ratings,
+    penalty_of: Callable[[int], NDArray[Any]],
+) -> Explanation:
+    """Explain the prediction for raw ids; see `FunkSVD.explain`.
 
-
-def contributions(params, item, items, values, penalty):
-    """How far each rating of one user pulls the prediction for an item (Hu, Koren, Volinsky 2008, section 5).
-
-    With the items given, a user's bias and factors are linear in the user's ratings: x = A^-1 sum_t z_t (r_t - mean - b_t),
-    z = (1, q), A = sum_t z_t z_t' + penalty. So the prediction is a sum over them, of
-    z_i' A^-1 z_t (r_t - mean - b_t).
+    Parameters
+    ----------
+    fitted : Fitted
+    user, item : raw ids
+    ratings : Ratings, the user's among them
+    penalty_of : function of a number of ratings
+        Returns (2,) the penalties of a row with so many ratings, as `fold_in.penalties` does.
     """
-    z = params.item_factors[[item, *items]].astype(np.float64)
-    weigh = np.full(z.shape[1], penalty[1])
-    if np.isfinite(penalty[0]):  # else the model has no biases
-        z, weigh = np.column_stack([np.ones(len(z)), z]), np.concatenate([penalty[:1], weigh])
-    target, z = z[0], z[1:]
-    inverse = np.linalg.solve(z.T @ z + np.diag(weigh), target)
-    return (z @ inverse) * (values - params.global_mean - params.item_biases[items])
+    weights = fitted.weights
+    users_table, items_table = fitted.tables
+    user_code = known_codes([user], users_table, "user")
+    item_code = known_codes([item], items_table, "item")
+    items, values = ratings_of(user, ratings, fitted)
+    penalty = penalty_of(len(items))
+    pulls = contributions(weights, item_code[0], items, values, penalty)
+    order = np.argsort(-np.abs(pulls), kind="stable")
+    baseline = weights.global_mean + float(weights.item_biases[item_code[0]])
+    prediction = float(predict(weights, user_code, item_code)[0])
+    return Explanation(
+        prediction=prediction,
+        baseline=baseline,
+        items=items_table.ids[items[order]],
+        ratings=values[order],
+        contributions=pulls[order],
+        rest=prediction - baseline - float(pulls.sum()),
+    )
+
+
+def ratings_of(
+    user: Any,
+    ratings: Ratings,
+    fitted: Fitted,
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return (the model's item codes, float64 ratings) of a user, for the items that it knows."""
+    users_table, _ = ratings.tables
+    user_code = users_table.encode([user], "user")[0]
+    own = ratings.users == user_code
+    item_ids = ratings.item_ids[ratings.items[own]]
+    items = fitted.tables[1].encode(item_ids, "item")
+    values = ratings.values[own].astype(np.float64)
+    known = items >= 0
+    return items[known], values[known]
+
+
+def contributions(
+    weights: Weights,
+    item: int,
+    items: NDArray[Any],
+    values: NDArray[Any],
+    penalty: NDArray[Any],
+) -> NDArray[Any]:
+    """Return (n,) how far each rating of one user pulls the prediction for an item.
+
+    Given the items, a user's bias and factors x are linear in the user's ratings r_t of items t
+    (Hu, Koren, Volinsky 2008, section 5): with z = (1, q),
+
+        x = A^-1 sum_t z_t (r_t - mean - b_t),  A = sum_t z_t z_t' + diag(penalty).
+
+    So the prediction for item i is a sum over the ratings, of z_i' A^-1 z_t (r_t - mean - b_t).
+
+    Parameters
+    ----------
+    weights : Weights
+    item : code of the item to predict for
+    items, values : (n,) codes and ratings of the items that the user has rated
+    penalty : (2,) weights of bias^2 and of factor^2; infinite for the bias of an unbiased model
+    """
+    z = weights.item_factors[[item, *items]].astype(np.float64)
+    diagonal = np.full(z.shape[1], penalty[1])
+    if np.isfinite(penalty[0]):
+        z = np.column_stack([np.ones(len(z)), z])
+        diagonal = np.append(penalty[0], diagonal)
+    target = z[0]
+    rated = z[1:]
+    a = rated.T @ rated + np.diag(diagonal)
+    reach = rated @ np.linalg.solve(a, target)
+    pulls: NDArray[Any] = reach * (values - weights.global_mean - weights.item_biases[items])
+    return pulls

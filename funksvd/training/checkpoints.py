@@ -1,4 +1,8 @@
-"""Checkpoints: model files that also hold what `fit(resume=...)` needs to end with the same bytes."""
+"""Checkpoints: model files that also hold the state of a training, for `fit(resume=...)`.
+
+A checkpoint adds to a model file the state of the engine, as arrays, and a JSON record of the
+training, `About`: the seed, fingerprints of the ratings, and the states of the callbacks.
+"""
 
 from __future__ import annotations
 
@@ -6,174 +10,300 @@ import dataclasses
 import json
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from funksvd.files import model_file as files
+from funksvd.files import model_file
 from funksvd.machine.kernels import LEVEL
-from funksvd.parameters import sizes
+from funksvd.machine.replacing import FilePath
+from funksvd.parameters import Hyper, sizes
 from funksvd.version import __version__
 from funksvd.weights import Weights
 
-STATE, CALLBACK = "state.", "callback."  # how the names of arrays begin that a model file has not
+# The names of arrays that a model file does not have begin with these.
+STATE = "state."
+CALLBACK = "callback."
 
 
-def save(path, model, training):
-    """A model file with the engine's state, the seed, the ratings' fingerprints and the callbacks' states."""
-    arrays = {f"{STATE}{name}": array for name, array in training.engine.snapshot().items()}
-    callbacks = []
-    for i, (name, state) in enumerate(training.hooks.states()):
-        packed = {key: pack(value, f"{CALLBACK}{i}.{key}", arrays) for key, value in state.items()}
-        callbacks.append([name, packed])
-    about = {
-        "version": __version__,
-        "kernels": LEVEL,
-        "seed": training.seed,
-        "callbacks": callbacks,
-        "learning_rate": model.current_learning_rate,
-        "stopped": model.stop_training,
-        "schedule": callable(model.learning_rate_schedule),
-        "seconds": model.history_["seconds"],
-        "trained": trained(training.hyper),
-        "ratings": training.fingerprints,
-    }
-    files.save(model, path, about, arrays)
+@dataclass(frozen=True)
+class About:
+    """The record of a training in a checkpoint; the fields are the names in the file.
+
+    version, kernels : the funksvd and the build of its kernels that wrote the file
+    seed : seed of the training
+    callbacks : [name of the class, packed state] of each callback that has a state
+    learning_rate, stopped : the model's `current_learning_rate` and `stop_training`
+    schedule : whether the learning-rate schedule is a function, which a file does not keep
+    seconds : the history of that name, which a model file leaves out
+    trained : `device_and_dtype` of the training
+    ratings : fingerprints of the training and of the validation ratings, the latter or None
+    """
+
+    version: str
+    kernels: str
+    seed: int
+    callbacks: list[Any]
+    learning_rate: float
+    stopped: bool
+    schedule: bool
+    seconds: list[float]
+    trained: str
+    ratings: list[dict[str, Any] | None]
 
 
-def pack(value, name, arrays):
-    """The value for JSON; arrays, and those of the model's parameters, go into `arrays`."""
-    if isinstance(value, np.ndarray):
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, Weights):
-        return {
-            "params": {
-                field.name: pack(getattr(value, field.name), f"{name}.{field.name}", arrays)
-                for field in dataclasses.fields(value)
-            }
-        }
-    return value
-
-
-def unpack(value, arrays):
-    """What `pack` packed."""
-    if isinstance(value, dict) and value.keys() == {"array"}:
-        return arrays[value["array"]]
-    if isinstance(value, dict) and value.keys() == {"params"}:
-        return Weights(**{name: unpack(part, arrays) for name, part in value["params"].items()})
-    return value
-
-
-@dataclass
+@dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds; see `save`."""
+    """The content of a checkpoint file.
+
+    path : name of the file
+    params : the model's parameters that a file keeps
+    history, n_epochs : the model's `history_`, without the seconds, and `n_epochs_`
+    about : the record of the training
+    arrays : state of the engine and arrays of the callbacks, by name
+    """
 
     path: str
     params: dict[str, Any]
     history: dict[str, list[float]]
     n_epochs: int
-    about: dict[str, Any]
+    about: About
     arrays: dict[str, np.ndarray]
 
-    seed = property(lambda self: self.about["seed"])
+    @property
+    def seed(self) -> int:
+        """The seed of the training."""
+        return self.about.seed
 
-    def check(self, training):
-        """ValueError if the file is of another training; it says what differs."""
-        for differs in differences(self, training):
-            raise ValueError(f"{self.path} cannot be resumed: {differs}")
-        training.hooks.matched(self.about["callbacks"])
-        if self.about["kernels"] != LEVEL:
+    def check(self, training: Any) -> None:
+        """Check that a `Training` is the one of this file.
+
+        Raises
+        ------
+        ValueError
+            If it is another one; the message says what differs.
+        """
+        for difference in differences(self, training):
+            raise ValueError(f"{self.path} cannot be resumed: {difference}")
+        training.hooks.matched(self.about.callbacks)
+        if self.about.kernels != LEVEL:
             warnings.warn(
-                f"{self.path} was written by the kernels {self.about['kernels']!r}, these are {LEVEL!r}: "
-                "the last bits may differ",
+                f"{self.path} was written by the kernels {self.about.kernels!r}, these are"
+                f" {LEVEL!r}: the last bits may differ",
                 stacklevel=4,
             )
 
-    def restore(self, training):
-        """Bring engine and model to where they were; returns [(callback, its state)]."""
-        model, engine = training.model, training.engine
-        state = {
-            name.removeprefix(STATE): array
-            for name, array in self.arrays.items()
-            if name.startswith(STATE)
-        }
+    def restore(self, training: Any) -> list[tuple[Any, dict[str, Any]]]:
+        """Bring the engine and the model of a `Training` to where they were.
+
+        Returns
+        -------
+        list of (callback, its state)
+        """
+        state = {}
+        for name, array in self.arrays.items():
+            if name.startswith(STATE):
+                state[name.removeprefix(STATE)] = array
+        engine = training.engine
         engine.make_room(state)
-        wanted = {name: (array.shape, array.dtype) for name, array in engine.snapshot().items()}
-        if wanted != {name: (array.shape, array.dtype) for name, array in state.items()}:
+        if shapes_of(engine.snapshot()) != shapes_of(state):
             raise ValueError(
-                f"{self.path} is not a whole checkpoint: the arrays of its state have other names or shapes"
+                f"{self.path} is not a whole checkpoint: the arrays of its state have other names"
+                " or shapes"
             )
         engine.restore(state)
-        model.history_, model.n_epochs_ = (
-            self.history | {"seconds": self.about["seconds"]},
-            self.n_epochs,
-        )
-        model.current_learning_rate, model.stop_training = (
-            self.about["learning_rate"],
-            self.about["stopped"],
-        )
-        return [
-            (callback, {key: unpack(value, self.arrays) for key, value in state.items()})
-            for callback, state in training.hooks.matched(self.about["callbacks"])
-        ]
+        model = training.model
+        model.history_ = self.history | {"seconds": self.about.seconds}
+        model.n_epochs_ = self.n_epochs
+        model.current_learning_rate = self.about.learning_rate
+        model.stop_training = self.about.stopped
+        states = []
+        for callback, packed in training.hooks.matched(self.about.callbacks):
+            unpacked = {name: unpack(value, self.arrays) for name, value in packed.items()}
+            states.append((callback, unpacked))
+        return states
 
 
-def comparable(params, function):
-    """{name: the value as text}; `function` says that the schedule, which a file does not keep, is one."""
-    params = params | dict(zip(("n_factors", "n_epochs"), sizes(params), strict=True))
-    text = {name: json.dumps(value, default=files.plain) for name, value in params.items()}
-    return text | ({"learning_rate_schedule": "a function"} if function else {})
-
-
-def trained(hyper):
-    """What the arrays of a state depend on beside the parameters that a file keeps, in words."""
-    return f"device={hyper.device.partition(':')[0]!r} and dtype={np.dtype(hyper.dtype).name!r}"
-
-
-def differences(checkpoint, training):
-    """What stands in the way of going on, in words, the first thing first."""
-    about, params = checkpoint.about, checkpoint.params
-    if about["version"] != __version__:
-        yield f"it was written by funksvd {about['version']}, this is {__version__}"
-    plan = training.engine_class.plan
-    then_hyper = dataclasses.replace(training.hyper, n_epochs=sizes(params)[1])
-    free = {"n_epochs"} if plan(then_hyper) == plan(training.hyper) else set()
-    then = comparable(params, about["schedule"])
-    now = comparable(
-        files.kept_params(training.model), callable(training.hyper.learning_rate_schedule)
+def save(path: FilePath, model: Any, training: Any) -> None:
+    """Write the checkpoint of a model that a `Training` trains."""
+    arrays = {}
+    for name, array in training.engine.snapshot().items():
+        arrays[f"{STATE}{name}"] = array
+    callbacks = []
+    for number, (name, state) in enumerate(training.hooks.states()):
+        packed = {}
+        for key, value in state.items():
+            packed[key] = pack(value, f"{CALLBACK}{number}.{key}", arrays)
+        callbacks.append([name, packed])
+    about = About(
+        version=__version__,
+        kernels=LEVEL,
+        seed=training.seed,
+        callbacks=callbacks,
+        learning_rate=model.current_learning_rate,
+        stopped=model.stop_training,
+        schedule=callable(model.learning_rate_schedule),
+        seconds=model.history_["seconds"],
+        trained=device_and_dtype(training.hyper),
+        ratings=training.fingerprints,
     )
-    for name in now:
-        if name not in free and then[name] != now[name]:
-            yield f"{name} is {then[name]} there, {now[name]} here"
-    if about["trained"] != trained(training.hyper):
-        yield f"it was trained with {about['trained']}, not with {trained(training.hyper)}"
-    if training.n_epochs < checkpoint.n_epochs:
-        yield f"it has {checkpoint.n_epochs} epochs behind it, more than n_epochs={training.n_epochs}"
-    theirs, ours = about["ratings"], training.fingerprints
-    if (theirs[1] is None) != (ours[1] is None):
-        yield f"it was trained {'with' if theirs[1] else 'without'} validation ratings"
-    for kind, then, now in zip(("training", "validation"), theirs, ours, strict=True):
-        for part, value in (now or {}).items():
-            if then[part] != value:
-                counted = f" ({then[part]} there, {value} here)" if part == "number" else ""
-                yield f"the {kind} ratings are others: their {part} differs{counted}"
+    model_file.save(model, path, vars(about), arrays)
 
 
-def read(path, make):
-    """The `Checkpoint` in a file.
+def read(path: FilePath, make: Callable[..., Any]) -> Checkpoint:
+    """Read the checkpoint in a file; `make` is the class of the model.
 
     Raises
     ------
     ValueError
         If it is no whole model file, or one without the state of a training.
     """
-    model, about, arrays = files.opened(path, make)
-    if about is None:
+    model, training, arrays = model_file.opened(path, make)
+    if training is None:
         raise ValueError(
-            f"{path} is a model without the state of its training; ModelCheckpoint writes files to resume from"
+            f"{path} is a model without the state of its training; ModelCheckpoint writes files to"
+            " resume from"
         )
+    names = [field.name for field in dataclasses.fields(About)]
+    missing = [name for name in names if name not in training]
+    if missing:
+        raise ValueError(f"{path} is not a whole checkpoint: it lacks {', '.join(missing)}")
     return Checkpoint(
-        os.fsdecode(path), files.kept_params(model), model.history_, model.n_epochs_, about, arrays
+        path=os.fsdecode(path),
+        params=model_file.kept_params(model),
+        history=model.history_,
+        n_epochs=model.n_epochs_,
+        about=About(**{name: training[name] for name in names}),
+        arrays=arrays,
     )
+
+
+def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+    """Return a callback's value for JSON; its arrays go into `arrays`, under names from `name`.
+
+    In the file, {"array": name} stands for an array, and {"params": fields} for `Weights`.
+    """
+    if isinstance(value, np.ndarray):
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, Weights):
+        fields = {}
+        for field in dataclasses.fields(value):
+            part = getattr(value, field.name)
+            fields[field.name] = pack(part, f"{name}.{field.name}", arrays)
+        return {"params": fields}
+    return value
+
+
+def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Return the value that `pack` has packed."""
+    if isinstance(value, dict) and value.keys() == {"array"}:
+        return arrays[value["array"]]
+    if isinstance(value, dict) and value.keys() == {"params"}:
+        fields = {name: unpack(part, arrays) for name, part in value["params"].items()}
+        return Weights(**fields)
+    return value
+
+
+def shapes_of(state: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the (shape, dtype) of each array of a state."""
+    return {name: (array.shape, array.dtype) for name, array in state.items()}
+
+
+def device_and_dtype(hyper: Hyper) -> str:
+    """Return in words what a state depends on beside the parameters that a file keeps."""
+    device = hyper.device.partition(":")[0]
+    return f"device={device!r} and dtype={np.dtype(hyper.dtype).name!r}"
+
+
+def differences(checkpoint: Checkpoint, training: Any) -> Iterator[str]:
+    """Yield in words each difference that keeps a `Training` from going on from a checkpoint."""
+    yield from other_version(checkpoint)
+    yield from other_parameters(checkpoint, training)
+    yield from other_device(checkpoint, training)
+    yield from too_few_epochs(checkpoint, training)
+    yield from other_ratings(checkpoint, training)
+
+
+def other_version(checkpoint: Checkpoint) -> Iterator[str]:
+    """Yield whether another version of funksvd wrote the file."""
+    if checkpoint.about.version != __version__:
+        yield f"it was written by funksvd {checkpoint.about.version}, this is {__version__}"
+
+
+def other_parameters(checkpoint: Checkpoint, training: Any) -> Iterator[str]:
+    """Yield the parameters that differ; the number of epochs may, where no rate depends on it."""
+    hyper = training.hyper
+    then = as_text(checkpoint.params, checkpoint.about.schedule)
+    now = as_text(
+        model_file.kept_params(training.model),
+        callable(hyper.learning_rate_schedule),
+    )
+    _, n_epochs = sizes(checkpoint.params)
+    plan = training.engine_class.plan
+    if plan(dataclasses.replace(hyper, n_epochs=n_epochs)) == plan(hyper):
+        del now["n_epochs"]
+    for name, value in now.items():
+        if then[name] != value:
+            yield f"{name} is {then[name]} there, {value} here"
+
+
+def as_text(params: dict[str, Any], has_function: bool) -> dict[str, str]:
+    """Return parameters as texts to compare, with the sizes that None stands for.
+
+    `has_function` says that the learning-rate schedule is a function.
+    """
+    n_factors, n_epochs = sizes(params)
+    params = params | {"n_factors": n_factors, "n_epochs": n_epochs}
+    texts = {}
+    for name, value in params.items():
+        texts[name] = json.dumps(value, default=model_file.plain)
+    if has_function:
+        texts["learning_rate_schedule"] = "a function"
+    return texts
+
+
+def other_device(checkpoint: Checkpoint, training: Any) -> Iterator[str]:
+    """Yield whether the device or the precision of the training differs."""
+    then = checkpoint.about.trained
+    now = device_and_dtype(training.hyper)
+    if then != now:
+        yield f"it was trained with {then}, not with {now}"
+
+
+def too_few_epochs(checkpoint: Checkpoint, training: Any) -> Iterator[str]:
+    """Yield whether the checkpoint is past the end of the training."""
+    if training.n_epochs < checkpoint.n_epochs:
+        yield (
+            f"it has {checkpoint.n_epochs} epochs behind it, more than n_epochs={training.n_epochs}"
+        )
+
+
+def other_ratings(checkpoint: Checkpoint, training: Any) -> Iterator[str]:
+    """Yield the parts of the ratings' fingerprints that differ."""
+    train_then, held_out_then = checkpoint.about.ratings
+    train_now, held_out_now = training.fingerprints
+    if (held_out_then is None) != (held_out_now is None):
+        yield f"it was trained {'with' if held_out_then else 'without'} validation ratings"
+        return
+    yield from other_fingerprint("training", train_then, train_now)
+    yield from other_fingerprint("validation", held_out_then, held_out_now)
+
+
+def other_fingerprint(
+    kind: str,
+    then: dict[str, Any] | None,
+    now: dict[str, Any] | None,
+) -> Iterator[str]:
+    """Yield the parts of two fingerprints that differ; `kind` is "training" or "validation"."""
+    if then is None or now is None:
+        return
+    for part, value in now.items():
+        if then[part] == value:
+            continue
+        counted = ""
+        if part == "number":
+            counted = f" ({then[part]} there, {value} here)"
+        yield f"the {kind} ratings are others: their {part} differs{counted}"
