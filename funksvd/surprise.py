@@ -102,7 +102,8 @@ def sorted_side(name: str, raw: list[Any], biases: np.ndarray, factors: np.ndarr
     table = table_and_keys(raw, name)[0]
     places = table.encode(raw, name)
     sorted_biases = np.empty_like(biases)
-    sorted_factors = aligned(*factors.shape, np.float64)
+    rows, k = factors.shape
+    sorted_factors = aligned(rows, k, np.float64)
     sorted_biases[places] = biases
     sorted_factors[places] = factors
     return Side(table, sorted_biases, sorted_factors)

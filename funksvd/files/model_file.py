@@ -272,12 +272,19 @@ def read_weights(arrays: Arrays) -> Weights:
 
 def with_aligned_factors(weights: Weights) -> Weights:
     """Return weights whose factors are copies in aligned memory, on huge pages where they help."""
-    copies = {}
-    for name in ("user_factors", "item_factors"):
-        factors = getattr(weights, name)
-        copies[name] = aligned(*factors.shape, factors.dtype)
-        copies[name][:] = factors
-    return dataclasses.replace(weights, **copies)
+    return dataclasses.replace(
+        weights,
+        user_factors=aligned_copy(weights.user_factors),
+        item_factors=aligned_copy(weights.item_factors),
+    )
+
+
+def aligned_copy(factors: np.ndarray) -> np.ndarray:
+    """Return a copy of factors in aligned memory."""
+    rows, k = factors.shape
+    copy = aligned(rows, k, factors.dtype)
+    copy[:] = factors
+    return copy
 
 
 def check_shapes(model: Any, weights: Weights, tables: tuple[IdTable, IdTable]) -> None:

@@ -21,8 +21,9 @@ from funksvd.ratings.ids import IdTable
 from funksvd.ratings.inputs import as_ratings, pairs_of
 from funksvd.ratings.tables import add_column, as_ids, long_table
 from funksvd.ratings.triples import Ratings
-from funksvd.serving import dense, explain, top
+from funksvd.serving import dense, explain
 from funksvd.serving.asked import asked, ids_of, known_codes
+from funksvd.serving.recommending import Request, recommend, similar
 from funksvd.training.fold_in import Past, penalties, rows_of
 from funksvd.weights import Fitted, predict
 
@@ -243,8 +244,8 @@ class Answers:
         """
         fitted = self._fitted_now()
         raw, one = asked(users, fitted.tables[0], "users")
-        request = top.Request(n, exclude, candidates, unknown, risk)
-        codes, scores = top.recommend(fitted, raw, request, self._threads())
+        request = Request(n, exclude, candidates, unknown, risk)
+        codes, scores = recommend(fitted, raw, request, self._threads())
         ids, scores = self._listed(fitted.tables[1], codes, scores)
         if table is not None:
             return long_table(raw, ids, scores, table)
@@ -341,7 +342,7 @@ class Answers:
         raw, one = asked(ids, table, f"{name}s")
         codes = known_codes(raw, table, name)
         biases, factors = rows_of(fitted.weights, side)
-        best, scores = top.similar(biases, factors, codes, checked_n(n), measure, self._threads())
+        best, scores = similar(biases, factors, codes, checked_n(n), measure, self._threads())
         found = ids_of(table, best)
         return (found[0], scores[0]) if one else (found, scores)
 

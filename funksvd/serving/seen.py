@@ -54,7 +54,8 @@ class Seen(NamedTuple):
             return cls(start, items, None, model_items)
 
         def own_users(codes: np.ndarray) -> np.ndarray:
-            return own_table.encode(users.ids[codes], "user")
+            encoded: np.ndarray = own_table.encode(users.ids[codes], "user")
+            return encoded
 
         return cls(start, items, own_users, model_items)
 
@@ -68,15 +69,17 @@ class Seen(NamedTuple):
     def rows(self, users: np.ndarray) -> Unwanted:
         """Return the items of some users, given by the model's codes; a code of -1 has none."""
         users = self._own(users)
-        counts = np.where(users >= 0, self.start[users + 1] - self.start[users], 0)
-        start = np.concatenate([[0], np.cumsum(counts)])
-        shifts = np.repeat(self.start[users] - start[:-1], counts)
-        items = self.items[np.arange(start[-1]) + shifts]
+        first = self.start[users]
+        counts = self.start[users + 1] - first
+        counts[users < 0] = 0
+        start = sums_before(counts)
+        places = np.arange(start[-1]) + np.repeat(first - start[:-1], counts)
+        items = self.items[places]
         if self.model_items is None:
             return Unwanted(start, items)
         items = self.model_items[items]  # both id tables are sorted, so the items stay ascending
         known = items >= 0
-        known_before = np.concatenate([[0], np.cumsum(known)])
+        known_before = sums_before(known)
         return Unwanted(known_before[start], items[known])
 
     def _own(self, users: np.ndarray) -> np.ndarray:
@@ -87,6 +90,13 @@ class Seen(NamedTuple):
         codes = np.full(len(users), -1, np.int32)
         codes[known] = self.own_users(users[known])
         return codes
+
+
+def sums_before(counts: np.ndarray) -> np.ndarray:
+    """Return (n + 1,) the sums of the first 0, 1, ... n counts."""
+    sums = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=sums[1:])
+    return sums
 
 
 def unwanted_by(users: np.ndarray, seen: Seen | None) -> Unwanted:

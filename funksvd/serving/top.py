@@ -18,31 +18,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.checks import check_choice, checked_n
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
-from funksvd.posterior import check_sampled, variance
-from funksvd.ratings.tables import as_ids
-from funksvd.serving.asked import known_codes
-from funksvd.serving.seen import Seen, Unwanted, seen_of, unwanted_by
-from funksvd.weights import Fitted, Weights, predict
+from funksvd.serving.seen import Seen, Unwanted, unwanted_by
+from funksvd.weights import Weights, predict
 
 # Most users of one call of the kernel: their factors stay in the L2 cache while the items pass by.
 USERS_OF_A_BLOCK = 384
 # For up to this many users the items are not packed.
 FEW_USERS = 16
 PANELS_OF_A_CALL = 256
-
-
-class Request(NamedTuple):
-    """The arguments of `FunkSVD.recommend` beside the users."""
-
-    n: int
-    exclude: Any
-    candidates: Any
-    unknown: str
-    risk: float
 
 
 class Block(NamedTuple):
@@ -110,29 +96,6 @@ class KernelLists(NamedTuple):
     counts: np.ndarray
 
 
-def recommend(
-    fitted: Fitted, users: Any, request: Request, n_jobs: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (item codes, scores) of `top` for raw user ids; see `FunkSVD.recommend`."""
-    check_choice(request.unknown, "unknown", ("raise", "mean", "nan"))
-    n = checked_n(request.n)
-    users_table, items_table = fitted.tables
-    codes = known_codes(users, users_table, "user", request.unknown)
-    items = np.arange(len(items_table), dtype=np.int32)
-    if request.candidates is not None:
-        items = np.unique(items_table.encode(as_ids(request.candidates, "item"), "item"))
-        items = items[items >= 0]
-    seen = seen_of(request.exclude, fitted.tables)
-    if request.risk:
-        best, scores = risky_top(fitted.weights, codes, n, seen, items, request.risk)
-    else:
-        best, scores = top(fitted.weights, codes, n, seen, items, n_jobs)
-    if request.unknown == "nan":
-        best[codes < 0] = -1
-        scores[codes < 0] = np.nan
-    return best, scores
-
-
 def top(
     weights: Weights,
     users: np.ndarray,
@@ -190,36 +153,48 @@ def empty_answer(n_users: int, width: int, dtype: Any) -> tuple[np.ndarray, np.n
 
 def densely(block: Block) -> Shortlists:
     """Return the shortlists of a block's users from all scores at once."""
-    weights, users, n, items, unwanted = block
+    weights = block.weights
+    items = block.items
     factors = weights.item_factors
     if len(items) < len(factors):
         factors = factors[items]
-    queries = np.where(users[:, None] >= 0, weights.user_factors[users], 0)
+    queries = weights.user_factors[block.users]
+    queries[block.users < 0] = 0
     scores = queries @ factors.T
     scores += weights.item_biases[items]
-    drop_unwanted(scores, items, unwanted)
-    n = min(n, len(items))
+    drop_unwanted(scores, items, block.unwanted)
+    n = min(block.n, len(items))
     nth_best = np.partition(scores, -n, axis=1)[:, -n]
-    largest = max(factors.max(initial=0), -factors.min(initial=0))
     norms = np.sqrt(np.einsum("uf,uf->u", queries, queries))
-    slack = rounding(weights, users, norms, factors.shape[1] ** 0.5 * largest)
+    slack = rounding(weights, block.users, norms, bound_of_norms(factors))
     limits = nth_best - slack
-    kept = (scores >= limits[:, None]) & (scores > -np.inf)
+    kept = scores >= limits[:, None]
+    kept &= scores > -np.inf
     rows, places = np.divmod(np.flatnonzero(kept), len(items))
-    counts = np.bincount(rows, minlength=len(users)).astype(np.int32)
-    return Shortlists(counts, items[places])
+    counts = np.bincount(rows, minlength=len(block.users))
+    return Shortlists(counts.astype(np.int32), items[places])
+
+
+def bound_of_norms(factors: np.ndarray) -> float:
+    """Return a bound of the Euclidean norms of rows, which takes less time than the norms."""
+    largest = max(factors.max(initial=0), -factors.min(initial=0))
+    return float(factors.shape[1] ** 0.5 * largest)
 
 
 def drop_unwanted(scores: np.ndarray, items: np.ndarray, unwanted: Unwanted) -> None:
     """Set the scores (users, items) of unwanted pairs to minus infinity."""
     rows = np.repeat(np.arange(len(scores)), np.diff(unwanted.start))
-    places = np.minimum(np.searchsorted(items, unwanted.codes), len(items) - 1)
+    places = np.searchsorted(items, unwanted.codes)
+    places = np.minimum(places, len(items) - 1)
     found = items[places] == unwanted.codes
     scores[rows[found], places[found]] = -np.inf
 
 
 def rounding(
-    weights: Weights, users: np.ndarray, norms: np.ndarray, largest_norm: float
+    weights: Weights,
+    users: np.ndarray,
+    norms: np.ndarray,
+    largest_norm: float,
 ) -> np.ndarray:
     """Return (m,) how much lower an item can score here than one that it beats by `predict`.
 
@@ -234,15 +209,23 @@ def rounding(
     largest_norm : at least the largest norm of an item's factors
     """
     dtype = weights.user_factors.dtype
-    user_biases = np.where(users >= 0, np.abs(weights.user_biases[users]), 0)
-    magnitudes = norms * largest_norm + np.abs(weights.item_biases).max()
-    magnitudes = magnitudes + user_biases + abs(weights.global_mean)
-    share = (2 * weights.user_factors.shape[1] + 8) * np.finfo(dtype).eps
-    slack: np.ndarray = (share * magnitudes).astype(dtype)
-    return slack
+    k = weights.user_factors.shape[1]
+    user_biases = np.abs(weights.user_biases[users])
+    user_biases[users < 0] = 0
+    magnitudes = norms * largest_norm
+    magnitudes += np.abs(weights.item_biases).max()
+    magnitudes += user_biases
+    magnitudes += abs(weights.global_mean)
+    slack: np.ndarray = (2 * k + 8) * np.finfo(dtype).eps * magnitudes
+    return slack.astype(dtype)
 
 
-def packed_items(weights: Weights, items: np.ndarray, kernel: Any, n_jobs: int) -> Panels:
+def packed_items(
+    weights: Weights,
+    items: np.ndarray,
+    kernel: Any,
+    n_jobs: int,
+) -> Panels:
     """Return the biases and factors of items in the kernel's panels."""
     factors = weights.item_factors
     _, width = kernel.panel()
@@ -268,12 +251,14 @@ def select(block: Block, panels: Panels, kernel: Any) -> Shortlists:
     """Return the shortlists of a block's users by the tiled product."""
     queries, norms = packed_users(block, kernel)
     slack = rounding(block.weights, block.users, norms, panels.largest_norm)
-    lists = empty_lists(queries, slack, 2 * block.n + 32)
-    seen = kernel_seen(block.unwanted, len(lists.limits))
+    groups, _, users_of_a_tile = queries.shape
+    rows = groups * users_of_a_tile
+    lists = empty_lists(rows, slack, 2 * block.n + 32)
+    seen = kernel_seen(block.unwanted, rows)
     kernel.select(queries, panels.values, block.items, block.n, seen, lists)
     counts = lists.counts[: len(block.users)]
     chosen = [lists.codes[row, :count] for row, count in enumerate(counts)]
-    for row in np.flatnonzero(counts < 0):  # too many items are as good as the n-th
+    for row in np.flatnonzero(counts < 0).tolist():  # too many items are as good as the n-th
         own = densely(block_of_one(block, row))
         counts[row] = own.counts[0]
         chosen[row] = own.items
@@ -291,27 +276,30 @@ def packed_users(block: Block, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
     return queries, np.sqrt(squares)[: len(block.users)]
 
 
-def empty_lists(queries: np.ndarray, slack: np.ndarray, capacity: int) -> KernelLists:
+def empty_lists(rows: int, slack: np.ndarray, capacity: int) -> KernelLists:
     """Return empty lists for the kernel's rows; those beyond the users get nothing."""
-    groups, _, users_of_a_tile = queries.shape
-    rows = groups * users_of_a_tile
-    limits = np.full(rows, -np.inf, queries.dtype)
-    limits[len(slack) :] = np.inf
+    users = len(slack)
+    padding = np.zeros(rows - users, slack.dtype)
+    limits = np.full(rows, -np.inf, slack.dtype)
+    limits[users:] = np.inf
     return KernelLists(
-        limits,
-        np.append(slack, np.zeros(rows - len(slack), slack.dtype)),
-        np.empty((rows, capacity), queries.dtype),
-        np.empty((rows, capacity), np.int32),
-        np.zeros(rows, np.int32),
+        limits=limits,
+        slack=np.append(slack, padding),
+        scores=np.empty((rows, capacity), slack.dtype),
+        codes=np.empty((rows, capacity), np.int32),
+        counts=np.zeros(rows, np.int32),
     )
 
 
 def kernel_seen(unwanted: Unwanted, rows: int) -> KernelSeen:
     """Return the unwanted items for the kernel's rows; those beyond the users have none."""
-    start = unwanted.start[:-1]
-    end = unwanted.start[1:]
-    padding = np.zeros(rows - len(start), np.int64)
-    return KernelSeen(np.append(start, padding), np.append(end, padding), unwanted.codes)
+    users = len(unwanted.start) - 1
+    padding = np.zeros(rows - users, np.int64)
+    return KernelSeen(
+        next=np.append(unwanted.start[:-1], padding),
+        end=np.append(unwanted.start[1:], padding),
+        codes=unwanted.codes,
+    )
 
 
 def block_of_one(block: Block, row: int) -> Block:
@@ -320,63 +308,3 @@ def block_of_one(block: Block, row: int) -> Block:
     codes = block.unwanted.codes[start[0] : start[1]]
     own = Unwanted(start - start[0], codes)
     return block._replace(users=block.users[row : row + 1], unwanted=own)
-
-
-def risky_top(
-    weights: Weights,
-    users: np.ndarray,
-    n: int,
-    seen: Seen | None,
-    items: np.ndarray,
-    risk: float,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the answer of `top`, ranked by prediction + risk * its standard deviation."""
-    check_sampled(weights)
-    width = min(n, len(items))
-    codes, scores = empty_answer(len(users), width, np.float32)
-    unwanted = unwanted_by(users, seen)
-    for row, user in enumerate(users):
-        own = unwanted.codes[unwanted.start[row] : unwanted.start[row + 1]]
-        left = np.setdiff1d(items, own)
-        same_user = np.full(len(left), user, np.int32)
-        std = np.sqrt(variance(weights, same_user, left))
-        score = (predict(weights, same_user, left) + risk * std).astype(np.float32)
-        best = np.lexsort((left, -score))[:width]
-        codes[row, : len(best)] = left[best]
-        scores[row, : len(best)] = score[best]
-    return codes, scores
-
-
-def similar(
-    biases: np.ndarray,
-    factors: np.ndarray,
-    codes: np.ndarray,
-    n: int,
-    measure: str,
-    n_jobs: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return (codes, scores) of the rows most similar to some rows, which are left out themselves.
-
-    Parameters
-    ----------
-    biases, factors : (rows,), (rows, k)
-    codes : (m,) int32 rows to compare with
-    n : int
-    measure : {"cosine", "dot"}
-    n_jobs : int
-
-    Returns
-    -------
-    (m, min(n, rows)) each, as of `top`
-    """
-    check_choice(measure, "measure", ("cosine", "dot"))
-    if measure == "cosine":
-        norms = np.sqrt(np.einsum("nk,nk->n", factors, factors))[:, None]
-        factors = factors / np.where(norms > 0, norms, 1)
-    # The rows asked for are the users of a model without biases; each has seen itself alone.
-    zeros = np.zeros_like(biases)
-    model = Weights(0.0, zeros[codes], zeros, np.ascontiguousarray(factors[codes]), factors)
-    queries = np.arange(len(codes), dtype=np.int32)
-    itself = Seen(np.arange(len(codes) + 1), codes)
-    everything = np.arange(len(factors), dtype=np.int32)
-    return top(model, queries, n, itself, everything, n_jobs)

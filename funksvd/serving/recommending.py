@@ -1,0 +1,112 @@
+"""Recommendations and similar rows, for which `top` finds the best items."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funksvd.checks import check_choice, checked_n
+from funksvd.posterior import check_sampled, variance
+from funksvd.ratings.tables import as_ids
+from funksvd.serving.asked import known_codes
+from funksvd.serving.seen import Seen, seen_of, unwanted_by
+from funksvd.serving.top import empty_answer, top
+from funksvd.weights import Fitted, Weights, predict
+
+
+class Request(NamedTuple):
+    """The arguments of `FunkSVD.recommend` beside the users."""
+
+    n: int
+    exclude: Any
+    candidates: Any
+    unknown: str
+    risk: float
+
+
+def recommend(
+    fitted: Fitted,
+    users: Any,
+    request: Request,
+    n_jobs: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (item codes, scores) of `top` for raw user ids; see `FunkSVD.recommend`."""
+    check_choice(request.unknown, "unknown", ("raise", "mean", "nan"))
+    n = checked_n(request.n)
+    users_table, items_table = fitted.tables
+    codes = known_codes(users, users_table, "user", request.unknown)
+    items = np.arange(len(items_table), dtype=np.int32)
+    if request.candidates is not None:
+        items = np.unique(items_table.encode(as_ids(request.candidates, "item"), "item"))
+        items = items[items >= 0]
+    seen = seen_of(request.exclude, fitted.tables)
+    if request.risk:
+        best, scores = risky_top(fitted.weights, codes, n, seen, items, request.risk)
+    else:
+        best, scores = top(fitted.weights, codes, n, seen, items, n_jobs)
+    if request.unknown == "nan":
+        best[codes < 0] = -1
+        scores[codes < 0] = np.nan
+    return best, scores
+
+
+def risky_top(
+    weights: Weights,
+    users: np.ndarray,
+    n: int,
+    seen: Seen | None,
+    items: np.ndarray,
+    risk: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the answer of `top`, ranked by prediction + risk * its standard deviation."""
+    check_sampled(weights)
+    width = min(n, len(items))
+    codes, scores = empty_answer(len(users), width, np.float32)
+    unwanted = unwanted_by(users, seen)
+    for row, user in enumerate(users):
+        own = unwanted.codes[unwanted.start[row] : unwanted.start[row + 1]]
+        left = np.setdiff1d(items, own)
+        same_user = np.full(len(left), user, np.int32)
+        std = np.sqrt(variance(weights, same_user, left))
+        score = predict(weights, same_user, left) + risk * std
+        score = score.astype(np.float32)
+        best = np.lexsort((left, -score))[:width]
+        codes[row, : len(best)] = left[best]
+        scores[row, : len(best)] = score[best]
+    return codes, scores
+
+
+def similar(
+    biases: np.ndarray,
+    factors: np.ndarray,
+    codes: np.ndarray,
+    n: int,
+    measure: str,
+    n_jobs: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return (codes, scores) of the rows most similar to some rows, which are left out themselves.
+
+    Parameters
+    ----------
+    biases, factors : (rows,), (rows, k)
+    codes : (m,) int32 rows to compare with
+    n : int
+    measure : {"cosine", "dot"}
+    n_jobs : int
+
+    Returns
+    -------
+    (m, min(n, rows)) each, as of `top`
+    """
+    check_choice(measure, "measure", ("cosine", "dot"))
+    if measure == "cosine":
+        norms = np.sqrt(np.einsum("nk,nk->n", factors, factors))[:, None]
+        factors = factors / np.where(norms > 0, norms, 1)
+    # The rows asked for are the users of a model without biases; each has seen itself alone.
+    zeros = np.zeros_like(biases)
+    model = Weights(0.0, zeros[codes], zeros, np.ascontiguousarray(factors[codes]), factors)
+    queries = np.arange(len(codes), dtype=np.int32)
+    itself = Seen(np.arange(len(codes) + 1), codes)
+    everything = np.arange(len(factors), dtype=np.int32)
+    return top(model, queries, n, itself, everything, n_jobs)
