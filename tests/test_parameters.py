@@ -1,0 +1,187 @@
+"""Parameters: each changes the result, each is documented once, and bad values are named."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import random_ratings
+
+from funksvd import FunkSVD
+
+FEATUREWISE = {"training": "featurewise"}
+# A value of each parameter, and what else must be set for it to count.
+CHANGES = [
+    ("n_factors", 5, {}),
+    ("n_epochs", 4, {}),
+    ("learning_rate", 0.03, {}),
+    ("learning_rate_schedule", "cosine", {}),
+    ("learning_rate_decay", 0.1, {}),
+    ("l2", 0.2, {}),
+    ("l2_bias", 0.2, {}),
+    ("biased", False, {}),
+    ("center", False, {}),
+    ("init_std", 0.2, {}),
+    ("rating_scale", (3, 4), {}),
+    ("dtype", "float64", {}),
+    ("random_state", 1, {}),
+    ("solver", "adagrad", {}),
+    ("momentum", 0.5, {}),
+    ("beta_1", 0.5, {"solver": "adam"}),
+    ("beta_1", 0.5, {"solver": "adamax"}),
+    ("beta_2", 0.9, {"solver": "adam"}),
+    ("beta_2", 0.9, {"solver": "adamax"}),
+    *(
+        ("epsilon", 0.01, {"solver": solver})
+        for solver in ("adagrad_row", "adagrad", "adam", "adamax")
+    ),
+    ("initial_accumulator_value", 1, {"solver": "adagrad"}),
+    ("initial_accumulator_value", 1, {"solver": "adagrad_row"}),
+    *(
+        (name, value, {})
+        for name in ("l2", "l1", "l2_bias", "l1_bias")
+        for value in ((0.0, 0.15), (0.15, 0.0))
+    ),
+    ("l1", 0.1, {}),
+    ("l1_bias", 0.1, {}),
+    ("reg_scale", "row", {}),
+    ("non_negative", True, {}),
+    ("average", "factors", {"solver": "gibbs"}),
+    ("batch_size", 500, {}),
+    ("batch_size", 500, {"batch_size": 300}),
+    ("shuffle", False, {"batch_size": 300}),
+    *(
+        (name, value, {"batch_size": 300, "learning_rate": 0.1, "solver": solver})
+        for solver in ("sgd", "adagrad", "adam", "adamax")
+        for name, value in (
+            ("n_factors", 5),
+            ("n_epochs", 4),
+            ("learning_rate", 0.2),
+            ("l2", 0.2),
+            ("l2", (0.0, 0.15)),
+            ("l1", 0.1),
+            ("l1", (0.15, 0.0)),
+            ("l2_bias", 0.2),
+            ("l1_bias", 0.1),
+            ("reg_scale", "row"),
+            ("non_negative", True),
+            ("biased", False),
+            ("center", False),
+            ("init_std", 0.2),
+            ("dtype", "float64"),
+            ("random_state", 1),
+        )
+    ),
+    ("momentum", 0.5, {"batch_size": 300}),
+    ("beta_1", 0.5, {"batch_size": 300, "solver": "adam"}),
+    ("beta_1", 0.5, {"batch_size": 300, "solver": "adamax"}),
+    ("beta_2", 0.9, {"batch_size": 300, "solver": "adam"}),
+    ("beta_2", 0.9, {"batch_size": 300, "solver": "adamax"}),
+    *(
+        ("epsilon", 0.01, {"batch_size": 300, "solver": solver})
+        for solver in ("adagrad", "adam", "adamax")
+    ),
+    ("initial_accumulator_value", 1, {"batch_size": 300, "solver": "adagrad"}),
+    ("training", "featurewise", {}),
+    ("min_improvement", 0.02, FEATUREWISE | {"n_epochs": 20}),
+    *(
+        (name, value, FEATUREWISE)
+        for name, value in (
+            ("n_factors", 5),
+            ("n_epochs", 4),
+            ("learning_rate", 0.03),
+            ("learning_rate_schedule", "cosine"),
+            ("learning_rate_decay", 0.1),
+            ("l2", 0.2),
+            ("l2", (0.0, 0.15)),
+            ("l1", 0.1),
+            ("l1", (0.15, 0.0)),
+            ("l2_bias", 0.2),
+            ("l1_bias", 0.1),
+            ("reg_scale", "row"),
+            ("non_negative", True),
+            ("biased", False),
+            ("center", False),
+            ("init_std", 0.2),
+            ("rating_scale", (3, 4)),
+            ("dtype", "float64"),
+            ("random_state", 1),
+        )
+    ),
+]
+CHANGES_NOTHING = {"n_jobs", "verbose"}
+OF_A_GPU = {"device", "schedule", "max_device_bytes"}  # in test_gpu.py
+
+
+def ratings_of_60_users():
+    """Return (X, y) with X = (users, items), of 60 users and 40 items."""
+    users, items, values = random_ratings(2000, 60, 40)
+    return (users, items), values
+
+
+@pytest.mark.parametrize(("name", "value", "others"), CHANGES)
+def test_every_parameter_changes_the_result(name, value, others):
+    X, y = ratings_of_60_users()
+    params = {"n_factors": 4, "n_epochs": 3, "random_state": 0} | others
+    model = FunkSVD(**params).fit(X, y)
+    changed = FunkSVD(**params | {name: value}).fit(X, y)
+    assert not np.array_equal(model.predict(X), changed.predict(X))
+
+
+def test_no_parameter_is_without_such_a_test():
+    tested = {name for name, _, _ in CHANGES}
+    assert tested | CHANGES_NOTHING | OF_A_GPU == set(FunkSVD().get_params())
+
+
+def test_every_parameter_is_documented_once():
+    text = FunkSVD.__doc__.partition("Parameters")[2]
+    documented = []
+    for line in text.splitlines():
+        if re.match(r" {4}\w", line):
+            names = line.partition(" :")[0].strip()
+            documented += names.split(", ")
+    assert sorted(documented) == sorted(FunkSVD().get_params())
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    table = readme.partition("## Parameters")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)`", table, re.MULTILINE) == list(FunkSVD().get_params())
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int16, np.uint64])
+@pytest.mark.parametrize(
+    "others", [{}, {"batch_size": np.uint8(3), "solver": "adamax"}, {"solver": "gibbs"}]
+)
+def test_whole_numbers_of_numpy_are_those_of_python(kind, others):
+    X, y = ratings_of_60_users()
+
+    def factors(number):
+        model = FunkSVD(
+            n_factors=number(4),
+            n_epochs=number(3),
+            n_jobs=number(2),
+            random_state=number(5),
+            verbose=number(0),
+            **others,
+        )
+        return model.fit(X, y).user_factors_
+
+    assert (factors(int) == factors(kind)).all()
+
+
+@pytest.mark.parametrize("name", ["l2", "learning_rate", "init_std", "momentum"])
+def test_numbers_that_no_float_is_near_to_are_refused(name):
+    X, y = ratings_of_60_users()
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        FunkSVD(**{name: 10**400}).fit(X, y)
+
+
+def test_unknown_parameters_are_refused():
+    with pytest.raises(TypeError, match="unexpected keyword argument 'lrate'"):
+        FunkSVD(lrate=1)
+    with pytest.raises(ValueError, match="unknown parameter 'lrate'"):
+        FunkSVD().set_params(lrate=1)
+
+
+def test_a_model_can_be_cloned_by_scikit_learn():
+    base = pytest.importorskip("sklearn.base")
+    model = FunkSVD(n_factors=3, l2=0.5)
+    assert base.clone(model).get_params() == model.get_params()
