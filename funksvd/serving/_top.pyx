@@ -13,17 +13,23 @@ What `select` computes, without the tricks::
         limit = n-th largest score - slack[user]
         shortlist = items whose score is at least the limit
 
-The tricks:
+The tricks, by which one thread needs a sixth of the time of NumPy's product and `argpartition`, and
+0.9 of that of the product alone (6,144 users, 26,744 items, 64 factors, n = 10, seen items left
+out, float32, AMD EPYC):
 
 * Tiles. Six users (QUERIES) and a panel of 2 * LANES items have 12 vectors of sums, which stay in
   registers over all factors: each of the 12 updates of a factor reads no memory but the panel's two
   vectors and one number of the user. A sum is never written unless it is wanted.
+* Blocks. `top` calls `select` for 384 users, whose packed factors stay in the L2 cache while the
+  panels pass by, and each panel is read from memory once a block. Blocks of 48 users take 1.27
+  times as long.
 * Limits. A running limit, the n-th best score so far less the slack, stands for the final one,
   which is never lower. Past the first items nearly every tile (all but one in hundreds) has no
   score above a limit, so that its 12 comparisons end it.
-* Short buffers. A list has room for 2 n + 32 items. When it is full, quickselect finds its n-th best
-  score, which raises the limit, and drops the items below: at least half of the list, so that a
-  kept item costs a constant time, where a heap takes log n steps.
+* Short lists. A list has room for 2 n + 32 items. When it is full, quickselect finds its n-th best
+  score, which raises the limit, and the items below go. That is half of the list at least, so that
+  a kept item costs a constant time, where a heap takes log n steps. A row with more items that are
+  as good as its n-th is given up, and `top` ranks it by all scores.
 * Two pointers. Items pass by in the order of their codes, and so do the items that a user must not
   get: one pointer per user moves along, and nothing is looked up.
 """
