@@ -10,22 +10,38 @@ from funksvd.checks import checked_rate
 __all__ = ["SCHEDULES", "checked_rate", "planned_rate"]
 
 
-def constant(epoch: int, n_epochs: int, decay: float) -> float:
+def constant(
+    epoch: int,
+    n_epochs: int,
+    decay: float,
+) -> float:
     """Return 1."""
     return 1.0
 
 
-def exponential(epoch: int, n_epochs: int, decay: float) -> float:
+def exponential(
+    epoch: int,
+    n_epochs: int,
+    decay: float,
+) -> float:
     """Return (1 - decay) ** epoch."""
     return float((1 - decay) ** epoch)
 
 
-def inverse_time(epoch: int, n_epochs: int, decay: float) -> float:
+def inverse_time(
+    epoch: int,
+    n_epochs: int,
+    decay: float,
+) -> float:
     """Return 1 / (1 + decay * epoch)."""
     return 1 / (1 + decay * epoch)
 
 
-def cosine(epoch: int, n_epochs: int, decay: float) -> float:
+def cosine(
+    epoch: int,
+    n_epochs: int,
+    decay: float,
+) -> float:
     """Return half a cosine wave, from 1 in the first epoch to nearly 0 in the last."""
     return 0.5 * (1 + math.cos(math.pi * epoch / n_epochs))
 

@@ -65,16 +65,26 @@ def from_surprise(algo: Any, make: Callable[..., Any]) -> Any:
     return model._take_over(fitted, {}, model.n_epochs, n_ratings)
 
 
-def biases_of(algo: Any, name: str, biased: bool, rows: int) -> np.ndarray:
+def biases_of(
+    algo: Any,
+    name: str,
+    biased: bool,
+    rows: int,
+) -> np.ndarray:
     """Return a copy of the biases of one side, in Surprise's order; zeros of an unbiased model."""
     if not biased:
         return np.zeros(rows)
     return np.array(getattr(algo, name), np.float64)
 
 
-def factors_of(algo: Any, name: str, rows: int) -> np.ndarray:
+def factors_of(
+    algo: Any,
+    name: str,
+    rows: int,
+) -> np.ndarray:
     """Return a copy of the factors of one side; BaselineOnly has none and gets one, of zeros."""
-    return np.array(getattr(algo, name, np.zeros((rows, 1))), np.float64)
+    factors = getattr(algo, name, np.zeros((rows, 1)))
+    return np.array(factors, np.float64)
 
 
 def user_factors_of(algo: Any) -> np.ndarray:
@@ -86,11 +96,17 @@ def user_factors_of(algo: Any) -> np.ndarray:
     if hasattr(algo, "yj"):
         for user, rated in algo.trainset.ur.items():
             items = [item for item, _ in rated]
-            factors[user] += algo.yj[items].sum(axis=0) / np.sqrt(len(items))
+            implicit = algo.yj[items].sum(axis=0)
+            factors[user] += implicit / np.sqrt(len(items))
     return factors
 
 
-def sorted_side(name: str, raw: list[Any], biases: np.ndarray, factors: np.ndarray) -> Side:
+def sorted_side(
+    name: str,
+    raw: list[Any],
+    biases: np.ndarray,
+    factors: np.ndarray,
+) -> Side:
     """Return one side with its rows in the order of the id table.
 
     Parameters

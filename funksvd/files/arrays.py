@@ -14,7 +14,11 @@ ALIGNMENT = 64
 Arrays = dict[str, np.ndarray]
 
 
-def mapped(path: FilePath, offset: int, size: int) -> memoryview:
+def mapped(
+    path: FilePath,
+    offset: int,
+    size: int,
+) -> memoryview:
     """Return bytes of a file as a read-only map, which all processes that map it share."""
     if size == 0:
         return memoryview(b"")
@@ -29,7 +33,11 @@ def mapped(path: FilePath, offset: int, size: int) -> memoryview:
     return memoryview(whole)[skipped:]
 
 
-def as_array(data: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+def as_array(
+    data: Any,
+    dtype: np.dtype[Any],
+    shape: tuple[int, ...],
+) -> np.ndarray:
     """Return bytes as an array in the byte order of the machine.
 
     It is a copy only if the bytes lie at odd places or in the other byte order.
@@ -53,7 +61,8 @@ def packed_ids(name: str, ids: np.ndarray) -> Arrays:
     else:
         kind = "utf8"
         pieces = [text.encode() for text in ids.tolist()]
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    lengths = [len(piece) for piece in pieces]
+    ends = np.cumsum(lengths, dtype=np.int64)
     content = np.frombuffer(b"".join(pieces), np.uint8)
     return {f"{name}.{kind}": content, f"{name}.ends": ends}
 

@@ -126,7 +126,8 @@ def save(
 
 def about_model(model: Any, fitted: Fitted) -> dict[str, Any]:
     """Return what a file says of a model beside its arrays."""
-    history = {name: values for name, values in model.history_.items() if name != "seconds"}
+    history = dict(model.history_)
+    history.pop("seconds", None)
     return {
         "format": FORMAT,
         "params": kept_params(model),
@@ -192,12 +193,20 @@ def stored_ids(table: IdTable, name: str) -> np.ndarray:
     raise TypeError(f"{name} ids that are str and end with NUL cannot be saved; strip them")
 
 
-def load(path: FilePath, make: Callable[..., Any], map_arrays: bool = False) -> Any:
+def load(
+    path: FilePath,
+    make: Callable[..., Any],
+    map_arrays: bool = False,
+) -> Any:
     """Return the model in a file; see `funksvd.load`. `make` is the class of the model."""
     return opened(path, make, map_arrays).model
 
 
-def opened(path: FilePath, make: Callable[..., Any], map_arrays: bool = False) -> Opened:
+def opened(
+    path: FilePath,
+    make: Callable[..., Any],
+    map_arrays: bool = False,
+) -> Opened:
     """Read a model file, build the model, and check that all of it fits together.
 
     Raises
@@ -287,7 +296,11 @@ def aligned_copy(factors: np.ndarray) -> np.ndarray:
     return copy
 
 
-def check_shapes(model: Any, weights: Weights, tables: tuple[IdTable, IdTable]) -> None:
+def check_shapes(
+    model: Any,
+    weights: Weights,
+    tables: tuple[IdTable, IdTable],
+) -> None:
     """Raise ValueError if arrays fit neither each other nor the parameters of the model."""
     width, _ = sizes(model.get_params())
     if weights.noise is not None and model.average == "low_rank":
@@ -354,7 +367,11 @@ def check_count(number: Any, name: str) -> None:
         raise ValueError(f"its number of {name} is {number!r}")
 
 
-def table_of(ids: np.ndarray, kind: str, name: str) -> IdTable:
+def table_of(
+    ids: np.ndarray,
+    kind: str,
+    name: str,
+) -> IdTable:
     """Return the id table of a file's array of ids of a kind; `name` is "user" or "item".
 
     Raises

@@ -45,7 +45,11 @@ class NpyHeader(NamedTuple):
     size: int
 
 
-def write_npz(file: IO[bytes], text: str, arrays: Arrays) -> None:
+def write_npz(
+    file: IO[bytes],
+    text: str,
+    arrays: Arrays,
+) -> None:
     """Write the JSON text of a model, as an array of bytes named "meta", and its arrays."""
     meta = np.frombuffer(text.encode(), np.uint8)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -63,7 +67,8 @@ def npy_header(array: np.ndarray) -> bytes:
     """Return the header of an array in the npy format, a multiple of 64 bytes long."""
     descr = array.dtype.str
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {array.shape}, }}"
-    header += " " * (-(NPY_START + len(header) + 1) % ALIGNMENT) + "\n"
+    padding = -(NPY_START + len(header) + 1) % ALIGNMENT
+    header += " " * padding + "\n"
     return NPY_MAGIC + struct.pack("<H", len(header)) + header.encode()
 
 
@@ -127,12 +132,14 @@ def read_npy_header(member: IO[bytes], size: int) -> NpyHeader:
     start = member.read(NPY_START)
     if start[: len(NPY_MAGIC)] != NPY_MAGIC:
         raise ValueError("it holds a member that is no array of format 1.0")
-    length = struct.unpack("<H", start[len(NPY_MAGIC) :])[0]
-    found = NPY_HEADER.fullmatch(member.read(length).decode("latin-1"))
+    (length,) = struct.unpack("<H", start[len(NPY_MAGIC) :])
+    text = member.read(length).decode("latin-1")
+    found = NPY_HEADER.fullmatch(text)
     if found is None:
         raise ValueError("it holds an array that a model does not have")
     dtype = np.dtype(found[1])
-    shape = tuple(int(number) for number in found[2].split(",") if number.strip())
+    lengths = found[2].split(",")
+    shape = tuple(int(length) for length in lengths if length.strip())
     n_bytes = math.prod(shape) * dtype.itemsize
     if dtype.itemsize == 0 or n_bytes != size - NPY_START - length:
         raise ValueError("an array of it has another size than it says")

@@ -29,7 +29,11 @@ TENSOR_TYPES = {
 LENGTH = 8
 
 
-def write_safetensors(file: IO[bytes], text: str, arrays: Arrays) -> None:
+def write_safetensors(
+    file: IO[bytes],
+    text: str,
+    arrays: Arrays,
+) -> None:
     """Write the JSON text of a model and its arrays."""
     ordered = widest_first(arrays)
     names = {dtype: name for name, dtype in TENSOR_TYPES.items()}
@@ -55,8 +59,8 @@ def widest_first(arrays: Arrays) -> Arrays:
     little = {}
     for name, array in arrays.items():
         little[name] = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    names = sorted(little, key=lambda name: (-little[name].itemsize, name))
-    return {name: little[name] for name in names}
+    order = sorted((-array.itemsize, name) for name, array in little.items())
+    return {name: little[name] for _, name in order}
 
 
 def read_safetensors(path: FilePath, map_arrays: bool) -> tuple[str, Arrays]:
@@ -70,7 +74,9 @@ def read_safetensors(path: FilePath, map_arrays: bool) -> tuple[str, Arrays]:
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         start = file.read(LENGTH)
-        length = struct.unpack("<Q", start)[0] if len(start) == LENGTH else size
+        if len(start) < LENGTH:
+            raise ValueError("it is neither npz nor safetensors")
+        (length,) = struct.unpack("<Q", start)
         if length > size - LENGTH:
             raise ValueError("it is neither npz nor safetensors")
         header = json.loads(file.read(length))
@@ -109,11 +115,15 @@ def check_tensors(header: dict[str, Any], size: int) -> None:
     for name, tensor in header.items():
         shape = tensor["shape"]
         first, end = tensor["data_offsets"]
-        whole_numbers = all(isinstance(n, int) and n >= 0 for n in [first, *shape])
-        if not whole_numbers or first > size:
+        if not are_counts([first, *shape]) or first > size:
             raise ValueError(f"its array {name!r} lies outside of the file")
         dtype = np.dtype(TENSOR_TYPES[tensor["dtype"]])
         n_bytes = math.prod(shape) * dtype.itemsize
         total += n_bytes
         if n_bytes != end - first or total > size:
             raise ValueError(f"its array {name!r} has another size than it says")
+
+
+def are_counts(values: list[Any]) -> bool:
+    """Return whether all values are whole numbers of at least 0."""
+    return all(isinstance(value, int) and value >= 0 for value in values)

@@ -48,7 +48,11 @@ def chosen_level() -> str:
 LEVEL = chosen_level()
 
 
-def kernels(source: str, dtype: DTypeLike, level: str = LEVEL) -> Any:
+def kernels(
+    source: str,
+    dtype: DTypeLike,
+    level: str = LEVEL,
+) -> Any:
     """Return the module of a kernel, "engines._sgd" for example, for a dtype and a level."""
     name = f"funksvd.{source}_{np.dtype(dtype).name}"
     if level != "baseline":

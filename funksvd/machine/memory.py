@@ -12,7 +12,11 @@ HUGE_PAGE = 2 << 20
 CACHE_LINE = 64
 
 
-def aligned(rows: int, columns: int, dtype: DTypeLike) -> np.ndarray:
+def aligned(
+    rows: int,
+    columns: int,
+    dtype: DTypeLike,
+) -> np.ndarray:
     """Return zeros (rows, columns) that start at a multiple of 64 bytes.
 
     A large array lies on huge pages where Linux has them: factors are read at random, and with
@@ -26,7 +30,8 @@ def aligned(rows: int, columns: int, dtype: DTypeLike) -> np.ndarray:
     else:
         flat = np.zeros(size + boundary, np.uint8)
     start = -flat.ctypes.data % boundary
-    return flat[start : start + size].view(dtype).reshape(rows, columns)
+    own = flat[start : start + size]
+    return own.view(dtype).reshape(rows, columns)
 
 
 def huge_pages(size: int) -> np.ndarray:

@@ -10,7 +10,11 @@ from funksvd.ratings.ids import IdTable
 from funksvd.ratings.tables import as_ids
 
 
-def asked(users: Any, table: IdTable, name: str) -> tuple[Any, bool]:
+def asked(
+    users: Any,
+    table: IdTable,
+    name: str,
+) -> tuple[Any, bool]:
     """Return (raw ids, whether a single id was given).
 
     None stands for all ids of the table. A tuple is one id if the model's ids are tuples or of
@@ -38,7 +42,12 @@ def asked(users: Any, table: IdTable, name: str) -> tuple[Any, bool]:
     return [users], True
 
 
-def known_codes(raw: Any, table: IdTable, name: str, unknown: str = "raise") -> np.ndarray:
+def known_codes(
+    raw: Any,
+    table: IdTable,
+    name: str,
+    unknown: str = "raise",
+) -> np.ndarray:
     """Return the int32 codes of raw ids, -1 for an unknown one.
 
     Raises

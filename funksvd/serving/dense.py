@@ -10,7 +10,11 @@ from funksvd.weights import Weights, predict
 PREDICTIONS_OF_A_CALL = 1 << 20
 
 
-def predict_all(weights: Weights, users: np.ndarray, n_jobs: int) -> np.ndarray:
+def predict_all(
+    weights: Weights,
+    users: np.ndarray,
+    n_jobs: int,
+) -> np.ndarray:
     """Return (m, n_items) predictions for user codes, those of `predict` to the last bit."""
     n_items = len(weights.item_factors)
     items = np.arange(n_items, dtype=np.int32)

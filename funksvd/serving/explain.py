@@ -117,5 +117,6 @@ def contributions(
     rated = z[1:]
     a = rated.T @ rated + np.diag(diagonal)
     reach = rated @ np.linalg.solve(a, target)
-    pulls: NDArray[Any] = reach * (values - weights.global_mean - weights.item_biases[items])
+    rest = values - weights.global_mean - weights.item_biases[items]
+    pulls: NDArray[Any] = reach * rest
     return pulls

@@ -65,8 +65,8 @@ def risky_top(
     codes, scores = empty_answer(len(users), width, np.float32)
     unwanted = unwanted_by(users, seen)
     for row, user in enumerate(users):
-        own = unwanted.codes[unwanted.start[row] : unwanted.start[row + 1]]
-        left = np.setdiff1d(items, own)
+        first, last = unwanted.start[row : row + 2]
+        left = np.setdiff1d(items, unwanted.codes[first:last])
         same_user = np.full(len(left), user, np.int32)
         std = np.sqrt(variance(weights, same_user, left))
         score = predict(weights, same_user, left) + risk * std
@@ -101,11 +101,18 @@ def similar(
     """
     check_choice(measure, "measure", ("cosine", "dot"))
     if measure == "cosine":
-        norms = np.sqrt(np.einsum("nk,nk->n", factors, factors))[:, None]
-        factors = factors / np.where(norms > 0, norms, 1)
+        norms = np.sqrt(np.einsum("nk,nk->n", factors, factors))
+        norms[norms == 0] = 1
+        factors = factors / norms[:, None]
     # The rows asked for are the users of a model without biases; each has seen itself alone.
     zeros = np.zeros_like(biases)
-    model = Weights(0.0, zeros[codes], zeros, np.ascontiguousarray(factors[codes]), factors)
+    model = Weights(
+        global_mean=0.0,
+        user_biases=zeros[codes],
+        item_biases=zeros,
+        user_factors=factors[codes],
+        item_factors=factors,
+    )
     queries = np.arange(len(codes), dtype=np.int32)
     itself = Seen(np.arange(len(codes) + 1), codes)
     everything = np.arange(len(factors), dtype=np.int32)

@@ -60,10 +60,23 @@ class Seen(NamedTuple):
         return cls(start, items, own_users, model_items)
 
     @classmethod
-    def of_codes(cls, users: np.ndarray, items: np.ndarray, n_users: int, n_items: int) -> Seen:
+    def of_codes(
+        cls,
+        users: np.ndarray,
+        items: np.ndarray,
+        n_users: int,
+        n_items: int,
+    ) -> Seen:
         """Return pairs of the model's codes; pairs with a code of -1 are left out."""
         known = (users >= 0) & (items >= 0)
-        start, items, *_ = by_user(users[known], items[known], None, n_users, n_items, 1)
+        start, items, *_ = by_user(
+            users[known],
+            items[known],
+            None,
+            n_users,
+            n_items,
+            n_jobs=1,
+        )
         return cls(start, items)
 
     def rows(self, users: np.ndarray) -> Unwanted:
@@ -73,7 +86,8 @@ class Seen(NamedTuple):
         counts = self.start[users + 1] - first
         counts[users < 0] = 0
         start = sums_before(counts)
-        places = np.arange(start[-1]) + np.repeat(first - start[:-1], counts)
+        shifts = np.repeat(first - start[:-1], counts)
+        places = np.arange(start[-1]) + shifts
         items = self.items[places]
         if self.model_items is None:
             return Unwanted(start, items)
@@ -102,7 +116,8 @@ def sums_before(counts: np.ndarray) -> np.ndarray:
 def unwanted_by(users: np.ndarray, seen: Seen | None) -> Unwanted:
     """Return the items that some users must not get; nothing where `seen` is None."""
     if seen is None:
-        return Unwanted(np.zeros(len(users) + 1, np.int64), np.empty(0, np.int32))
+        start = np.zeros(len(users) + 1, np.int64)
+        return Unwanted(start, np.empty(0, np.int32))
     return seen.rows(users)
 
 

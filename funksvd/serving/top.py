@@ -122,7 +122,8 @@ def top(
     scores : (m, min(n, c)), NaN there; else those of `predict` to the last bit
     """
     dtype = weights.user_factors.dtype
-    codes, scores = empty_answer(len(users), min(n, len(items)), dtype)
+    width = min(n, len(items))
+    codes, scores = empty_answer(len(users), width, dtype)
     if not codes.size:
         return codes, scores
     kernel = kernels("serving._top", dtype)
@@ -136,16 +137,33 @@ def top(
 
     def answer_block(first: int) -> None:
         part = slice(first, first + block_size)
-        block = Block(weights, users[part], n, items, unwanted_by(users[part], seen))
+        block = Block(
+            weights=weights,
+            users=users[part],
+            n=n,
+            items=items,
+            unwanted=unwanted_by(users[part], seen),
+        )
         lists = densely(block) if panels is None else select(block, panels, kernel)
-        exact = predict(weights, np.repeat(block.users, lists.counts), lists.items)
-        kernel.rank(lists.counts, exact, lists.items, codes[part], scores[part])
+        user_of_each = np.repeat(block.users, lists.counts)
+        exact = predict(weights, user_of_each, lists.items)
+        kernel.rank(
+            lists.counts,
+            exact,
+            lists.items,
+            codes[part],
+            scores[part],
+        )
 
     parallel(answer_block, range(0, len(users), block_size), n_jobs)
     return codes, scores
 
 
-def empty_answer(n_users: int, width: int, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+def empty_answer(
+    n_users: int,
+    width: int,
+    dtype: Any,
+) -> tuple[np.ndarray, np.ndarray]:
     """Return (n_users, width) codes of -1 and as many scores of NaN."""
     codes = np.full((n_users, width), -1, np.int32)
     return codes, np.full((n_users, width), np.nan, dtype)
@@ -170,7 +188,8 @@ def densely(block: Block) -> Shortlists:
     limits = nth_best - slack
     kept = scores >= limits[:, None]
     kept &= scores > -np.inf
-    rows, places = np.divmod(np.flatnonzero(kept), len(items))
+    kept_places = np.flatnonzero(kept)
+    rows, places = np.divmod(kept_places, len(items))
     counts = np.bincount(rows, minlength=len(block.users))
     return Shortlists(counts.astype(np.int32), items[places])
 
@@ -181,9 +200,14 @@ def bound_of_norms(factors: np.ndarray) -> float:
     return float(factors.shape[1] ** 0.5 * largest)
 
 
-def drop_unwanted(scores: np.ndarray, items: np.ndarray, unwanted: Unwanted) -> None:
+def drop_unwanted(
+    scores: np.ndarray,
+    items: np.ndarray,
+    unwanted: Unwanted,
+) -> None:
     """Set the scores (users, items) of unwanted pairs to minus infinity."""
-    rows = np.repeat(np.arange(len(scores)), np.diff(unwanted.start))
+    counts = np.diff(unwanted.start)
+    rows = np.repeat(np.arange(len(scores)), counts)
     places = np.searchsorted(items, unwanted.codes)
     places = np.minimum(places, len(items) - 1)
     found = items[places] == unwanted.codes
@@ -216,7 +240,8 @@ def rounding(
     magnitudes += np.abs(weights.item_biases).max()
     magnitudes += user_biases
     magnitudes += abs(weights.global_mean)
-    slack: np.ndarray = (2 * k + 8) * np.finfo(dtype).eps * magnitudes
+    share = (2 * k + 8) * np.finfo(dtype).eps
+    slack: np.ndarray = share * magnitudes
     return slack.astype(dtype)
 
 
@@ -231,7 +256,8 @@ def packed_items(
     _, width = kernel.panel()
     count = -(-len(items) // width)
     rows = factors.shape[1] + 1
-    values = aligned(count, rows * width, factors.dtype).reshape(count, rows, width)
+    values = aligned(count, rows * width, factors.dtype)
+    values = values.reshape(count, rows, width)
     biases = np.full(count * width, -np.inf, factors.dtype)
     biases[: len(items)] = weights.item_biases[items]
     values[:, 0] = biases.reshape(count, width)
@@ -247,7 +273,11 @@ def packed_items(
     return Panels(values, max(squares) ** 0.5)
 
 
-def select(block: Block, panels: Panels, kernel: Any) -> Shortlists:
+def select(
+    block: Block,
+    panels: Panels,
+    kernel: Any,
+) -> Shortlists:
     """Return the shortlists of a block's users by the tiled product."""
     queries, norms = packed_users(block, kernel)
     slack = rounding(block.weights, block.users, norms, panels.largest_norm)
@@ -255,7 +285,14 @@ def select(block: Block, panels: Panels, kernel: Any) -> Shortlists:
     rows = groups * users_of_a_tile
     lists = empty_lists(rows, slack, 2 * block.n + 32)
     seen = kernel_seen(block.unwanted, rows)
-    kernel.select(queries, panels.values, block.items, block.n, seen, lists)
+    kernel.select(
+        queries,
+        panels.values,
+        block.items,
+        block.n,
+        seen,
+        lists,
+    )
     counts = lists.counts[: len(block.users)]
     chosen = [lists.codes[row, :count] for row, count in enumerate(counts)]
     for row in np.flatnonzero(counts < 0).tolist():  # too many items are as good as the n-th
@@ -270,13 +307,18 @@ def packed_users(block: Block, kernel: Any) -> tuple[np.ndarray, np.ndarray]:
     factors = block.weights.user_factors
     users_of_a_tile, _ = kernel.panel()
     groups = -(-len(block.users) // users_of_a_tile)
-    queries = np.empty((groups, factors.shape[1], users_of_a_tile), factors.dtype)
+    k = factors.shape[1]
+    queries = np.empty((groups, k, users_of_a_tile), factors.dtype)
     kernel.pack(factors, block.users, 0, queries)
     squares = np.einsum("gfj,gfj->gj", queries, queries).ravel()
     return queries, np.sqrt(squares)[: len(block.users)]
 
 
-def empty_lists(rows: int, slack: np.ndarray, capacity: int) -> KernelLists:
+def empty_lists(
+    rows: int,
+    slack: np.ndarray,
+    capacity: int,
+) -> KernelLists:
     """Return empty lists for the kernel's rows; those beyond the users get nothing."""
     users = len(slack)
     padding = np.zeros(rows - users, slack.dtype)

@@ -102,18 +102,18 @@ class Checkpoint:
         -------
         list of (callback, its state)
         """
-        state = {}
+        engine_state = {}
         for name, array in self.arrays.items():
             if name.startswith(STATE):
-                state[name.removeprefix(STATE)] = array
+                engine_state[name.removeprefix(STATE)] = array
         engine = training.engine
-        engine.make_room(state)
-        if shapes_of(engine.snapshot()) != shapes_of(state):
+        engine.make_room(engine_state)
+        if shapes_of(engine.snapshot()) != shapes_of(engine_state):
             raise ValueError(
                 f"{self.path} is not a whole checkpoint: the arrays of its state have other names"
                 " or shapes"
             )
-        engine.restore(state)
+        engine.restore(engine_state)
         model = training.model
         model.history_ = self.history | {"seconds": self.about.seconds}
         model.n_epochs_ = self.n_epochs
@@ -121,12 +121,18 @@ class Checkpoint:
         model.stop_training = self.about.stopped
         states = []
         for callback, packed in training.hooks.matched(self.about.callbacks):
-            unpacked = {name: unpack(value, self.arrays) for name, value in packed.items()}
-            states.append((callback, unpacked))
+            state = {}
+            for name, value in packed.items():
+                state[name] = unpack(value, self.arrays)
+            states.append((callback, state))
         return states
 
 
-def save(path: FilePath, model: Any, training: Any) -> None:
+def save(
+    path: FilePath,
+    model: Any,
+    training: Any,
+) -> None:
     """Write the checkpoint of a model that a `Training` trains."""
     arrays = {}
     for name, array in training.engine.snapshot().items():
@@ -180,7 +186,11 @@ def read(path: FilePath, make: Callable[..., Any]) -> Checkpoint:
     )
 
 
-def pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
+def pack(
+    value: Any,
+    name: str,
+    arrays: dict[str, np.ndarray],
+) -> Any:
     """Return a callback's value for JSON; its arrays go into `arrays`, under names from `name`.
 
     In the file, {"array": name} stands for an array, and {"params": fields} for `Weights`.
@@ -202,7 +212,9 @@ def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, dict) and value.keys() == {"array"}:
         return arrays[value["array"]]
     if isinstance(value, dict) and value.keys() == {"params"}:
-        fields = {name: unpack(part, arrays) for name, part in value["params"].items()}
+        fields = {}
+        for name, part in value["params"].items():
+            fields[name] = unpack(part, arrays)
         return Weights(**fields)
     return value
 
