@@ -11,16 +11,15 @@ import dataclasses
 import json
 import math
 import struct
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable
-from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.files.arrays import Arrays, packed_ids, unpacked_ids
+from funksvd.files.arrays import Arrays
+from funksvd.files.ids import packed_ids, stored_ids, table_of, unpacked_ids
 from funksvd.files.npz import read_npz, write_npz
 from funksvd.files.safetensors import read_safetensors, write_safetensors
 from funksvd.machine.memory import aligned
@@ -55,24 +54,6 @@ UNREADABLE = (
     zlib.error,
     struct.error,
 )
-
-
-class IdText(NamedTuple):
-    """How ids of a type become text in a file, and how they come back."""
-
-    write: Callable[..., str]
-    read: Callable[[str], Any]
-
-
-# The id types that a file keeps beside int, str and bytes.
-ID_TEXT = {
-    "UUID": IdText(str, uuid.UUID),
-    "datetime": IdText(datetime.isoformat, datetime.fromisoformat),
-    "date": IdText(date.isoformat, date.fromisoformat),
-}
-ID_KINDS = ("int", "str", "bytes", *ID_TEXT)
-# Id type -> kinds of NumPy arrays that may hold it in a file.
-ARRAY_KINDS = {"int": "iu", "str": "U", "bytes": "SU", **dict.fromkeys(ID_TEXT, "U")}
 
 
 class Opened(NamedTuple):
@@ -167,30 +148,6 @@ def kept_params(model: Any) -> dict[str, Any]:
     dtype = np.dtype(model.dtype)
     kept["dtype"] = "float32" if dtype == np.float16 else dtype.name
     return kept
-
-
-def stored_ids(table: IdTable, name: str) -> np.ndarray:
-    """Return the ids of one side as an array of int, str or bytes.
-
-    Raises
-    ------
-    TypeError
-        If a file cannot keep them.
-    """
-    if table.kind not in ID_KINDS:
-        raise TypeError(
-            f"{name} ids of type {table.kind} cannot be saved;"
-            f" use int, str, bytes or one of {', '.join(ID_TEXT)}"
-        )
-    if table.kind in ID_TEXT:
-        write = ID_TEXT[table.kind].write
-        return np.array([write(own) for own in table.ids])
-    if table.ids.dtype.kind != "O":
-        ids: np.ndarray = table.ids
-        return ids
-    if table.kind == "bytes":  # an array of bytes would drop zeros at the end of an id
-        return np.array([own.hex() for own in table.ids])
-    raise TypeError(f"{name} ids that are str and end with NUL cannot be saved; strip them")
 
 
 def load(
@@ -365,40 +322,3 @@ def check_count(number: Any, name: str) -> None:
     """Raise ValueError if a file's number of something is no whole number of at least 0."""
     if not isinstance(number, int) or number < 0:
         raise ValueError(f"its number of {name} is {number!r}")
-
-
-def table_of(
-    ids: np.ndarray,
-    kind: str,
-    name: str,
-) -> IdTable:
-    """Return the id table of a file's array of ids of a kind; `name` is "user" or "item".
-
-    Raises
-    ------
-    ValueError
-        If the array does not hold distinct ids of this kind; whole numbers must be sorted.
-    """
-    is_known = kind in ID_KINDS and ids.dtype.kind in ARRAY_KINDS[kind]
-    if not is_known or ids.ndim != 1 or not len(ids):
-        raise ValueError(f"its {name} ids are not a list of ids of type {kind!r}")
-    if ids.dtype == np.uint64:
-        raise ValueError(f"its {name} ids are uint64; they must be int64")
-    if kind in ID_TEXT:
-        ids = read_back(ids, ID_TEXT[kind].read)
-    elif kind == "bytes" and ids.dtype.kind == "U":
-        ids = read_back(ids, bytes.fromhex)
-    if kind == "int":
-        distinct = bool((ids[1:] > ids[:-1]).all())
-    else:
-        distinct = len(set(ids.tolist())) == len(ids)
-    if not distinct:
-        raise ValueError(f"its {name} ids are not a list of distinct ids")
-    return IdTable(ids)
-
-
-def read_back(texts: np.ndarray, read: Callable[[str], Any]) -> np.ndarray:
-    """Return the ids of an array of texts as an object array."""
-    ids = np.empty(len(texts), object)
-    ids[:] = [read(text) for text in texts.tolist()]
-    return ids
