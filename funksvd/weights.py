@@ -16,7 +16,6 @@ from funksvd.machine.threads import parallel
 from funksvd.ratings.ids import IdTable
 
 PAIRS_OF_A_CALL = 1 << 18
-LEARNED_BY_ALL = ("user_biases", "item_biases", "user_factors", "item_factors")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +66,35 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
 def check_fit(weights: Weights, like: Weights) -> None:
     """Raise TypeError or ValueError if weights cannot take the place of those of a model.
 
-    Kernels trust the shapes, so that weights of another model would be read out of bounds.
+    Kernels trust the shapes, so that weights of another model would be read out of bounds. A
+    sampled model has other factors in its burn-in than after it, and so their number is free there.
     """
     if not isinstance(weights, Weights):
         raise TypeError(f"weights must be those of get_weights(), got {type(weights).__name__}")
-    for field in fields(weights):
-        new = getattr(weights, field.name)
-        old = getattr(like, field.name)
-        if field.name in LEARNED_BY_ALL and (np.shape(new), np.result_type(new)) != (
-            np.shape(old),
-            np.result_type(old),
-        ):
+    n_factors = np.shape(like.user_factors)[-1]
+    if weights.noise is not None or like.noise is not None:
+        n_factors = np.shape(weights.user_factors)[-1]
+    n_users = len(like.user_biases)
+    n_items = len(like.item_biases)
+    wanted = {
+        "user_biases": (n_users,),
+        "item_biases": (n_items,),
+        "user_factors": (n_users, n_factors),
+        "item_factors": (n_items, n_factors),
+    }
+    if weights.noise is not None:
+        wanted |= {
+            "noise": (3,),
+            "user_posterior": (n_users + 1, 4),
+            "item_posterior": (n_items + 1, 4),
+        }
+    for name, shape in wanted.items():
+        array = np.asarray(getattr(weights, name))
+        dtype = like.user_factors.dtype if name.endswith(("biases", "factors")) else array.dtype
+        if array.shape != shape or array.dtype != dtype:
             raise ValueError(
-                f"weights are of another model: their {field.name} have shape {np.shape(new)} and"
-                f" dtype {np.result_type(new)}, this model's {np.shape(old)} and"
-                f" {np.result_type(old)}"
+                f"weights are of another model: their {name} have shape {array.shape} and dtype"
+                f" {array.dtype}, expected {shape} and {dtype}"
             )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import random_ratings
 
-from funksvd import FunkSVD, LambdaCallback
+from funksvd import EarlyStopping, FunkSVD, LambdaCallback
 
 
 def fitted(n_users=80, n_factors=4, **params):
@@ -107,3 +107,14 @@ def test_a_fit_that_fails_before_an_epoch_ends_leaves_no_model():
         model.set_params(learning_rate=1e6, n_epochs=1).fit((users, items), values * 1e6)
     with pytest.raises(ValueError, match="not fitted yet"):
         model.predict(([0], [0]))
+
+
+def test_the_best_epoch_of_a_sampled_model_may_lie_in_its_burn_in():
+    rng = np.random.default_rng(0)
+    users = rng.integers(0, 30, 500)
+    items = rng.integers(0, 20, 500)
+    model = FunkSVD(4, 30, solver="gibbs", random_state=0)
+    stopping = EarlyStopping(patience=99)
+    model.fit((users, items), rng.normal(3, 1, 500), validation_split=0.1, callbacks=stopping)
+    assert stopping.best_epoch < 7
+    assert model.user_factors_.shape[1] == 4
