@@ -71,9 +71,9 @@ class CudaEngine(SgdEngine):
 
     def _plan_memory(self, grids, limit):
         """Whether the ratings must be streamed; DeviceError where even that is too much."""
-        model = sum(getattr(self, name).nbytes for name in self.STATE)
+        model = sum(self.state_arrays[name].nbytes for name in self.STATE)
         if self.half:
-            model -= (self.run_factors.nbytes + self.factors.nbytes) // 2
+            model -= sum(side.factors.nbytes for side in self.sides) // 2
         if model + sum(map(Resident.bytes_of, grids)) <= limit:
             return False
         least = model + sum(map(Streamed.bytes_of, grids))
@@ -92,7 +92,7 @@ class CudaEngine(SgdEngine):
 
     def _upload(self):
         for name in self.STATE:
-            host = getattr(self, name)
+            host = self.state_arrays[name]
             if self.half and name in ("run_factors", "factors"):
                 host = host.astype(np.float16)
             self.arrays.pop(name, None)  # its memory is there for the new one
@@ -100,7 +100,7 @@ class CudaEngine(SgdEngine):
 
     def _download(self, names):
         for name in names:
-            getattr(self, name)[...] = self.arrays[name].get()
+            self.state_arrays[name][...] = self.arrays[name].get()
 
     def snapshot(self):
         arrays = {name: self.arrays[name].get() for name in self.STATE}
@@ -124,7 +124,7 @@ class CudaEngine(SgdEngine):
     # ------------------------------------------------------------------------------------------ passes
 
     def validate(self):
-        if self.strange is not None:
+        if self.unknown is not None:
             self._download(("run_biases", "biases"))
         return super().validate()
 
@@ -159,7 +159,7 @@ class CudaEngine(SgdEngine):
             for l1, l2 in (("l1", "l2"), ("l1_bias", "l2_bias")):
                 l1, l2 = (of_side(getattr(self.hyper, name), side) for name in (l1, l2))
                 penalties += np.float32(rate * l1), np.float32(1 / (1 + rate * l2))
-            rows = len(getattr(self, biases))
+            rows = len(self.state_arrays[biases])
             arguments = self.arrays[factors], self.arrays[biases], np.int64(rows), *penalties
             kernel(
                 (min(-(-rows // 8), 4096),),

@@ -18,6 +18,7 @@ from funksvd.machine.memory import aligned
 from funksvd.machine.threads import team
 from funksvd.parameters import of_side, solver_of
 from funksvd.ratings import _keys
+from funksvd.ratings.bands import users_have_more
 from funksvd.weights import PAIRS_OF_A_CALL, Weights, predict
 
 DEAL = 1 << 16  # ratings that are dealt to the batches at a time: their shuffle stays in the cache
@@ -74,7 +75,7 @@ class MiniBatchEngine(Engine):
         self.kernel, self.solver = kernels("engines._minibatch", self.dtype), solver_of(hyper)
         codes, sizes = (ratings.users, ratings.items), (ratings.n_users, ratings.n_items)
         counts = [np.bincount(c, minlength=size) for c, size in zip(codes, sizes, strict=True)]
-        self.users_first = ratings._users_run(counts)
+        self.users_first = users_have_more(*counts)
         a, b = (0, 1) if self.users_first else (1, 0)
         self.sizes, self.batch_size = (sizes[a], sizes[b]), min(hyper.batch_size, n)
         self.n_batches = -(-n // self.batch_size)

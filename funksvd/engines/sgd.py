@@ -1,6 +1,10 @@
-"""Weights, the prediction for pairs, and the CPU engine: epochs over the block grid on Python threads."""
+"""The CPU engine of SGD, one rating at a time: epochs over the block grid, on Python threads."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -10,142 +14,89 @@ from funksvd.engines.strata import run_blocks, strata
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel, pool_of
-from funksvd.parameters import of_side, solver_of
+from funksvd.parameters import Hyper, of_side, solver_of
+from funksvd.ratings import grid
+from funksvd.ratings.grid import Grid
+from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights
+
+RUN, GATHERED = 0, 1  # the sides of a grid, as positions in pairs
+VECTOR = 8  # rows of factors are padded to a multiple of this
+# With fewer ratings the threads cost more than they gain.
+FEWEST_FOR_THREADS = 200_000
+
+
+@dataclass(frozen=True, eq=False)
+class SideRows:
+    """The rows of one side of the model, in the order of the grid.
+
+    Attributes
+    ----------
+    name : "users" or "items"
+    codes : (n_ids,)
+        Codes in the order of the grid.
+    counts : (n_ids,)
+        Number of ratings of each code.
+    rows : (n_ids,)
+        Row of each position of `codes`.
+    places : (n_ids,)
+        Row of each code.
+    factors : (rows, width)
+        Its last columns are padding, zeros.
+    biases : (rows,)
+    state, extra : (rows, ...)
+        What the solver keeps of each row; see `first_state`.
+    """
+
+    ARRAYS: ClassVar = ("factors", "biases", "state", "extra")
+
+    name: str
+    codes: np.ndarray
+    counts: np.ndarray
+    rows: np.ndarray
+    places: np.ndarray
+    factors: np.ndarray
+    biases: np.ndarray
+    state: np.ndarray
+    extra: np.ndarray
+
+    def by_code(self, n_factors: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of the biases and the factors in the order of the codes."""
+        factors = aligned(len(self.codes), n_factors, self.factors.dtype)
+        biases = np.empty(len(self.codes), self.biases.dtype)
+        factors[self.codes] = self.factors[self.rows, :n_factors]
+        biases[self.codes] = self.biases[self.rows]
+        return biases, factors
+
+    def load(self, biases: np.ndarray, factors: np.ndarray) -> None:
+        """Take over biases and factors that are in the order of the codes."""
+        self.factors[self.rows, : factors.shape[1]] = factors[self.codes]
+        self.biases[self.rows] = biases[self.codes]
+
+    def biases_of(self, codes: np.ndarray) -> np.ndarray:
+        """Return the biases of codes; that of an unknown id, -1, is 0."""
+        return np.where(codes >= 0, self.biases[self.places[codes]], 0)
 
 
 class SgdEngine(Engine):
-    """SGD over the block grid.
+    """SGD over the block grid; rows stand in the grid's order, which `SideRows` knows.
 
     Parameters
     ----------
-    ratings, held_out : Ratings, Ratings or None
-        To train on; to validate on, whose ids may be unknown to the first.
-    hyper : namespace
-        The parameters of FunkSVD.
+    ratings : Ratings
+        To train on.
+    held_out : Ratings or None
+        To validate on; their ids may be unknown to `ratings`.
+    hyper : Hyper
     seed, n_jobs : int
-
-    Rows are kept in the grid's order; `params` and `load` speak the order of the codes.
     """
 
-    WARPS = False  # whether the grid's blocks are for the warps of a GPU
-    PADDED = False  # whether rows have four extra numbers with every solver
-
-    def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
-        self.hyper, self.k, self.dtype = hyper, hyper.n_factors, np.dtype(hyper.dtype)
-        width = -(-self.k // 8) * 8
-        self.solver = solver_of(hyper)
-        self.grid = grid = ratings.grid(
-            width * self.dtype.itemsize, self.dtype, seed, n_jobs, warps=self.WARPS
-        )
-        self.check = self.strange = None
-        if held_out is not None:
-            known, self.strange = held_out.like(ratings)
-            self.check = known.grid(0, self.dtype, seed, n_jobs, like=grid)
-        self.seed, self.n_jobs = seed, n_jobs if len(grid) > 200_000 else 1
-        self.pool = pool_of(self.n_jobs)  # its threads end with the engine
-        self.mean = grid.mean if hyper.center else 0.0
-        self.run_factors = aligned(len(grid.run_codes), width, self.dtype)
-        self.run_biases = np.zeros(len(grid.run_codes), self.dtype)
-        self.factors = aligned(len(grid.codes) + grid.n_bands, width, self.dtype)
-        self.biases = np.zeros(len(self.factors), self.dtype)
-        of_rows = width, self.dtype, hyper, self.PADDED
-        self.run_state, self.run_extra = first_state(self.solver, len(self.run_factors), *of_rows)
-        self.state, self.extra = first_state(self.solver, len(self.factors), *of_rows)
-        # Row of each position on the gathered side: every band ends with a spare row of zeros.
-        self.rows = np.arange(len(grid.codes)) + np.repeat(
-            np.arange(grid.n_bands), np.diff(grid.bands)
-        )
-        self.places = [
-            np.empty(len(c), np.int64) for c in (grid.run_codes, grid.codes)
-        ]  # row of each code
-        for side, (factors, rows, codes, counts) in enumerate(
-            (
-                (self.run_factors, np.arange(len(grid.run_codes)), grid.run_codes, grid.run_counts),
-                (self.factors, self.rows, grid.codes, grid.counts),
-            )
-        ):
-            self._start(side, factors, rows, codes, counts, n_jobs)
-
-    def _start(self, side, factors, rows, codes, counts, n_jobs):
-        self.places[side][codes] = rows
-        start_factors(factors, self.places[side], counts, side, self.hyper, self.seed, n_jobs)
-
-    def epoch(self, epoch, learning_rate):
-        """One pass over all ratings; returns the mean squared error seen on the way."""
-        sides = ("users", "items") if self.grid.users_run else ("items", "users")
-        per_row = self.hyper.reg_scale == "row"
-        rules = np.array(
-            [rule(self.hyper, side, learning_rate, penalties=not per_row) for side in sides]
-        )
-        squares = self._pass(self.grid, epoch, self.solver, rules)
-        if per_row:
-            self._shrink_rows(sides, learning_rate)
-        return squares / self.grid.total_weight
-
-    def _shrink_rows(self, sides, rate):
-        """The penalties of reg_scale="row": one proximal step an epoch, of L1 and then of L2, for every row."""
-        arrays = (self.run_factors, self.run_biases), (self.factors, self.biases)
-        for side, (factors, biases) in zip(sides, arrays, strict=True):
-            for x, l1, l2 in ((factors, "l1", "l2"), (biases, "l1_bias", "l2_bias")):
-                l1, l2 = (
-                    of_side(getattr(self.hyper, l1), side),
-                    of_side(getattr(self.hyper, l2), side),
-                )
-
-                def one(first, x=x, l1=l1, l2=l2):
-                    part = x[first : first + START_CHUNK]
-                    if l1:
-                        np.copysign(np.maximum(np.abs(part) - rate * l1, 0), part, out=part)
-                    part *= self.dtype.type(1 / (1 + rate * l2))
-
-                if l1 or l2:
-                    parallel(one, range(0, len(x), START_CHUNK), self.n_jobs)
-
-    def validate(self):
-        """Mean squared error on the held-out ratings; those with unknown ids are predicted as `predict` does."""
-        squares, n = self._pass(self.check, 0), self.check.total_weight
-        if self.strange is not None:
-            users, items, values, weights = self.strange
-            run, gathered = (users, items) if self.grid.users_run else (items, users)
-            sides = zip(self.places, (self.run_biases, self.biases), (run, gathered), strict=True)
-            b, c = (np.where(codes >= 0, biases[place[codes]], 0) for place, biases, codes in sides)
-            squares += float(np.sum(weights * (values - (self.mean + (b + c))) ** 2))
-            n += float(weights.sum())
-        return squares / n
-
-    def _pass(self, grid, epoch, solver=None, rules=None):
-        kernel = kernels("engines._sgd", self.dtype)
-        n = grid.n_bands
-        squares = np.zeros(n * n)
-        run_side = kernel.Side(self.run_factors, self.run_biases, self.run_state, self.run_extra)
-        side = kernel.Side(self.factors, self.biases, self.state, self.extra)
-        weight = np.empty(0, self.dtype) if grid.weight is None else grid.weight
-        blocks = kernel.Blocks(
-            grid.block_runs,
-            grid.block_start,
-            self.grid.bands + np.arange(n + 1),
-            grid.run_row,
-            grid.run_end,
-            grid.index,
-            grid.rating,
-            weight,
-        )
-
-        def work(x, y):
-            squares[x * n + y] = kernel.block(
-                run_side, side, blocks, x, y, self.mean, solver, rules
-            )
-
-        order = [
-            (d, x, y)
-            for d, ys in enumerate(strata(self.seed, epoch, n).tolist())
-            for x, y in enumerate(ys)
-        ]
-        run_blocks(order, n, work, min(self.n_jobs, n), self.pool)
-        return float(squares.sum())
-
-    STATE = (
+    # Whether the blocks of the grid are made for the warps of a GPU.
+    WARPS: ClassVar = False
+    # Whether rows have four extra numbers with every solver.
+    PADDED: ClassVar = False
+    # Names of the sides' arrays in a snapshot, which is also what checkpoints hold.
+    STATE: ClassVar = (
         "run_factors",
         "run_biases",
         "run_state",
@@ -156,41 +107,203 @@ class SgdEngine(Engine):
         "extra",
     )
 
-    def snapshot(self):
-        """A copy of all that an epoch changes, by name."""
-        return {name: getattr(self, name).copy() for name in self.STATE}
-
-    def restore(self, state):
-        for name in self.STATE:
-            getattr(self, name)[:] = state[name]
-
-    def weights(self):
-        """The model as it is now, a copy."""
-        grid = self.grid
-        sides = []
-        for factors, biases, codes in (
-            (self.run_factors, self.run_biases, grid.run_codes),
-            (self.factors[self.rows], self.biases[self.rows], grid.codes),
-        ):
-            p, b = aligned(len(codes), self.k, self.dtype), np.empty(len(codes), self.dtype)
-            p[codes], b[codes] = factors[:, : self.k], biases
-            sides.append((b, p))
-        (ub, up), (ib, ip) = sides if grid.users_run else sides[::-1]
-        return Weights(self.mean, ub, ib, up, ip)
-
-    def load(self, params):
-        """Take over a model."""
-        sides = [
-            (params.user_biases, params.user_factors),
-            (params.item_biases, params.item_factors),
-        ]
-        (rb, rp), (gb, gp) = sides if self.grid.users_run else sides[::-1]
-        self.mean = params.global_mean
-        self.run_factors[:, : self.k], self.run_biases[:] = (
-            rp[self.grid.run_codes],
-            rb[self.grid.run_codes],
+    def __init__(
+        self,
+        ratings: Ratings,
+        held_out: Ratings | None,
+        hyper: Hyper,
+        *,
+        seed: int = 0,
+        n_jobs: int = 1,
+    ) -> None:
+        self.hyper = hyper
+        self.seed = seed
+        self.k = hyper.n_factors
+        self.dtype: np.dtype[Any] = np.dtype(hyper.dtype)
+        self.width = -(-self.k // VECTOR) * VECTOR
+        self.solver = solver_of(hyper)
+        self.grid = grid.build(
+            ratings,
+            self.width * self.dtype.itemsize,
+            self.dtype,
+            seed=seed,
+            n_jobs=n_jobs,
+            warps=self.WARPS,
         )
-        self.factors[self.rows, : self.k], self.biases[self.rows] = (
-            gp[self.grid.codes],
-            gb[self.grid.codes],
+        self.check: Grid | None = None
+        self.unknown = None
+        if held_out is not None:
+            known, self.unknown = held_out.like(ratings)
+            self.check = grid.build_like(known, self.grid, n_jobs)
+        self.n_jobs = n_jobs if len(self.grid) > FEWEST_FOR_THREADS else 1
+        self.pool = pool_of(self.n_jobs)  # its threads end with the engine
+        self.mean = self.grid.mean if hyper.center else 0.0
+        self.sides = (self._run_side(), self._gathered_side())
+        arrays = [getattr(side, name) for side in self.sides for name in SideRows.ARRAYS]
+        # Name in a snapshot -> the array, which an epoch changes in place.
+        self.state_arrays: dict[str, np.ndarray] = dict(zip(self.STATE, arrays, strict=True))
+        self._start_factors(n_jobs)
+
+    def _run_side(self) -> SideRows:
+        """Return the rows of the run side before training, but for the random factors."""
+        codes = self.grid.run_codes
+        name = "users" if self.grid.users_run else "items"
+        rows = np.arange(len(codes))
+        return self._side(name, codes, self.grid.run_counts, rows, len(codes))
+
+    def _gathered_side(self) -> SideRows:
+        """Return the same for the gathered side, where every band ends with a spare row of zeros."""
+        codes = self.grid.codes
+        name = "items" if self.grid.users_run else "users"
+        spares_before = np.repeat(np.arange(self.grid.n_bands), np.diff(self.grid.bands))
+        rows = np.arange(len(codes)) + spares_before
+        return self._side(name, codes, self.grid.counts, rows, len(codes) + self.grid.n_bands)
+
+    def _side(
+        self, name: str, codes: np.ndarray, counts: np.ndarray, rows: np.ndarray, n_rows: int
+    ) -> SideRows:
+        places = np.empty(len(codes), np.int64)
+        places[codes] = rows
+        factors = aligned(n_rows, self.width, self.dtype)
+        biases = np.zeros(n_rows, self.dtype)
+        state, extra = first_state(
+            self.solver, n_rows, self.width, self.dtype, self.hyper, self.PADDED
         )
+        return SideRows(name, codes, counts, rows, places, factors, biases, state, extra)
+
+    def _start_factors(self, n_jobs: int) -> None:
+        for number, side in enumerate(self.sides):
+            start_factors(
+                side.factors, side.places, side.counts, number, self.hyper, self.seed, n_jobs
+            )
+
+    def epoch(self, epoch: int, learning_rate: float) -> float:
+        """Make one pass over all ratings; return the mean squared error seen on the way."""
+        per_row = self.hyper.reg_scale == "row"
+        rules = np.array(
+            [
+                rule(self.hyper, side.name, learning_rate, penalties=not per_row)
+                for side in self.sides
+            ]
+        )
+        squares = self._pass(self.grid, epoch, self.solver, rules)
+        if per_row:
+            self._shrink_rows([side.name for side in self.sides], learning_rate)
+        return squares / self.grid.total_weight
+
+    def _shrink_rows(self, sides: Sequence[str], rate: float) -> None:
+        """Apply the penalties of reg_scale="row": one proximal step an epoch for every row.
+
+        `sides` are the names of the sides.
+        """
+        for side, name in zip(self.sides, sides, strict=True):
+            l1 = of_side(self.hyper.l1, name)
+            l2 = of_side(self.hyper.l2, name)
+            l1_bias = of_side(self.hyper.l1_bias, name)
+            l2_bias = of_side(self.hyper.l2_bias, name)
+            shrink(side.factors, rate * l1, rate * l2, self.n_jobs)
+            shrink(side.biases, rate * l1_bias, rate * l2_bias, self.n_jobs)
+
+    def validate(self) -> float:
+        """Return the mean squared error on the held-out ratings.
+
+        Those with unknown ids are predicted as `predict` does.
+        """
+        if self.check is None:
+            raise ValueError("there are no ratings to validate on")
+        squares = self._pass(self.check, 0)
+        total_weight = self.check.total_weight
+        if self.unknown is not None:
+            codes = self._as_sides(self.unknown.users, self.unknown.items)
+            run_biases = self.sides[RUN].biases_of(codes[RUN])
+            biases = self.sides[GATHERED].biases_of(codes[GATHERED])
+            errors = self.unknown.values - (self.mean + (run_biases + biases))
+            squares += float(np.sum(self.unknown.weights * errors**2))
+            total_weight += float(self.unknown.weights.sum())
+        return squares / total_weight
+
+    def _as_sides(self, users: Any, items: Any) -> tuple[Any, Any]:
+        """Return (run side's, gathered side's) of users' and items'; and the other way round."""
+        return (users, items) if self.grid.users_run else (items, users)
+
+    def _pass(
+        self,
+        grid: Grid,
+        epoch: int,
+        solver: str | None = None,
+        rules: np.ndarray | None = None,
+    ) -> float:
+        """Walk over a grid; return the sum of the weighted squared errors.
+
+        Without a solver and its rules nothing is trained.
+        """
+        kernel = kernels("engines._sgd", self.dtype)
+        n_bands = grid.n_bands
+        squares = np.zeros(n_bands**2)
+        run_rows, rows = (
+            kernel.Side(side.factors, side.biases, side.state, side.extra) for side in self.sides
+        )
+        blocks = kernel.Blocks(
+            grid.block_runs,
+            grid.block_start,
+            self.grid.bands + np.arange(n_bands + 1),
+            grid.run_row,
+            grid.run_end,
+            grid.index,
+            grid.rating,
+            np.empty(0, self.dtype) if grid.weight is None else grid.weight,
+        )
+
+        def train_block(x: int, y: int) -> None:
+            squares[x * n_bands + y] = kernel.block(
+                run_rows, rows, blocks, x, y, self.mean, solver, rules
+            )
+
+        run_blocks(strata(self.seed, epoch, n_bands), train_block, self.n_jobs, self.pool)
+        return float(squares.sum())
+
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Return a copy of all that an epoch changes, by name."""
+        return {name: array.copy() for name, array in self.state_arrays.items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Return to the state of a snapshot."""
+        for name, array in self.state_arrays.items():
+            array[:] = state[name]
+
+    def weights(self) -> Weights:
+        """Return the weights as they are now, in the order of the codes; a copy."""
+        users, items = self._as_sides(*self.sides)
+        user_biases, user_factors = users.by_code(self.k)
+        item_biases, item_factors = items.by_code(self.k)
+        return Weights(self.mean, user_biases, item_biases, user_factors, item_factors)
+
+    def load(self, weights: Weights) -> None:
+        """Take over weights in the order of the codes."""
+        self.mean = weights.global_mean
+        users, items = self._as_sides(*self.sides)
+        users.load(weights.user_biases, weights.user_factors)
+        items.load(weights.item_biases, weights.item_factors)
+
+
+def soft_threshold(values: np.ndarray, threshold: float) -> None:
+    """Move values towards 0 by a threshold, in place; those nearer to 0 become 0."""
+    np.copysign(np.maximum(np.abs(values) - threshold, 0), values, out=values)
+
+
+def shrink(values: np.ndarray, l1: float, l2: float, n_jobs: int) -> None:
+    """Apply one proximal step of L1, then of L2, to each value, in place.
+
+    `l1` and `l2` are the penalties times the learning rate.
+    """
+    if not (l1 or l2):
+        return
+    factor = values.dtype.type(1 / (1 + l2))
+
+    def shrink_chunk(first: int) -> None:
+        part = values[first : first + START_CHUNK]
+        if l1:
+            soft_threshold(part, l1)
+        part *= factor
+
+    parallel(shrink_chunk, range(0, len(values), START_CHUNK), n_jobs)

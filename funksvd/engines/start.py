@@ -2,62 +2,119 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
-from funksvd.parameters import of_side
+from funksvd.parameters import Hyper, of_side
 
-START_CHUNK = 1 << 14
+START_CHUNK = 1 << 14  # rows that one call starts, or shrinks
+# Numbers that a row keeps beside its factors' states: two clocks and two states of its bias.
+EXTRAS = 4
 
 
-def rule(hyper, side, learning_rate, penalties=True):
-    """The kernels' `Rule` of one side; without `penalties` they are left to the caller."""
-    out = {
-        name: of_side(getattr(hyper, name), side) if penalties else 0.0
-        for name in ("l2", "l1", "l2_bias", "l1_bias")
-    }
-    out |= {
-        name: getattr(hyper, name)
-        for name in ("momentum", "beta_1", "beta_2", "epsilon", "n_factors")
-    }
-    out |= {
+def rule(hyper: Hyper, side: str, learning_rate: float, penalties: bool = True) -> list[float]:
+    """Return the kernels' `Rule` of one side, as a list in the order of `RULE`.
+
+    Parameters
+    ----------
+    hyper : Hyper
+    side : "users" or "items"
+    learning_rate : float
+    penalties : bool
+        If False they are 0 in the rule, since the caller applies them.
+    """
+    values = {
         "rate": learning_rate,
         "bias_rate": learning_rate * hyper.biased,
         "low": 0.0 if hyper.non_negative else -np.inf,
     }
-    return [out[name] for name in kernels("engines._sgd", hyper.dtype).RULE]
+    for name in ("l2", "l1", "l2_bias", "l1_bias"):
+        values[name] = of_side(getattr(hyper, name), side) if penalties else 0.0
+    for name in ("momentum", "beta_1", "beta_2", "epsilon", "n_factors"):
+        values[name] = getattr(hyper, name)
+    return [values[name] for name in kernels("engines._sgd", hyper.dtype).RULE]
 
 
-def first_state(solver, rows, width, dtype, hyper, padded=False):
-    """(state, extra) of a solver before the first step, as the kernels' `block` takes them; `padded`: 4 extra for all."""
-    n = kernels("engines._sgd", dtype).n_states(solver)
-    if n is None:
+def first_state(
+    solver: str,
+    rows: int,
+    width: int,
+    dtype: npt.DTypeLike,
+    hyper: Hyper,
+    padded: bool = False,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a solver's states before the first step, as the kernels' `block` takes them.
+
+    Parameters
+    ----------
+    solver : str
+        The kernels' name of it.
+    rows, width : int
+        Number of rows, and of a row's factors with the padding.
+    dtype : float32 or float64
+    hyper : Hyper
+    padded : bool
+        Whether `extra` has four columns with every solver that keeps states.
+
+    Returns
+    -------
+    state : (rows, n_states * width)
+    extra : (rows, 0, 1 or 4)
+    """
+    n_states = kernels("engines._sgd", dtype).n_states(solver)
+    if n_states is None:
         return np.empty((rows, 0), dtype), np.empty((rows, 0), dtype)
-    own = 1 if solver == "adagrad_row" and not padded else 4
-    state, extra = aligned(rows, n * width, dtype), np.zeros((rows, own), dtype)
+    n_extras = 1 if solver == "adagrad_row" and not padded else EXTRAS
+    state = aligned(rows, n_states * width, dtype)
+    extra = np.zeros((rows, n_extras), dtype)
     if solver.startswith("adagrad"):
-        state[:] = extra[:] = hyper.initial_accumulator_value
+        state[:] = hyper.initial_accumulator_value
+        extra[:] = hyper.initial_accumulator_value
     elif solver != "momentum":
-        extra[:, :2] = 1  # the clocks, beta^0
+        extra[:, :2] = 1  # the clocks, which hold beta^0
     return state, extra
 
 
-def start_factors(factors, place, counts, side, hyper, seed, n_jobs):
-    """Random factors by code, in chunks with a generator of their own; rows without ratings stay at the mean.
+def start_factors(
+    factors: np.ndarray,
+    place: np.ndarray,
+    counts: np.ndarray,
+    side: int,
+    hyper: Hyper,
+    seed: int,
+    n_jobs: int,
+) -> None:
+    """Fill the factors with random numbers; rows without ratings stay 0.
 
-    place[code] is the row of a code, counts[code] are its ratings; `side` 0 is the one with runs.
+    The numbers depend on the code, not on the row: each chunk of codes has a generator of its own.
+
+    Parameters
+    ----------
+    factors : (rows, at least n_factors)
+    place : (n_ids,)
+        Row of each code.
+    counts : (n_ids,)
+        Number of ratings of each code.
+    side : int
+        0 for the side that has runs, 1 for the other.
+    hyper : Hyper
+    seed, n_jobs : int
     """
 
-    def one(first):
+    def start_chunk(first: int) -> None:
         part = slice(first, first + START_CHUNK)
         rng = np.random.default_rng([seed, 1, side, first])
-        start = rng.standard_normal((len(place[part]), hyper.n_factors), dtype=factors.dtype)
+        shape = (len(place[part]), hyper.n_factors)
+        start: np.ndarray[Any, Any] = rng.standard_normal(shape, dtype=factors.dtype)
         start *= factors.dtype.type(hyper.init_std)
         start[counts[part] == 0] = 0
         if hyper.non_negative:
             np.abs(start, out=start)
         factors[place[part], : hyper.n_factors] = start
 
-    parallel(one, range(0, len(place), START_CHUNK), n_jobs)
+    parallel(start_chunk, range(0, len(place), START_CHUNK), n_jobs)

@@ -1,4 +1,4 @@
-"""From raw triples to encoded ratings: ids, tables, text files, Parquet, and the block grid."""
+"""Raw triples become encoded ratings: ids, tables, text files, Parquet, and the block grid."""
 
 from funksvd.ratings.triples import Ratings
 

@@ -1,14 +1,16 @@
 # cython: language_level=3, freethreading_compatible=True
-"""Counting sorts that turn encoded ratings into the block grid. Every kernel here works on one chunk or one block, so
-that Python threads run several at once; none of the results depends on how many do.
+"""The kernels of the block grid: rows are dealt out to bands, and ratings are sorted into blocks.
 
-A rating comes as a pair of integer keys and a value. ``place[key - base]`` packs where a key belongs:
-band << 32 | row within its band.
+`grid.py` tells how they work together. Each call works on one chunk of the ratings or on one block
+and holds no GIL, so that Python threads run several calls at once. No result depends on the number
+of threads. Nothing here is a comparison sort of all ratings: both passes are counting sorts.
 """
 
-from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint32_t
-from libc.stdlib cimport free, malloc, qsort
-from libc.string cimport memcpy, memset
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint32_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+include "_sort_row.pxi"
 
 ctypedef fused key_t:
     int32_t
@@ -22,302 +24,414 @@ ctypedef fused value_t:
     float
     double
 
-ctypedef fused real:
+cdef struct Pair:  # a rating and its weight, as the structured dtype `grid.PAIR` lays them out
+    double rating
+    double weight
+
+ctypedef fused rating_t:  # one rating in a block
     float
     double
+    Pair
 
 
-def assign_bands(const int64_t[::1] counts, const int64_t[::1] order, int32_t n_bands, int64_t most,
-                 int32_t[::1] band):
-    """band[row] by longest processing time: each row, largest first, to the band with the fewest ratings so far.
-
-    A band takes at most `most` rows. `order` lists rows by falling count.
-    """
-    cdef int64_t* load = <int64_t*>malloc(n_bands * sizeof(int64_t))
-    cdef int64_t* size = <int64_t*>malloc(n_bands * sizeof(int64_t))
-    cdef int32_t* heap = <int32_t*>malloc(n_bands * sizeof(int32_t))
-    cdef Py_ssize_t t, at, child, length = n_bands
-    cdef int32_t b, moved
-    cdef int64_t row
-    with nogil:
-        for b in range(n_bands):
-            load[b] = 0
-            size[b] = 0
-            heap[b] = b
-        for t in range(order.shape[0]):
-            row = order[t]
-            b = heap[0]
-            band[row] = b
-            load[b] += counts[row]
-            size[b] += 1
-            moved = b
-            if size[b] == most:  # full: out of the heap
-                length -= 1
-                moved = heap[length]
-            at = 0
-            while True:  # sift down
-                child = 2 * at + 1
-                if child >= length:
-                    break
-                if child + 1 < length and less(load, heap[child + 1], heap[child]):
-                    child += 1
-                if not less(load, heap[child], moved):
-                    break
-                heap[at] = heap[child]
-                at = child
-            heap[at] = moved
-    free(load)
-    free(size)
-    free(heap)
+# ---------------------------------------------------------------------------- rows to bands
 
 
-cdef inline bint less(const int64_t* load, int32_t a, int32_t b) noexcept nogil:
+cdef struct Heap:  # a binary heap of the bands that still take rows; the lightest comes first
+    int32_t* bands
+    Py_ssize_t length
+    int64_t* load  # number of ratings of each band so far
+
+
+cdef inline bint lighter(const int64_t* load, int32_t a, int32_t b) noexcept nogil:
+    """Return whether band a has fewer ratings than b, or as many and the lower number."""
     return load[a] < load[b] or (load[a] == load[b] and a < b)
 
 
-def count_blocks(const key_t[:] run_keys, int64_t run_base, const int64_t[::1] run_place,
-                 const other_key_t[:] keys, int64_t base, const int64_t[::1] place, int64_t n_bands,
-                 int64_t[::1] counts):
-    """counts[run band * n_bands + band] += 1 for every rating."""
+cdef inline void replace_first(Heap* heap, int32_t band) noexcept nogil:
+    """Put `band` in the place of the heap's first band, and sift it down to where it belongs."""
+    cdef Py_ssize_t at = 0
+    cdef Py_ssize_t child
+    while True:
+        child = 2 * at + 1
+        if child >= heap.length:
+            break
+        if child + 1 < heap.length:
+            if lighter(heap.load, heap.bands[child + 1], heap.bands[child]):
+                child += 1
+        if not lighter(heap.load, heap.bands[child], band):
+            break
+        heap.bands[at] = heap.bands[child]
+        at = child
+    heap.bands[at] = band
+
+
+def assign_bands(const int64_t[::1] counts, const int64_t[::1] order, int32_t n_bands,
+                 int64_t most, int32_t[::1] band):
+    """Deal the rows out to bands of about equal load, by longest processing time first.
+
+    Each row, the largest first, goes to the band that has the fewest ratings so far.
+
+    Parameters
+    ----------
+    counts : (rows,)
+        Number of ratings of each row.
+    order : (rows,)
+        The rows by falling count.
+    n_bands : int
+    most : int
+        Number of rows after which a band takes no more.
+    band : (rows,)
+        The band of each row; it is written here.
+    """
+    cdef Heap heap
+    cdef int64_t* size = <int64_t*>malloc(n_bands * sizeof(int64_t))  # rows of each band so far
+    cdef Py_ssize_t t
+    cdef int64_t row
+    cdef int32_t b
+    heap.load = <int64_t*>malloc(n_bands * sizeof(int64_t))
+    heap.bands = <int32_t*>malloc(n_bands * sizeof(int32_t))
+    heap.length = n_bands
+    try:
+        if size == NULL or heap.load == NULL or heap.bands == NULL:
+            raise MemoryError
+        with nogil:
+            for b in range(n_bands):
+                heap.load[b] = 0
+                heap.bands[b] = b
+                size[b] = 0
+            for t in range(order.shape[0]):
+                row = order[t]
+                b = heap.bands[0]
+                band[row] = b
+                heap.load[b] += counts[row]
+                size[b] += 1
+                if size[b] == most:  # the band is full and leaves the heap
+                    heap.length -= 1
+                    b = heap.bands[heap.length]
+                replace_first(&heap, b)
+    finally:
+        free(size)
+        free(heap.load)
+        free(heap.bands)
+
+
+# ------------------------------------------------------------------------ ratings to blocks
+
+
+cdef class Places:
+    """Where the ids of one side belong in the grid.
+
+    Parameters
+    ----------
+    base : int
+    place : (span,) int64
+        ``place[key - base]`` is ``band << 32 | row within the band`` of the id with this key.
+    """
+    cdef int64_t base
+    cdef const int64_t[::1] place
+
+    def __init__(self, int64_t base, const int64_t[::1] place):
+        self.base = base
+        self.place = place
+
+
+cdef struct Rows:  # the row of each rating within its band; one of the two pointers is NULL
+    uint16_t* narrow
+    uint32_t* wide
+
+
+cdef inline uint32_t row_at(Rows rows, Py_ssize_t t) noexcept nogil:
+    if rows.narrow != NULL:
+        return rows.narrow[t]
+    return rows.wide[t]
+
+
+cdef inline void set_row(Rows rows, Py_ssize_t t, uint32_t row) noexcept nogil:
+    if rows.narrow != NULL:
+        rows.narrow[t] = <uint16_t>row
+    else:
+        rows.wide[t] = row
+
+
+cdef class Cells:
+    """The cell of each rating within its block, one block after the other.
+
+    Parameters
+    ----------
+    row : (n,) uint16 or uint32
+        Row within the run side's band. 16 bits, where they can hold every row, halve the only
+        large temporary array of the grid.
+    index : (n,) uint16
+        Row within the gathered side's band.
+    """
+    cdef Rows rows
+    cdef uint16_t[::1] index
+    cdef object row  # keeps the memory of `rows` alive
+
+    def __init__(self, row, uint16_t[::1] index):
+        cdef uint16_t[::1] narrow
+        cdef uint32_t[::1] wide
+        self.row = row
+        self.index = index
+        self.rows.narrow = NULL
+        self.rows.wide = NULL
+        if row.itemsize == 2:
+            narrow = row
+            self.rows.narrow = &narrow[0]
+        else:
+            wide = row
+            self.rows.wide = &wide[0]
+
+
+def count_blocks(const key_t[:] run_keys, const other_key_t[:] keys, Places run, Places gathered,
+                 int64_t[:, ::1] counts):
+    """Count the ratings of a chunk that belong to each block.
+
+    Parameters
+    ----------
+    run_keys, keys : (n,)
+        Keys of the ratings on the run side and on the gathered side.
+    run, gathered : Places
+    counts : (B, B)
+        ``counts[x, y]`` grows by the number of ratings of block (x, y).
+    """
+    cdef const int64_t[::1] run_place = run.place
+    cdef const int64_t[::1] place = gathered.place
+    cdef int64_t run_base = run.base
+    cdef int64_t base = gathered.base
+    cdef int64_t x, y
     cdef Py_ssize_t t
     with nogil:
         for t in range(keys.shape[0]):
-            counts[(run_place[run_keys[t] - run_base] >> 32) * n_bands + (place[keys[t] - base] >> 32)] += 1
+            x = run_place[run_keys[t] - run_base] >> 32
+            y = place[keys[t] - base] >> 32
+            counts[x, y] += 1
 
 
-def scatter(const key_t[:] run_keys, int64_t run_base, const int64_t[::1] run_place,
-            const other_key_t[:] keys, int64_t base, const int64_t[::1] place, const value_t[:] values,
-            int64_t n_bands, int64_t[::1] cursor, uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index,
-            real[::1] rating):
-    """Ratings to their blocks, in the order they come; cursor[block] is where the next one goes.
+def scatter(const key_t[:] run_keys, const other_key_t[:] keys, const value_t[:] values,
+            Places run, Places gathered, int64_t[:, ::1] cursor, Cells cells, rating_t[::1] ratings,
+            weights=None):
+    """Write the ratings of a chunk into their blocks, in the order in which they come.
 
-    The row within the run side's band goes to `low_row` where 16 bits hold every one, else to `row`; the other of the
-    two is empty. That halves the only large temporary.
+    Parameters
+    ----------
+    run_keys, keys, run, gathered
+        As in `count_blocks`.
+    values : (n,)
+    cursor : (B, B)
+        ``cursor[x, y]`` is where the next rating of block (x, y) goes; it moves on.
+    cells : Cells
+    ratings : (N,) float, double or Pair
+        The ratings of all blocks.
+    weights : (n,) float64
+        The weight of each rating, where `ratings` are pairs.
     """
-    cdef Py_ssize_t t
+    cdef const int64_t[::1] run_place = run.place
+    cdef const int64_t[::1] place = gathered.place
+    cdef const double[:] weight
+    cdef int64_t run_base = run.base
+    cdef int64_t base = gathered.base
+    cdef Rows rows = cells.rows
+    cdef uint16_t[::1] index = cells.index
     cdef int64_t a, b, at
-    cdef bint narrow = low_row.shape[0] > 0
+    cdef Py_ssize_t t
+    if rating_t is Pair:
+        weight = weights
     with nogil:
         for t in range(keys.shape[0]):
             a = run_place[run_keys[t] - run_base]
             b = place[keys[t] - base]
-            at = cursor[(a >> 32) * n_bands + (b >> 32)]
-            cursor[(a >> 32) * n_bands + (b >> 32)] = at + 1
-            if narrow:
-                low_row[at] = <uint16_t>a
-            else:
-                row[at] = <uint32_t>a
+            at = cursor[a >> 32, b >> 32]
+            cursor[a >> 32, b >> 32] = at + 1
+            set_row(rows, at, <uint32_t>a)
             index[at] = <uint16_t>b
-            rating[at] = <real>values[t]
+            if rating_t is Pair:
+                ratings[at].rating = values[t]
+                ratings[at].weight = weight[t]
+            else:
+                ratings[at] = <rating_t>values[t]
 
 
-cdef struct Entry32:  # a rating on its way through the sort: one write in place of two
-    float rating
-    uint16_t index
+# --------------------------------------------------------------------------- sorting a block
 
-cdef struct Entry64:
-    double rating
-    uint16_t index
+cdef struct Block:
+    Rows rows
+    uint16_t* index
+    void* ratings  # float, double or Pair
+    Py_ssize_t n        # ratings
+    Py_ssize_t n_rows   # rows of the run side's band
+    Py_ssize_t n_index  # rows of the gathered side's band
 
-ctypedef fused Entry:
-    Entry32
-    Entry64
-
-cdef enum:
-    SHORT_ROW = 64  # up to about here comparisons beat counting
-
-
-cdef inline bint after(const Entry* a, const Entry* b) noexcept nogil:
-    return a.index > b.index or (a.index == b.index and a.rating > b.rating)
+cdef struct Workspace:  # memory that the sort of a block needs
+    uint32_t* row_end  # (n_rows,)
+    uint32_t* counts   # (max(n, n_index),)
+    void* entries      # (n,)
+    void* scratch      # (n,)
 
 
-cdef int by_value32(const void* a, const void* b) noexcept nogil:
-    return after(<const Entry32*>a, <const Entry32*>b) - after(<const Entry32*>b, <const Entry32*>a)
+cdef inline void load(Entry* entry, const Block* block, Py_ssize_t t) noexcept nogil:
+    """Read rating t of a block."""
+    entry.index = block.index[t]
+    if Entry is Entry32:
+        entry.rating = (<const float*>block.ratings)[t]
+    elif Entry is Entry64:
+        entry.rating = (<const double*>block.ratings)[t]
+    else:
+        entry.rating = (<const Pair*>block.ratings)[t].rating
+        entry.weight = (<const Pair*>block.ratings)[t].weight
 
 
-cdef int by_value64(const void* a, const void* b) noexcept nogil:
-    return after(<const Entry64*>a, <const Entry64*>b) - after(<const Entry64*>b, <const Entry64*>a)
+cdef inline void store(const Entry* entry, const Block* block, Py_ssize_t t) noexcept nogil:
+    """Write rating t of a block."""
+    block.index[t] = entry.index
+    if Entry is Entry32:
+        (<float*>block.ratings)[t] = entry.rating
+    elif Entry is Entry64:
+        (<double*>block.ratings)[t] = entry.rating
+    else:
+        (<Pair*>block.ratings)[t].rating = entry.rating
+        (<Pair*>block.ratings)[t].weight = entry.weight
 
 
-cdef bint rank_row(Entry* row, Py_ssize_t n, Entry* scratch) noexcept nogil:
-    """Sort a short row by its items' ranks, all compared with all: vectors and no branch to mispredict.
-
-    False, and nothing done, where an item repeats.
-    """
-    cdef int16_t x[SHORT_ROW]
-    cdef int16_t rank[SHORT_ROW]
-    cdef int16_t v
-    cdef Py_ssize_t t, s, total = 0, padded = (n + 7) & ~7
-    for t in range(n):
-        x[t] = <int16_t>(row[t].index - 32768)  # signed: the compare that every instruction set has
-    for t in range(n, padded):
-        x[t] = 0
-    for t in range(padded):
-        rank[t] = 0
-    for s in range(n):
-        v = x[s]
-        for t in range(padded):
-            rank[t] += x[t] > v
-    for t in range(n):
-        total += rank[t]
-    if total != n * (n - 1) // 2:
-        return False
-    for t in range(n):
-        scratch[rank[t]] = row[t]
-    memcpy(row, scratch, n * sizeof(row[0]))
-    return True
-
-
-cdef void sort_row(Entry* row, Py_ssize_t n, uint32_t* at, Py_ssize_t n_index, Entry* scratch) noexcept nogil:
-    """One row by (index, rating): by comparisons where it is short, else by counting, then equal pairs by rating."""
-    cdef Py_ssize_t t, s
-    cdef Entry moved
-    cdef uint32_t sum = 0, c
-    if n <= SHORT_ROW:
-        if n > 6 and rank_row(row, n, scratch):
-            return
-        for t in range(1, n):
-            moved = row[t]
-            s = t
-            while s > 0 and after(&row[s - 1], &moved):
-                row[s] = row[s - 1]
-                s -= 1
-            row[s] = moved
-        return
-    for t in range(n_index):
-        at[t] = 0
-    for t in range(n):
-        at[row[t].index] += 1
-    for t in range(n_index):
-        c = at[t]
-        at[t] = sum
-        sum += c
-    for t in range(n):
-        s = at[row[t].index]
-        at[row[t].index] += 1
-        scratch[s] = row[t]
-    memcpy(row, scratch, n * sizeof(row[0]))
-    t = 0
-    while t < n:
-        s = t
-        while t < n and row[t].index == row[s].index:
-            t += 1
-        if t - s > 1:
-            qsort(row + s, t - s, sizeof(row[0]), by_value32 if Entry is Entry32 else by_value64)
-
-
-cdef void spread(const Entry* row, Py_ssize_t n, Py_ssize_t repeats, uint32_t* at, Entry* out) noexcept nogil:
-    """A sorted row to: every item's first rating, then the second ones, ... `repeats` <= n of them."""
-    cdef Py_ssize_t t, number = 0
-    cdef uint32_t sum = 0, c
-    for t in range(repeats):
-        at[t] = 0
-    for t in range(n):
-        number = number + 1 if t and row[t].index == row[t - 1].index else 0
-        at[number] += 1
-    for t in range(repeats):
-        c = at[t]
-        at[t] = sum
-        sum += c
-    for t in range(n):
-        number = number + 1 if t and row[t].index == row[t - 1].index else 0
-        out[at[number]] = row[t]
-        at[number] += 1
+cdef void group_rows(const Block* block, uint32_t* row_end, Entry* entries) noexcept nogil:
+    """Copy the ratings of a block to `entries`, row after row; row r ends at row_end[r]."""
+    cdef Py_ssize_t t, row
+    memset(row_end, 0, block.n_rows * sizeof(uint32_t))
+    for t in range(block.n):
+        row_end[row_at(block.rows, t)] += 1
+    starts_of(row_end, block.n_rows)
+    for t in range(block.n):
+        row = row_at(block.rows, t)
+        load(&entries[row_end[row]], block, t)
+        row_end[row] += 1
 
 
 cdef Py_ssize_t sort_rows(
-    uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, real[::1] rating, Py_ssize_t n_rows,
-    Py_ssize_t n_index, Entry* entries, Entry* scratch, uint32_t* at, uint32_t* counts, double* total,
+    const Block* block, const Workspace* space, Entry* entries, double* total
 ) noexcept nogil:
-    cdef Py_ssize_t n = index.shape[0], t, r, first, end, repeats, repeat, runs = 0
-    cdef bint narrow = low_row.shape[0] > 0
-    cdef uint32_t s, sum = 0, c
-    cdef Entry* sorted_row
-    memset(at, 0, n_rows * sizeof(uint32_t))
-    for t in range(n):
-        at[low_row[t] if narrow else row[t]] += 1
-    for r in range(n_rows):
-        c = at[r]
-        at[r] = sum
-        sum += c
-    for t in range(n):
-        r = low_row[t] if narrow else row[t]
-        s = at[r]
-        at[r] = s + 1
-        entries[s].index = index[t]
-        entries[s].rating = rating[t]
+    """Sort a block in place; return its number of runs and add its ratings to `total`.
 
-    first = 0  # at[r] is where row r ends by now
-    for r in range(n_rows):
-        end = at[r]
+    `entries` is the workspace's, with its type.
+    """
+    cdef Entry* scratch = <Entry*>space.scratch
+    cdef Entry* row
+    cdef Py_ssize_t r, t, end, repeats
+    cdef Py_ssize_t first = 0
+    cdef Py_ssize_t runs = 0
+    group_rows(block, space.row_end, entries)
+    for r in range(block.n_rows):
+        end = space.row_end[r]
         if end == first:
             continue
-        sorted_row = entries + first
-        sort_row(sorted_row, end - first, counts, n_index, scratch)
-        repeats = repeat = 1
-        for t in range(1, end - first):
-            repeat = repeat + 1 if sorted_row[t].index == sorted_row[t - 1].index else 1
-            repeats = max(repeats, repeat)
+        row = entries + first
+        sort_row(row, end - first, space.counts, block.n_index, scratch)
+        repeats = most_repeats(row, end - first)
         if repeats > 1:
-            spread(sorted_row, end - first, repeats, counts, scratch)
-            sorted_row = scratch
+            spread_repeats(row, end - first, repeats, space.counts, scratch)
+            row = scratch
         runs += repeats
         for t in range(first, end):
-            index[t] = sorted_row[t - first].index
-            rating[t] = sorted_row[t - first].rating
-            total[0] += rating[t]
-            if narrow:
-                low_row[t] = <uint16_t>r
-            else:
-                row[t] = <uint32_t>r
+            store(&row[t - first], block, t)
+            set_row(block.rows, t, <uint32_t>r)
+            total[0] += row[t - first].rating
         first = end
     return runs
 
 
-def sort_block(uint32_t[::1] row, uint16_t[::1] low_row, uint16_t[::1] index, real[::1] rating, Py_ssize_t n_rows,
-               Py_ssize_t n_index):
-    """Sort one block by (row, index, rating) and move repeated pairs apart; returns (runs, sum of the ratings).
+def sort_block(Cells cells, rating_t[::1] ratings, Py_ssize_t first, Py_ssize_t end,
+               Py_ssize_t n_rows, Py_ssize_t n_index):
+    """Sort one block by row, index, rating and weight, and move repeated pairs apart.
 
-    A counting sort by row, then each row by itself; whatever order the ratings came in leaves no trace. A row's second
-    ratings of the same items follow its first ones as a run of their own, its third ones follow these: within a run
-    every item is distinct, and a run ends where the index does not rise.
+    It is a counting sort by row, and then each row is sorted by itself. The order in which the
+    ratings came leaves no trace. The second ratings of a row's repeated indices follow the first
+    ones as a run of their own, and the third ones follow these: within a run every index is
+    distinct, and a run ends where the index does not rise.
+
+    Parameters
+    ----------
+    cells : Cells
+    ratings : (N,) float, double or Pair
+    first, end : int
+        The block is first:end of `cells` and `ratings`; it is not empty.
+    n_rows, n_index : int
+        Number of rows of the block's bands, on the run side and on the gathered side.
+
+    Returns
+    -------
+    runs, total
+        Number of runs, and sum of the ratings without regard to weights.
     """
-    cdef Py_ssize_t n = index.shape[0], runs
-    cdef size_t entry = sizeof(Entry32) if real is float else sizeof(Entry64)
+    cdef Block block
+    cdef Workspace space
+    cdef Py_ssize_t n = end - first
+    cdef Py_ssize_t runs
+    cdef size_t entry_bytes
     cdef double total = 0
-    cdef uint32_t* at = <uint32_t*>malloc(n_rows * sizeof(uint32_t))
-    cdef uint32_t* counts = <uint32_t*>malloc(max(n, n_index) * sizeof(uint32_t))
-    cdef void* entries = malloc(n * entry)
-    cdef void* scratch = malloc(n * entry)
+    if rating_t is float:
+        entry_bytes = sizeof(Entry32)
+    elif rating_t is double:
+        entry_bytes = sizeof(Entry64)
+    else:
+        entry_bytes = sizeof(PairEntry)
+    block.rows.narrow = cells.rows.narrow + first if cells.rows.narrow != NULL else NULL
+    block.rows.wide = cells.rows.wide + first if cells.rows.wide != NULL else NULL
+    block.index = &cells.index[first]
+    block.ratings = &ratings[first]
+    block.n = n
+    block.n_rows = n_rows
+    block.n_index = n_index
+    space.row_end = <uint32_t*>malloc(n_rows * sizeof(uint32_t))
+    space.counts = <uint32_t*>malloc(max(n, n_index) * sizeof(uint32_t))
+    space.entries = malloc(n * entry_bytes)
+    space.scratch = malloc(n * entry_bytes)
     try:
-        if at == NULL or counts == NULL or entries == NULL or scratch == NULL:
+        if space.row_end == NULL or space.counts == NULL:
+            raise MemoryError
+        if space.entries == NULL or space.scratch == NULL:
             raise MemoryError
         with nogil:
-            if real is float:
-                runs = sort_rows(row, low_row, index, rating, n_rows, n_index, <Entry32*>entries, <Entry32*>scratch,
-                                 at, counts, &total)
+            if rating_t is float:
+                runs = sort_rows(&block, &space, <Entry32*>space.entries, &total)
+            elif rating_t is double:
+                runs = sort_rows(&block, &space, <Entry64*>space.entries, &total)
             else:
-                runs = sort_rows(row, low_row, index, rating, n_rows, n_index, <Entry64*>entries, <Entry64*>scratch,
-                                 at, counts, &total)
+                runs = sort_rows(&block, &space, <PairEntry*>space.entries, &total)
         return runs, total
     finally:
-        free(at)
-        free(counts)
-        free(entries)
-        free(scratch)
+        free(space.row_end)
+        free(space.counts)
+        free(space.entries)
+        free(space.scratch)
 
 
-def list_runs(const uint32_t[::1] row, const uint16_t[::1] low_row, const uint16_t[::1] index, int32_t band_start,
+def list_runs(Cells cells, Py_ssize_t first, Py_ssize_t end, int32_t band_start,
               int32_t[::1] run_row, uint32_t[::1] run_end):
-    """The run table of one sorted block: rows count from the start of all bands, ends from the start of the block."""
-    cdef Py_ssize_t t, r = -1, n = index.shape[0]
-    cdef bint narrow = low_row.shape[0] > 0
-    cdef uint32_t this, last = 0
+    """Write the run table of one sorted block.
+
+    Parameters
+    ----------
+    cells : Cells
+    first, end : int
+        The block is first:end of `cells`.
+    band_start : int
+        The row, counted over all bands, at which the run side's band starts.
+    run_row : (runs,)
+        Row of each run, counted over all bands; it is written here.
+    run_end : (runs,)
+        Where in the block each run ends; it is written here.
+    """
+    cdef Rows rows = cells.rows
+    cdef uint16_t[::1] index = cells.index
+    cdef Py_ssize_t t
+    cdef Py_ssize_t run = -1
+    cdef uint32_t row
+    cdef uint32_t last = 0
     with nogil:
-        for t in range(n):
-            this = low_row[t] if narrow else row[t]
-            if t == 0 or this != last or index[t] <= index[t - 1]:
-                r += 1
-                run_row[r] = band_start + <int32_t>this
-            run_end[r] = <uint32_t>(t + 1)
-            last = this
+        for t in range(first, end):
+            row = row_at(rows, t)
+            if t == first or row != last or index[t] <= index[t - 1]:
+                run += 1
+                run_row[run] = band_start + <int32_t>row
+            run_end[run] = <uint32_t>(t - first + 1)
+            last = row

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,206 +12,335 @@ from funksvd.machine.threads import CHUNK, cpu_count, parallel
 from funksvd.ratings import _keys
 from funksvd.ratings.sorting import count_keys
 
+# The two sides of the ratings, as positions in pairs.
+USERS, ITEMS = 0, 1
+
+# A lookup table may have this many entries, which are 64 MiB, or this many for each rating.
+SMALL_TABLE = 1 << 24
+ENTRIES_A_RATING = 16
+
+
+def chunks_of(n: int) -> list[slice]:
+    """Return n places in slices of CHUNK."""
+    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+
 
 @dataclass(frozen=True)
 class Encoded:
-    """A column of ids as a dictionary, as of categoricals and Arrow: integer codes into a sequence of ids."""
+    """A column of ids as a dictionary: integer codes into a sequence of ids.
+
+    Categoricals and Arrow dictionaries come in this form. Some ids may be unused, and some equal.
+
+    Attributes
+    ----------
+    codes : (n,) int32 or int64
+    ids : array or list
+    """
 
     codes: np.ndarray
-    ids: Any  # an array or list; some may be unused, and some equal
+    ids: Any
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.codes)
 
-    def used(self):
-        """Places of the ids in use."""
-        return np.flatnonzero(count_keys(self.codes, 0, len(self.ids), cpu_count()))
+    def used(self) -> np.ndarray:
+        """Return the positions of the ids that some code refers to."""
+        counts = count_keys(self.codes, 0, len(self.ids), cpu_count())
+        return np.flatnonzero(counts)
 
-    def map(self, function, name):
-        """function(array of the ids in use), which gives a number for each, taken at every code."""
+    def map(self, function: Callable[[Any], np.ndarray], name: str) -> np.ndarray:
+        """Return the number that a function gives to the id of each code.
+
+        Parameters
+        ----------
+        function : callable
+            It takes an array of the ids in use and returns a number for each.
+        name : str
+            Name of the ids in error messages.
+        """
         used = self.used()
-        keys = function(
-            checked_ids(
-                self.ids if len(used) == len(self.ids) else np.asarray(self.ids)[used], name
-            )
-        )
-        places = np.zeros(len(self.ids), keys.dtype)
-        places[used] = keys
-        return Encoded(self.codes, places).decode()
+        ids = self.ids if len(used) == len(self.ids) else np.asarray(self.ids)[used]
+        numbers = function(checked_ids(ids, name))
+        by_position = np.zeros(len(self.ids), numbers.dtype)
+        by_position[used] = numbers
+        return Encoded(self.codes, by_position).decode()
 
-    def decode(self):
-        """Array of the id of every code."""
+    def decode(self) -> np.ndarray:
+        """Return the id of every code."""
         out = np.empty(len(self), self.ids.dtype)
 
-        def one(part):  # in parts: NumPy makes int64 of all codes that it is given
+        def decode_part(part: slice) -> None:
             out[part] = self.ids[self.codes[part]]
 
-        parallel(one, [slice(s, s + CHUNK) for s in range(0, len(self), CHUNK)], cpu_count())
+        # In parts, since NumPy makes int64 of all codes that it is given.
+        parallel(decode_part, chunks_of(len(self)), cpu_count())
         return out
 
 
 class IdTable:
-    """The sorted distinct ids of one side; a code is an id's position in it."""
+    """The sorted distinct ids of one side; a code is an id's position among them.
 
-    def __init__(self, ids, n_ratings=0):
+    Parameters
+    ----------
+    ids : (n_ids,) array
+    n_ratings : int
+        Number of ratings; for how many the table may take memory.
+
+    Attributes
+    ----------
+    kind : str
+        The type of the ids: "int", "str", "bytes", another type's name, or "mixed".
+    base, lookup : int, and (span,) int32 or None
+        Of integer ids that lie close together: ``lookup[id - base]`` is the code, -1 of none.
+    """
+
+    def __init__(self, ids: np.ndarray, n_ratings: int = 0) -> None:
         self.ids = ids
         self.kind = kind_of(ids)
-        self.base, self.lookup = 0, None
+        self.base = 0
+        self.lookup: np.ndarray | None = None
         if self.kind != "int":
-            self.positions = {x: c for c, x in enumerate(ids.tolist())}
+            self.positions = {id_: code for code, id_ in enumerate(ids.tolist())}
         elif len(ids) and is_dense(int(ids[0]), int(ids[-1]), n_ratings):
             self.base = int(ids[0])
             self.lookup = np.full(int(ids[-1]) - self.base + 1, -1, np.int32)
             self.lookup[ids - self.base] = np.arange(len(ids), dtype=np.int32)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.ids)
 
-    def encode(self, raw, name, n_jobs=1):
-        """int32 codes of raw ids, -1 where an id is unknown. TypeError where they are of another kind."""
-        raw = checked_ids(raw, name)
-        if isinstance(raw, Encoded):
-            return raw.map(lambda ids: self.encode(ids, name), name)
-        if len(raw) == 0:
+    def encode(self, raw: Any, name: str, n_jobs: int = 1) -> np.ndarray:
+        """Return the int32 codes of raw ids; -1 is an unknown id.
+
+        Raises
+        ------
+        TypeError
+            If the ids are of another kind than the table's. `name` says of which side they are.
+        """
+        ids = checked_ids(raw, name)
+        if isinstance(ids, Encoded):
+            return ids.map(lambda distinct: self.encode(distinct, name), name)
+        if len(ids) == 0:
             return np.empty(0, np.int32)
-        kind = kind_of(raw)
+        kind = kind_of(ids)
         if kind != self.kind and self.kind != "mixed":
             raise TypeError(
                 f"{name} ids are {kind} here but were {self.kind} in fit; pass ids of the same type"
             )
         if self.kind != "int":
             get = self.positions.get
-            return np.fromiter((get(x, -1) for x in raw.tolist()), np.int32, len(raw))
-        out = np.empty(len(raw), np.int32)
+            return np.fromiter((get(id_, -1) for id_ in ids.tolist()), np.int32, len(ids))
         if self.lookup is not None:
+            return self._looked_up(ids, self.lookup, n_jobs)
+        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        return np.where(self.ids[at] == ids, at, -1).astype(np.int32)
 
-            def one(part):
-                _keys.look_up(raw[part], self.base, self.lookup, out[part])
+    def _looked_up(self, ids: np.ndarray, lookup: np.ndarray, n_jobs: int) -> np.ndarray:
+        """Return the codes of integer ids by the lookup table."""
+        out = np.empty(len(ids), np.int32)
 
-            parallel(one, [slice(s, s + CHUNK) for s in range(0, len(raw), CHUNK)], n_jobs)
-            return out
-        at = np.minimum(np.searchsorted(self.ids, raw), len(self.ids) - 1)
-        return np.where(self.ids[at] == raw, at, -1).astype(np.int32)
+        def look_up_part(part: slice) -> None:
+            _keys.look_up(ids[part], self.base, lookup, out[part])
 
-
-def is_dense(low, high, n_ratings):
-    """Whether integer ids get a lookup table: it may take as much memory as a few copies of the ratings, or 64 MiB."""
-    return high - low < max(16 * n_ratings, 1 << 24)
+        parallel(look_up_part, chunks_of(len(ids)), n_jobs)
+        return out
 
 
-def kind_of(ids):
+class Keyed(NamedTuple):
+    """The ids of a column, encoded.
+
+    table : IdTable
+    keys : (n,) int32 or int64, raw ids where the table has a lookup table, else codes
+    counts : (n_ids,) number of ratings of each code; None where it is not at hand
+    """
+
+    table: IdTable
+    keys: np.ndarray
+    counts: np.ndarray | None
+
+
+def is_dense(low: int, high: int, n_ratings: int) -> bool:
+    """Return whether integer ids from low to high get a lookup table.
+
+    It may take as much memory as a few copies of the ratings, or 64 MiB.
+    """
+    return high - low < max(ENTRIES_A_RATING * n_ratings, SMALL_TABLE)
+
+
+def kind_of(ids: np.ndarray) -> str:
+    """Return the type of ids: "int", "str", "bytes", another type's name, or "mixed"."""
     if ids.dtype.kind in "iu":
         return "int"
     if ids.dtype.kind == "U":
         return "str"
     if ids.dtype.kind == "S":
         return "bytes"
-    kinds = {type(x).__name__ for x in ids.tolist()}
+    kinds = {type(id_).__name__ for id_ in ids.tolist()}
     return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
-def checked_ids(raw, name):
-    """A 1-d array of ids: int32 or int64 where they are whole numbers, else str, bytes or objects; or `Encoded`."""
+def checked_ids(raw: Any, name: str) -> Any:
+    """Return ids as a one-dimensional array, or unchanged if they are `Encoded`.
+
+    Whole numbers become int32 or int64; the others are str, bytes or objects.
+
+    Raises
+    ------
+    ValueError
+        If ids are missing or masked, or if two different ones could become equal.
+    """
     if isinstance(raw, Encoded):
         return raw
     refuse_mask(raw, f"{name} ids")
-    kinds = {type(x) for x in raw} if isinstance(raw, (list, tuple)) else set()
-    if kinds and kinds <= {str, bytes} and any(x[-1:] in ("\0", b"\0") for x in raw):
-        ids = np.fromiter(raw, object, len(raw))  # NumPy would drop the zeros
-    elif all(issubclass(k, (int, float, np.number)) for k in kinds) or (
-        len(kinds) == 1 and tuple not in kinds
-    ):
-        ids = np.asarray(raw)
-    else:  # NumPy would make text of numbers beside text, and rows of tuples
-        ids = np.fromiter(raw, object, len(raw))
+    ids = as_array(raw)
     if ids.ndim != 1:
         raise ValueError(f"{name} ids must be one-dimensional, got shape {ids.shape}")
-    if ids.dtype == "M8[D]":
-        ids = ids.astype(object)  # dates, as in a list of them
-    if ids.dtype.kind == "M":  # NumPy gives nanoseconds back as bare integers
-        micro = ids.astype("M8[us]")
-        if (micro.astype(ids.dtype) != ids)[~np.isnat(ids)].any():
-            raise ValueError(
-                f"{name} ids are times finer than a microsecond; pass them as int or str"
-            )
-        ids = micro.astype(object)
+    if ids.dtype.kind == "M":
+        ids = times_as_objects(ids, name)
     if ids.dtype.kind == "f":
-        if not np.isfinite(ids).all() or (ids != np.floor(ids)).any():
-            raise ValueError(
-                f"{name} ids are floats that are not whole numbers, or missing; pass int or str ids"
-            )
-        if (
-            len(ids) and np.abs(ids).max() >= 2**53
-        ):  # also what NumPy makes of ints that fit no type together
-            raise ValueError(
-                f"{name} ids are floats of 2**53 or more, or ints that do not fit 64 bits with a sign: as "
-                "floats different ones would be equal; pass smaller ones, or str"
-            )
-        ids = ids.astype(np.int64)
-    try:
-        if ids.dtype.kind == "O" and len(ids) and all(type(x) is int for x in ids.tolist()):
-            ids = ids.astype(np.int64)
-        if ids.dtype == np.uint64 and len(ids) and ids.max() > np.iinfo(np.int64).max:
-            raise OverflowError
-    except OverflowError:
-        raise ValueError(
-            f"{name} ids must fit 64 bits with a sign; pass larger ones as str"
-        ) from None
-    if ids.dtype.kind == "O" and any(x is None or x != x for x in ids.tolist()):
+        ids = floats_as_ints(ids, name)
+    ids = ints_in_64_bits(ids, name)
+    if ids.dtype.kind == "O" and any(id_ is None or id_ != id_ for id_ in ids.tolist()):
         raise ValueError(f"{name} ids hold missing values (None or NaN); drop these ratings first")
     if ids.dtype.kind in "iub" and ids.dtype not in (np.int32, np.int64):
         ids = ids.astype(np.int64)
     return ids
 
 
-def refuse_mask(values, what):
-    """ValueError for an array of numpy.ma in which something is masked: the mask would be lost."""
-    mask = getattr(values, "mask", None)
-    if isinstance(values, np.ma.MaskedArray) and np.any(mask):
+def as_array(raw: Any) -> np.ndarray:
+    """Return ids in an array; a list becomes objects where NumPy would change its ids."""
+    if not isinstance(raw, list | tuple):
+        return np.asarray(raw)
+    kinds = {type(id_) for id_ in raw}
+    texts = bool(kinds) and kinds <= {str, bytes}
+    if texts and any(id_[-1:] in ("\0", b"\0") for id_ in raw):
+        return np.fromiter(raw, object, len(raw))  # NumPy would drop the zeros at the end
+    numbers = all(issubclass(kind, int | float | np.number) for kind in kinds)
+    if numbers or (len(kinds) == 1 and tuple not in kinds):
+        return np.asarray(raw)
+    # NumPy would make text of numbers beside text, and rows of tuples.
+    return np.fromiter(raw, object, len(raw))
+
+
+def times_as_objects(ids: np.ndarray, name: str) -> np.ndarray:
+    """Return NumPy times as dates or datetimes; ValueError if these would be coarser."""
+    if ids.dtype == "M8[D]":
+        return ids.astype(object)  # dates, as in a list of them
+    # As objects NumPy would give nanoseconds as bare integers.
+    microseconds = ids.astype("M8[us]")
+    changed = microseconds.astype(ids.dtype) != ids
+    if changed[~np.isnat(ids)].any():
+        raise ValueError(f"{name} ids are times finer than a microsecond; pass them as int or str")
+    return microseconds.astype(object)
+
+
+def floats_as_ints(ids: np.ndarray, name: str) -> np.ndarray:
+    """Return whole numbers stored as floats as int64; ValueError if they are not whole numbers."""
+    if not np.isfinite(ids).all() or (ids != np.floor(ids)).any():
         raise ValueError(
-            f"{np.count_nonzero(mask)} {what} are masked; pass the others alone, such as array[~array.mask]"
+            f"{name} ids are floats that are not whole numbers, or missing; pass int or str ids"
+        )
+    # NumPy makes floats, too, of ints that have no common integer type.
+    if len(ids) and np.abs(ids).max() >= 2**53:
+        raise ValueError(
+            f"{name} ids are floats of 2**53 or more, or ints that do not fit 64 bits with a sign:"
+            " as floats different ones would be equal; pass smaller ones, or str"
+        )
+    return ids.astype(np.int64)
+
+
+def ints_in_64_bits(ids: np.ndarray, name: str) -> np.ndarray:
+    """Return ids with Python's ints as int64; ValueError if an int does not fit."""
+    try:
+        if ids.dtype.kind == "O" and len(ids) and all(type(id_) is int for id_ in ids.tolist()):
+            return ids.astype(np.int64)
+        if ids.dtype == np.uint64 and len(ids) and ids.max() > np.iinfo(np.int64).max:
+            raise OverflowError
+    except OverflowError:
+        raise ValueError(
+            f"{name} ids must fit 64 bits with a sign; pass larger ones as str"
+        ) from None
+    return ids
+
+
+def refuse_mask(values: Any, name: str) -> None:
+    """Raise ValueError for an array of numpy.ma with masked entries, whose mask would be lost."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return
+    n_masked = np.count_nonzero(values.mask)
+    if n_masked:
+        raise ValueError(
+            f"{n_masked} {name} are masked; pass the others alone, such as array[~array.mask]"
         )
 
 
-def table_and_keys(raw, name):
-    """The id table of raw ids, their integer keys (`keys - base` is a place in its lookup), and counts where at hand."""
+def table_and_keys(raw: Any, name: str) -> Keyed:
+    """Return the id table of raw ids and their keys; `name` says in errors of which side they are."""
     ids = checked_ids(raw, name)
     if isinstance(ids, Encoded):
-        found = []
-
-        def keys_of(distinct):
-            found.append(table_and_keys(distinct, name))
-            keys = found[0][1]
-            return keys if abs(keys).max() >= 1 << 31 else keys.astype(np.int32)
-
-        keys = ids.map(keys_of, name)
-        return found[0][0], keys, None
+        return table_of_encoded(ids, name)
     if ids.dtype.kind == "i":
-        low, high = int(ids.min()), int(ids.max())
-        if is_dense(low, high, len(ids)):
-            counts = count_keys(ids, low, high - low + 1, cpu_count())
-            present = np.flatnonzero(counts)
-            return IdTable(present + low, len(ids)), ids, counts[present]
-        unique, codes = np.unique(ids, return_inverse=True)
-        return IdTable(unique), codes.astype(np.int32), None
+        return table_of_ints(ids)
+    return table_of_objects(ids)
+
+
+def table_of_encoded(ids: Encoded, name: str) -> Keyed:
+    """Return the table and keys of a dictionary-encoded column, from the ids in use alone."""
+    tables: list[IdTable] = []
+
+    def keys_of(distinct: np.ndarray) -> np.ndarray:
+        table, keys, _ = table_and_keys(distinct, name)
+        tables.append(table)
+        if abs(keys).max() >= 1 << 31:
+            return keys
+        return keys.astype(np.int32)
+
+    keys = ids.map(keys_of, name)
+    return Keyed(tables[0], keys, None)
+
+
+def table_of_ints(ids: np.ndarray) -> Keyed:
+    """Return the table and keys of integer ids, by counting where they lie close together."""
+    low = int(ids.min())
+    high = int(ids.max())
+    if is_dense(low, high, len(ids)):
+        counts = count_keys(ids, low, high - low + 1, cpu_count())
+        present = np.flatnonzero(counts)
+        return Keyed(IdTable(present + low, len(ids)), ids, counts[present])
+    distinct, codes = np.unique(ids, return_inverse=True)
+    return Keyed(IdTable(distinct), codes.astype(np.int32), None)
+
+
+def table_of_objects(ids: np.ndarray) -> Keyed:
+    """Return the table and keys of texts and other objects.
+
+    Ids of several types that have no order are sorted by type and text.
+    """
     values = ids.tolist()
     distinct = list(dict.fromkeys(values))
     try:
         distinct.sort()
-    except TypeError:  # of several types: by type and text
-        distinct.sort(key=lambda x: (type(x).__name__, repr(x)))
-    unique = np.array(distinct) if ids.dtype.kind in "US" else np.empty(len(distinct), object)
-    if unique.dtype.kind == "O":
-        unique[:] = distinct
-        if all(type(x) is str and x[-1:] != "\0" for x in distinct):
-            unique = np.array(distinct)
-    rank = {x: c for c, x in enumerate(distinct)}
-    return IdTable(unique), np.fromiter(map(rank.__getitem__, values), np.int32, len(values)), None
+    except TypeError:
+        distinct.sort(key=lambda id_: (type(id_).__name__, repr(id_)))
+    codes = {id_: code for code, id_ in enumerate(distinct)}
+    keys = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
+    table = IdTable(distinct_array(distinct, ids.dtype.kind in "US"))
+    return Keyed(table, keys, None)
 
 
-class Codes(dict):
-    """Text -> code, numbered in order of appearance."""
+def distinct_array(distinct: Iterable[Any], texts: bool) -> np.ndarray:
+    """Return sorted distinct ids as an array: of texts where NumPy keeps these, else of objects."""
+    distinct = list(distinct)
+    if texts or all(type(id_) is str and id_[-1:] != "\0" for id_ in distinct):
+        return np.array(distinct)
+    array = np.empty(len(distinct), object)
+    array[:] = distinct
+    return array
 
-    def __missing__(self, text):
+
+class Codes(dict[str, int]):
+    """The code of each text; new texts are numbered in the order in which they come."""
+
+    def __missing__(self, text: str) -> int:
         self[text] = code = len(self)
         return code

@@ -1,37 +1,53 @@
-"""Ratings from every form that `fit` takes."""
+"""Ratings and pairs from every form that `fit` and `predict` take."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from funksvd.ratings.triples import Ratings
 
 
-def is_table(X):
-    """Whether X is a table: it has named columns. (Asked of the type: a lazy table computes to answer itself.)"""
+def is_table(X: Any) -> bool:
+    """Return whether X is a table, that is, has named columns.
+
+    The type is asked, not X itself: a lazy table would compute its columns to answer.
+    """
     return hasattr(type(X), "columns") or hasattr(type(X), "column_names")
 
 
-def pairs_of(X):
-    """(users, items) of a pair of arrays, a table or an (n, 2) array."""
+def pairs_of(X: Any) -> tuple[Any, Any]:
+    """Return the columns (users, items) of a pair of arrays, a table or an (n, 2) array."""
     if isinstance(X, tuple) and len(X) == 2:
         return X
     if is_table(X):
         from funksvd.ratings.tables import columns_of
 
-        return columns_of(X, user=None, item=None)
+        users, items = columns_of(X, user=None, item=None)
+        return users, items
     X = np.asarray(X)
     if X.ndim != 2 or X.shape[1] != 2:
         raise ValueError(f"X must be (n, 2) or a tuple (users, items), got shape {X.shape}")
     return X[:, 0], X[:, 1]
 
 
-def as_ratings(X, y=None, weights=None):
-    """Ratings of whatever `fit` takes."""
+def as_ratings(
+    X: Any, y: npt.ArrayLike | None = None, weights: npt.ArrayLike | None = None
+) -> Ratings:
+    """Return the ratings in X, or in X and y, in any form that `fit` takes.
+
+    Raises
+    ------
+    ValueError
+        If y or weights are given beside an X that holds its own, or if y is missing.
+    """
     if isinstance(X, Ratings):
         if weights is not None:
             raise ValueError(
-                "these Ratings have their own weights; give them to Ratings.from_arrays(..., weights)"
+                "these Ratings have their own weights;"
+                " give them to Ratings.from_arrays(..., weights)"
             )
         return X
     if hasattr(X, "tocoo"):
@@ -43,8 +59,10 @@ def as_ratings(X, y=None, weights=None):
     if y is None:
         if is_table(X):
             return Ratings.from_frame(X, weights=weights)
+        # The first words are those that scikit-learn's checks look for.
         raise ValueError(
             "y is missing: this requires y to be passed, but the target y is None; "
             "or else a table, sparse matrix or Ratings that holds them"
         )
-    return Ratings.from_arrays(*pairs_of(X), y, weights)
+    users, items = pairs_of(X)
+    return Ratings.from_arrays(users, items, y, weights)

@@ -1,6 +1,8 @@
-"""Stable sorts of ratings by their codes."""
+"""Stable sorts of ratings by their codes, by counting, on several threads."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -8,47 +10,101 @@ from funksvd.machine.threads import CHUNK, parallel
 from funksvd.ratings import _keys
 
 
-def count_keys(keys, base, span, n_jobs):
-    """How often each of `span` keys from `base` on occurs."""
+def count_keys(keys: np.ndarray, base: int, span: int, n_jobs: int) -> np.ndarray:
+    """Return (span,) int64: how often each of the keys base, base + 1, ... occurs."""
 
-    def one(part):
-        out = np.zeros(span, np.int64)
-        _keys.count(keys[part], base, out)
-        return out
+    def count_part(part: slice) -> np.ndarray:
+        counts = np.zeros(span, np.int64)
+        _keys.count(keys[part], base, counts)
+        return counts
 
-    share = max(CHUNK, -(-len(keys) // n_jobs))
-    return sum(parallel(one, [slice(s, s + share) for s in range(0, len(keys), share)], n_jobs))
+    length = max(CHUNK, -(-len(keys) // n_jobs))
+    parts = [slice(start, start + length) for start in range(0, len(keys), length)]
+    total = np.zeros(span, np.int64)
+    for counts in parallel(count_part, parts, n_jobs):
+        total += counts
+    return total
 
 
-def sorted_by(keys, first, second, n, n_jobs, out=None):
-    """(start, first, second): two int32 arrays stably sorted by `keys` < n, and where each key's begin.
+def sorted_by(
+    keys: np.ndarray,
+    first: np.ndarray,
+    second: np.ndarray | None,
+    n: int,
+    n_jobs: int,
+    out: Sequence[np.ndarray | None] | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Return one or two arrays sorted by keys; the sort is stable.
 
-    A counting sort; each thread has its part of the ratings, which changes no bit. `second` may be None. `out`: arrays for
-    the two.
+    It is a counting sort in which each thread has its part of the ratings; the number of threads
+    changes no bit.
+
+    Parameters
+    ----------
+    keys : (n_ratings,) int32
+        At least 0 and below `n`.
+    first, second : (n_ratings,) int32
+        The arrays to sort; `second` may be None.
+    n, n_jobs : int
+    out : two arrays of the same length, or None
+        Memory for the sorted arrays; None allocates it.
+
+    Returns
+    -------
+    start, first, second
+        start[key] is where the entries of a key start, and start[n] is the number of ratings.
     """
     if out is None:
         out = [
-            None if column is None else np.empty(len(keys), np.int32) for column in (first, second)
+            np.empty(len(keys), np.int32),
+            None if second is None else np.empty(len(keys), np.int32),
         ]
-    parts = [slice(len(keys) * p // n_jobs, len(keys) * (p + 1) // n_jobs) for p in range(n_jobs)]
+    bounds = [len(keys) * part // n_jobs for part in range(n_jobs + 1)]
     cursors = np.zeros((n_jobs, n), np.int64)
-    parallel(lambda p: _keys.count(keys[parts[p]], 0, cursors[p]), range(n_jobs), n_jobs)
-    start = np.concatenate([[0], np.cumsum(cursors.sum(0))])
+
+    def count_part(part: int) -> None:
+        rows = slice(bounds[part], bounds[part + 1])
+        _keys.count(keys[rows], 0, cursors[part])
+
+    def deal_out_part(part: int) -> None:
+        rows = slice(bounds[part], bounds[part + 1])
+        own = None if second is None else second[rows]
+        _keys.deal_out(keys[rows], first[rows], own, cursors[part], *out)
+
+    parallel(count_part, range(n_jobs), n_jobs)
+    start = np.concatenate([[0], np.cumsum(cursors.sum(axis=0))])
+    # Of one key's entries those of the first part come first, then those of the second, ...
     cursors[:] = np.cumsum(cursors, axis=0) - cursors + start[:-1]
-
-    def deal_out(p):
-        own = (None if column is None else column[parts[p]] for column in (first, second))
-        _keys.deal_out(keys[parts[p]], *own, cursors[p], *out)
-
-    parallel(deal_out, range(n_jobs), n_jobs)
-    return start, *out
+    parallel(deal_out_part, range(n_jobs), n_jobs)
+    return start, *out  # type: ignore[return-value]  # None only where `second` is
 
 
-def by_user(users, items, carried, n_users, n_items, n_jobs):
-    """(start, items, carried, lent): ratings sorted by user, then item, stable; start[u]:start[u + 1] are user u's places.
+def by_user(
+    users: np.ndarray,
+    items: np.ndarray,
+    carried: np.ndarray | None,
+    n_users: int,
+    n_items: int,
+    n_jobs: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[np.ndarray | None]]:
+    """Return ratings sorted by user, then by item; the sort is stable.
 
-    carried : int32 of each rating that moves with it, or None. lent : two arrays of the ratings' number, free to use.
+    Parameters
+    ----------
+    users, items : (n,) int32
+        Codes.
+    carried : (n,) int32 or None
+        A number of each rating that moves with it.
+    n_users, n_items, n_jobs : int
+
+    Returns
+    -------
+    start, items, carried
+        User u has start[u]:start[u + 1] of the other two.
+    lent : two arrays of n int32
+        Memory that the sort needed and the caller may use.
     """
     start, *lent = sorted_by(items, users, carried, n_items, n_jobs)
     items = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(start))
-    return *sorted_by(lent[0], items, lent[1], n_users, n_jobs), lent
+    start, items, carried = sorted_by(lent[0], items, lent[1], n_users, n_jobs)
+    return start, items, carried, [*lent]

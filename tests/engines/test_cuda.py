@@ -132,7 +132,7 @@ def compare(hyper, tolerance=1e-5, weights=False):
         engine(ratings, held_out, hyper, seed=1) for engine in (CudaEngine, Twin, Naive)
     )
     assert ours.grid.n_bands == 4
-    assert ours.strange is not None
+    assert ours.unknown is not None
     losses = train(ours)
     for theirs in others:
         assert losses == pytest.approx(train(theirs), rel=tolerance)
@@ -145,8 +145,8 @@ def compare(hyper, tolerance=1e-5, weights=False):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_equals_the_cpu_engine_and_naive(cupy, solver, k):
     engine = compare(hyper(k, solver))
-    assert not engine.run_factors[:, k:].any()
-    assert not engine.factors[:, k:].any()
+    assert not engine.state_arrays["run_factors"][:, k:].any()
+    assert not engine.state_arrays["factors"][:, k:].any()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

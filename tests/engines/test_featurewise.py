@@ -140,7 +140,7 @@ def test_training_is_feature_after_feature(params, weighted):
     for feature in range(0 if params.get("biased", True) is False else -1, 3):
         biases = feature < 0
         p, q = (
-            (np.zeros(len(engine.run_biases)), np.zeros(len(engine.biases)))
+            tuple(np.zeros(len(side.biases)) for side in engine.sides)
             if biases
             else engine._first(feature)
         )

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import block
 
-import funksvd.ratings.triples as ratings_module
 from funksvd import Callback, FunkSVD, Ratings, load
 from funksvd.engines.sgd import SgdEngine
 from funksvd.engines.start import rule
 from funksvd.machine.kernels import LEVEL, kernels, levels
-from funksvd.ratings import _grid
+from funksvd.ratings import _grid, grid as grid_module
+from funksvd.ratings.grid import build
 
 
 def some(n=3000, n_users=80, n_items=50, seed=0):
@@ -85,10 +85,8 @@ def engine_of(ratings, k, dtype="float64", **params):
 def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
     """Every block of one epoch, on an engine that has some behind it."""
     grid, kernel = engine.grid, kernels("engines._sgd", dtype, level)
-    sides = [
-        (engine.run_factors, engine.run_biases, engine.run_state, engine.run_extra),
-        (engine.factors, engine.biases, engine.state, engine.extra),
-    ]
+    sides = [(side.factors, side.biases, side.state, side.extra) for side in engine.sides]
+    gathered = engine.sides[1]
     rules = [rule(engine.hyper, side, 0.02) for side in ("users", "items")]
     weight = np.empty(0, dtype) if grid.weight is None else grid.weight
     starts = grid.bands + np.arange(grid.n_bands + 1)
@@ -124,11 +122,11 @@ def compare_with_naive(engine, k, dtype, tolerance, level=LEVEL):
         got = kernel.block(*fast, blocks, x, y, engine.mean, engine.solver, np.array(rules))
         assert got == pytest.approx(want, rel=tolerance)
         spare = starts[y + 1] - 1
-        assert (engine.factors[spare] == 0).all()
-        engine.state[spare], engine.extra[spare] = side[2][-1], side[3][-1]  # may tick
+        assert (gathered.factors[spare] == 0).all()
+        gathered.state[spare], gathered.extra[spare] = side[2][-1], side[3][-1]  # may tick
         for a, c in zip([*sides[0], *(a[rows] for a in sides[1])], [*run_side, *side], strict=True):
             np.testing.assert_allclose(a, c, rtol=tolerance, atol=tolerance)
-        assert (engine.run_factors[:, k:] == 0).all()
+        assert (engine.sides[0].factors[:, k:] == 0).all()
 
 
 SOLVERS = [
@@ -170,7 +168,8 @@ def test_every_penalty_equals_naive(solver, extra, level):
     )
     engine.epoch(0, 0.01)
     compare_with_naive(engine, 11, "float64", 1e-6, level)
-    factors, biases = engine.factors[engine.rows, :11], engine.biases[engine.rows]
+    gathered = engine.sides[1]
+    factors, biases = gathered.factors[gathered.rows, :11], gathered.biases[gathered.rows]
     assert (factors == 0).any() == ("l1" in extra or "non_negative" in extra)
     assert (biases == 0).any() == ("l1_bias" in extra or "biased" in extra)
     assert (factors < 0).any() != ("non_negative" in extra)
@@ -188,7 +187,7 @@ def test_every_penalty_equals_naive(solver, extra, level):
 def test_any_shape_equals_naive(n, n_users, n_items, k, seed, bands):
     """Repeated pairs, single rows and empty blocks among them; and the grid is the sorted ratings, each once."""
     users, items, values = some(n, n_users, n_items, seed)
-    with mock.patch.object(ratings_module, "choose_bands", return_value=bands):
+    with mock.patch.object(grid_module, "choose_bands", return_value=bands):
         engine = engine_of(Ratings.from_arrays(users, items, values), k)
     grid = engine.grid
     compare_with_naive(engine, k, "float64", 1e-6)
@@ -216,7 +215,7 @@ def test_weights_travel_with_their_ratings(dtype):
     weights = np.random.default_rng(1).integers(0, 4, len(values)) / 2
     order = np.random.default_rng(2).permutation(len(values))
     grid, again = (
-        Ratings.from_arrays(users[o], items[o], values[o], weights[o]).grid(64, dtype)
+        build(Ratings.from_arrays(users[o], items[o], values[o], weights[o]), 64, dtype)
         for o in (slice(None), order)
     )
     for name in ("index", "rating", "weight", "run_row", "run_end"):
@@ -236,7 +235,7 @@ def test_weights_travel_with_their_ratings(dtype):
     )
     assert grid.mean == pytest.approx(np.average(values, weights=weights), rel=1e-6)
     ones, plain = (
-        Ratings.from_arrays(users, items, values, w).grid(64, dtype)
+        build(Ratings.from_arrays(users, items, values, w), 64, dtype)
         for w in (np.ones(len(values)), None)
     )
     np.testing.assert_array_equal(ones.rating, plain.rating)
