@@ -1,8 +1,9 @@
-"""Splitters of ratings for `cv=` of scikit-learn's GridSearchCV and cross_validate, and for use by hand.
+"""Splitters of ratings for `cv=` of scikit-learn's GridSearchCV and cross_validate.
 
-`split(X, y, groups)` yields (train, test) row numbers. X is what `fit` takes with y beside it, or a `Ratings`. Where time
-matters it is `groups`, one time a rating, in any form that sorts; without it the rows are taken to be in order of time.
-None of them needs scikit-learn.
+They can be used by hand, too, and none of them needs scikit-learn. `split(X, y, groups)` yields
+(train, test) row numbers. X is anything that `fit` takes with y beside it, or a `Ratings`. Where
+the time of the ratings matters, `groups` holds it: one time a rating, of any type that sorts.
+Without `groups` the rows are taken to be in the order of time.
 """
 
 from __future__ import annotations
@@ -16,26 +17,31 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd.checks import checked_n
-from funksvd.ratings import _keys
-from funksvd.ratings.ids import table_and_keys
+from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
+from funksvd.ratings.ids import ITEMS, USERS, table_and_keys
 from funksvd.ratings.inputs import pairs_of
 from funksvd.ratings.tables import as_ids
 from funksvd.ratings.triples import Ratings
 
-Parts = Iterator[tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]
+Part = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+Parts = Iterator[Part]
+
+# Seeds of random_state and the number of the split are this far apart.
+SEED_STEP = 1_000_003
 
 
 @dataclass
 class UserHoldout:
-    """Of each user's ratings hold out some at random: a part of them, or a number.
+    """Hold out some of each user's ratings at random: a share of them, or a number.
 
     Parameters
     ----------
-    test_size : float in (0, 1), a share rounded to the nearest number, or int >= 1
-        A user keeps at least one rating in the training part.
+    test_size : float in (0, 1), or int >= 1
+        A float is a share, which is rounded to the nearest number of ratings. A user keeps at least
+        one rating in the training part.
     n_splits : int
     random_state : int
-        Which ratings are held out depends on it and on the set of ratings, not on the order of the rows.
+        The ratings held out depend on it and on the set of ratings, not on the order of the rows.
     """
 
     test_size: float = 0.2
@@ -43,60 +49,96 @@ class UserHoldout:
     random_state: int = 0
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        whole = isinstance(self.test_size, (int, np.integer))
-        if isinstance(self.test_size, bool) or not (
-            self.test_size >= 1 if whole else 0 < self.test_size < 1
-        ):
-            raise ValueError(
-                f"test_size must be a float in (0, 1) or an int >= 1, got {self.test_size!r}"
-            )
-        users, items = (codes_of(X, side) for side in (0, 1))
+        """Yield (train, test) row numbers of each split."""
+        self._check_size()
+        users = codes_of(X, USERS)
+        items = codes_of(X, ITEMS)
         counts = np.bincount(users)
-        held = np.minimum(
-            np.full(len(counts), self.test_size) if whole else np.rint(counts * self.test_size),
-            counts - 1,
-        )
+        n_held = self._number_held(counts)
         for number in range(checked_n(self.n_splits, "n_splits")):
             hashes = np.empty(len(users), np.uint64)
-            seed = np.uint64((self.random_state * 1_000_003 + number) % 2**64)
-            _keys.hash_ratings(users, items, np.zeros(len(users)), seed, hashes)
-            yield from_mask(place_in_user(users, np.lexsort((hashes, users)), counts) < held[users])
+            seed = np.uint64((self.random_state * SEED_STEP + number) % 2**64)
+            _keys.hash_ratings(
+                users,
+                items,
+                np.zeros(len(users)),
+                seed,
+                hashes,
+            )
+            order = np.lexsort((hashes, users))
+            place = place_in_user(users, order, counts)
+            yield from_mask(place < n_held[users])
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def _check_size(self) -> None:
+        size = self.test_size
+        allowed = size >= 1 if isinstance(size, int | np.integer) else 0 < size < 1
+        if isinstance(size, bool) or not allowed:
+            raise ValueError(f"test_size must be a float in (0, 1) or an int >= 1, got {size!r}")
+
+    def _number_held(self, counts: np.ndarray) -> np.ndarray:
+        """Return how many ratings of each user are held out, given the numbers of all."""
+        if isinstance(self.test_size, int | np.integer):
+            wanted = np.full(len(counts), self.test_size)
+        else:
+            wanted = np.rint(counts * self.test_size)
+        held: np.ndarray = np.minimum(wanted, counts - 1)
+        return held
+
+    def get_n_splits(
+        self,
+        X: Any = None,
+        y: Any = None,
+        groups: Any = None,
+    ) -> int:
+        """Return the number of splits."""
         return self.n_splits
 
 
 @dataclass
 class LeaveLastOut:
-    """Hold out the last ratings of each user; a user with no more than these stays whole in the training part.
+    """Hold out the last ratings of each user.
+
+    A user who has no more ratings than these stays whole in the training part.
 
     Parameters
     ----------
     n_last : int
+        Number of ratings held out for each user.
     """
 
     n_last: int = 1
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        users = codes_of(X, 0)
+        """Yield (train, test) row numbers; `groups` are the times."""
+        users = codes_of(X, USERS)
         counts = np.bincount(users)
         order = np.lexsort((ranks(groups, len(users)), users))
         place = place_in_user(users, order, counts)
         n_last = checked_n(self.n_last, "n_last")
-        yield from_mask((place >= counts[users] - n_last) & (counts[users] > n_last))
+        of_user = counts[users]
+        yield from_mask((place >= of_user - n_last) & (of_user > n_last))
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def get_n_splits(
+        self,
+        X: Any = None,
+        y: Any = None,
+        groups: Any = None,
+    ) -> int:
+        """Return 1, the number of splits."""
         return 1
 
 
 @dataclass
 class TimeSplit:
-    """Train on the past, test on what comes after: the last `n_splits` windows of time, each after all before it.
+    """Train on the past and test on what comes after: the last `n_splits` windows of time.
+
+    Each window is the test part of one split; all ratings before it are the training part.
 
     Parameters
     ----------
     test_size : float in (0, 1)
-        Share of the ratings in a window. Ratings of one moment are never parted, so windows may differ in size.
+        Share of the ratings in a window. Ratings of one moment are never parted, so that windows
+        may differ in size.
     n_splits : int
     """
 
@@ -104,33 +146,43 @@ class TimeSplit:
     n_splits: int = 1
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        n = len(codes_of(X, 0))
+        """Yield (train, test) row numbers of each window, early ones first; `groups` are times."""
+        n = len(codes_of(X, USERS))
         n_splits = checked_n(self.n_splits, "n_splits")
         if not 0 < self.test_size < 1 or self.test_size * n_splits >= 1:
             raise ValueError(
-                f"test_size must be in (0, 1 / n_splits), got {self.test_size!r} for {n_splits} splits"
+                f"test_size must be in (0, 1 / n_splits),"
+                f" got {self.test_size!r} for {n_splits} splits"
             )
         time = ranks(groups, n)
-        ordered, window = np.sort(time), max(1, round(self.test_size * n))
-        ends = [*(ordered[max(0, n - window * left)] for left in range(n_splits, 0, -1)), n]
-        for begin, end in itertools.pairwise(ends):
-            train, test = (
-                np.flatnonzero(time < begin),
-                np.flatnonzero((time >= begin) & (time < end)),
-            )
+        ordered = np.sort(time)
+        window = max(1, round(self.test_size * n))
+        begins = [ordered[max(0, n - window * left)] for left in range(n_splits, 0, -1)]
+        for begin, end in itertools.pairwise([*begins, n]):
+            train = np.flatnonzero(time < begin)
+            test = np.flatnonzero((time >= begin) & (time < end))
             if not len(train) or not len(test):
                 raise ValueError(
-                    f"too many ratings of one moment for {n_splits} windows of {self.test_size} of {n} ratings"
+                    f"too many ratings of one moment for {n_splits} windows of {self.test_size}"
+                    f" of {n} ratings"
                 )
             yield train, test
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def get_n_splits(
+        self,
+        X: Any = None,
+        y: Any = None,
+        groups: Any = None,
+    ) -> int:
+        """Return the number of splits."""
         return self.n_splits
 
 
 @dataclass
 class ColdUserSplit:
-    """Hold out whole users, each in one of `n_splits` folds: how good is the model for somebody it has never seen?
+    """Hold out whole users, each in one of `n_splits` folds.
+
+    It measures how good the model is for somebody whom it has never seen.
 
     Parameters
     ----------
@@ -142,7 +194,8 @@ class ColdUserSplit:
     random_state: int = 0
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        users = codes_of(X, 0)
+        """Yield (train, test) row numbers of each fold."""
+        users = codes_of(X, USERS)
         n_users = int(users.max()) + 1
         if n_users < checked_n(self.n_splits, "n_splits", 2):
             raise ValueError(
@@ -152,35 +205,58 @@ class ColdUserSplit:
         for number in range(self.n_splits):
             yield from_mask(fold[users] == number)
 
-    def get_n_splits(self, X: Any = None, y: Any = None, groups: Any = None) -> int:
+    def get_n_splits(
+        self,
+        X: Any = None,
+        y: Any = None,
+        groups: Any = None,
+    ) -> int:
+        """Return the number of splits."""
         return self.n_splits
 
 
-def codes_of(X, side):
-    """int32 codes of the users (0) or items (1) of X."""
+def codes_of(X: Any, side: int) -> np.ndarray:
+    """Return (n,) int32 codes of the users (side 0) or items (side 1) of X."""
     if isinstance(X, Ratings):
-        return (X.users, X.items)[side]
-    name, raw = ("user", "item")[side], pairs_of(X)[side]
-    ids = as_ids(raw, name)
-    return table_and_keys(ids, name)[0].encode(ids, name)
+        return X.items if side else X.users
+    name = ("user", "item")[side]
+    ids = as_ids(pairs_of(X)[side], name)
+    table, _, _ = table_and_keys(ids, name)
+    return table.encode(ids, name)
 
 
-def ranks(times, n):
-    """For each rating the number of earlier ones; without times the number of rows before it."""
+def ranks(times: Any, n: int) -> np.ndarray:
+    """Return for each of n ratings how many are earlier.
+
+    Without times (None) it is the number of rows before.
+    """
     if times is None:
         return np.arange(n)
     times = np.asarray(times)
     if times.shape != (n,):
         raise ValueError(f"groups must hold one time a rating, ({n},), got shape {times.shape}")
-    return np.searchsorted(np.sort(times), times)
+    earlier: np.ndarray = np.searchsorted(np.sort(times), times)
+    return earlier
 
 
-def place_in_user(users, order, counts):
-    """Each rating's place, from 0 on, among its user's in `order`, which lists user after user."""
+def place_in_user(users: np.ndarray, order: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return the place of each rating among its user's, from 0 on.
+
+    Parameters
+    ----------
+    users : (n,)
+        Code of each rating's user.
+    order : (n,)
+        The row numbers, one user's after another's.
+    counts : (n_users,)
+        Number of ratings of each user.
+    """
+    starts = np.cumsum(counts) - counts
     place = np.empty(len(users), np.int64)
-    place[order] = np.arange(len(users)) - (np.cumsum(counts) - counts)[users[order]]
+    place[order] = np.arange(len(users)) - starts[users[order]]
     return place
 
 
-def from_mask(test):
+def from_mask(test: np.ndarray) -> Part:
+    """Return (train, test) row numbers, given whether each row is in the test part."""
     return np.flatnonzero(~test), np.flatnonzero(test)

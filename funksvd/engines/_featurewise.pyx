@@ -1,13 +1,17 @@
 # cython: language_level=3, freethreading_compatible=True
-"""One feature after the other, on blocks of the grid: a pass over the ratings with one number for each user and item.
+"""The kernels of training one feature after the other, over the blocks of the grid.
 
-What the features before predict stands in `cache`, one number a rating. With the value p of a run's row and q of a
-gathered row the prediction is clip(cache + p q), for biases clip(cache + p + q). As in `_sgd.pyx` up to eight ratings of
-a run are one micro-batch of distinct gathered rows: with m of them ::
+A feature is one number for each user and each item. The prediction of the features before it
+stands in `cache`, one number a rating. With the value p of a run's row and q of a gathered row the
+prediction is clip(cache + p q); for biases it is clip(cache + p + q).
 
-    p' = p (1 - m lr l2) + lr sum_j e_j q_j        q_j' = q_j (1 - lr l2) + lr e_j p
+As in `_sgd.pyx`, up to eight ratings of a run are one micro-batch of distinct gathered rows. With
+m of them, errors e_j, weights w_j, learning rate lr and penalty l2 of each side, one step is::
 
-and for biases without the factors q_j and p. A rating's weight multiplies its e. L1 is a soft threshold after the step.
+    p' = p (1 - m lr l2) + lr sum_j w_j e_j q_j
+    q_j' = q_j (1 - lr l2) + lr w_j e_j p
+
+For biases the factors q_j and p at the end are left out. L1 is a soft threshold after the step.
 """
 
 from libc.stdint cimport int32_t, uint16_t, uint32_t
@@ -16,12 +20,27 @@ ctypedef fused real:
     float
     double
 
-cdef struct Side:
-    double l2, l1, low  # penalties, and the least value that it may have
+cdef enum:
+    MICRO = 8  # ratings of a micro-batch
+
+cdef struct Penalty:  # of one side
+    double l2
+    double l1
+    double low  # the least value that a number may have
 
 cdef struct Rule:
-    double rate, lowest, highest  # step; what predictions are clipped to
-    Side run, other
+    double rate
+    double lowest   # predictions are clipped to lowest and highest
+    double highest
+    Penalty run
+    Penalty gathered
+
+cdef struct Block:  # the runs of a block, as `train` describes them
+    const int32_t* run_row
+    const uint32_t* run_end
+    const uint16_t* index
+    Py_ssize_t n_runs
+    uint16_t spare  # the last gathered row, which stays 0
 
 
 cdef inline real clipped(real x, real lowest, real highest) noexcept nogil:
@@ -29,111 +48,166 @@ cdef inline real clipped(real x, real lowest, real highest) noexcept nogil:
 
 
 cdef inline real shrunk(real x, real threshold, real low) noexcept nogil:
-    """Soft threshold, then the lower bound."""
+    """Return x after the soft threshold of L1, and then the lower bound.
+
+    `_solvers.pxi` has the same for vectors, as `proximal`.
+    """
     x = x - threshold if x > threshold else x + threshold if x < -threshold else 0
     return low if x < low else x
 
 
 cdef inline double walk(
-    bint biases, real* p, real* q, uint16_t spare, const int32_t* run_row, const uint32_t* run_end, Py_ssize_t count,
-    const uint16_t* index, const real* rating, const real* weight, const real* cache, const Rule* rule,
+    bint biases, const Block* block, real* p, real* q, const real* rating, const real* weight,
+    const real* cache, const Rule* rule,
 ) noexcept nogil:
+    """Make one pass over a block; return the sum of its weighted squared errors.
+
+    `biases` is a constant to the compiler. `weight` is NULL if all weights are 1.
+    """
     cdef double squares = 0
-    cdef Py_ssize_t r, t = 0, end, j, m
-    cdef real rate = <real>rule.rate, lowest = <real>rule.lowest, highest = <real>rule.highest
-    cdef real keep = <real>(1 - rule.rate * rule.other.l2), threshold = <real>(rule.rate * rule.other.l1)
-    cdef real low = <real>rule.other.low
-    cdef bint bounded = rule.run.l1 > 0 or rule.other.l1 > 0 or rule.run.low == 0 or rule.other.low == 0
-    cdef real e[8]
-    cdef real y[8]
-    cdef uint16_t at[8]
+    cdef Py_ssize_t run, end, j, m
+    cdef Py_ssize_t t = 0
+    cdef real rate = <real>rule.rate
+    cdef real lowest = <real>rule.lowest
+    cdef real highest = <real>rule.highest
+    cdef real keep = <real>(1 - rule.rate * rule.gathered.l2)
+    cdef real threshold = <real>(rule.rate * rule.gathered.l1)
+    cdef real low = <real>rule.gathered.low
+    cdef bint thresholds = rule.run.l1 > 0 or rule.gathered.l1 > 0
+    cdef bint proximal = thresholds or rule.run.low == 0 or rule.gathered.low == 0
+    cdef real e[MICRO]
+    cdef real y[MICRO]
+    cdef uint16_t at[MICRO]
     cdef real x, push, square
-    for r in range(count):
-        x = p[run_row[r]]
-        end = run_end[r]
+    for run in range(block.n_runs):
+        x = p[block.run_row[run]]
+        end = block.run_end[run]
         while t < end:
-            m = min(end - t, 8)
-            for j in range(8):  # reads past the run but never past the array, which has 8 more entries
-                at[j] = index[t + j] if j < m else spare
+            m = min(end - t, MICRO)
+            # The gathered values. This reads past the run, but never past the arrays, which have
+            # eight more entries.
+            for j in range(MICRO):
+                at[j] = block.index[t + j] if j < m else block.spare
                 y[j] = q[at[j]]
-            for j in range(8):
-                e[j] = rating[t + j] - clipped(cache[t + j] + (x + y[j] if biases else x * y[j]), lowest, highest)
-            for j in range(m, 8):
+            # The errors.
+            for j in range(MICRO):
+                e[j] = rating[t + j] - clipped(
+                    cache[t + j] + (x + y[j] if biases else x * y[j]), lowest, highest
+                )
+            for j in range(m, MICRO):
                 e[j] = 0
-            square = push = 0
+            square = 0
             if weight != NULL:
-                for j in range(8):
+                for j in range(MICRO):
                     square += weight[t + j] * e[j] * e[j]
                     e[j] *= weight[t + j]
             else:
-                for j in range(8):
+                for j in range(MICRO):
                     square += e[j] * e[j]
-            for j in range(8):
+            # The step.
+            push = 0
+            for j in range(MICRO):
                 push += e[j] if biases else e[j] * y[j]
                 y[j] = y[j] * keep + rate * (e[j] if biases else e[j] * x)
             x = x * <real>(1 - m * rule.rate * rule.run.l2) + rate * push
-            if bounded:
+            if proximal:
                 x = shrunk(x, <real>(m * rule.rate * rule.run.l1), <real>rule.run.low)
-                for j in range(8):
+                for j in range(MICRO):
                     y[j] = shrunk(y[j], threshold, low)
             for j in range(m):
                 q[at[j]] = y[j]
             squares += square
             t += m
-        p[run_row[r]] = x
+        p[block.run_row[run]] = x
     return squares
 
 
+cdef Penalty penalty_of(const double[:, ::1] rule, Py_ssize_t row) noexcept:
+    cdef Penalty penalty
+    penalty.l2 = rule[row, 0]
+    penalty.l1 = rule[row, 1]
+    penalty.low = rule[row, 2]
+    return penalty
+
+
 def train(
-    real[::1] run, real[::1] other, const int32_t[::1] run_row, const uint32_t[::1] run_end, const uint16_t[::1] index,
-    const real[::1] rating, const real[::1] weight, const real[::1] cache, bint biases, const double[:, ::1] rule,
+    real[::1] run, real[::1] gathered, const int32_t[::1] run_row, const uint32_t[::1] run_end,
+    const uint16_t[::1] index, const real[::1] rating, const real[::1] weight,
+    const real[::1] cache, bint biases, const double[:, ::1] rule,
 ):
-    """One pass over one block, in place; returns the weighted sum of squared errors, each seen before its own step.
+    """Make one pass over one block, in place.
 
     Parameters
     ----------
     run : (rows,)
-        Values of the side whose ratings are stored as runs, every band of it.
-    other : (band + 1,)
-        Those of the gathered side, the block's band only. The last one is spare: 0, and left so.
+        Values of the side whose ratings are stored as runs, of all its bands.
+    gathered : (band + 1,)
+        Values of the gathered side, of the block's band alone. The last one is spare: it is 0 and
+        stays so.
     run_row, run_end : (runs,)
         Row of each run, and where in the block its ratings end.
     index, rating, weight, cache : (ratings + 8,)
-        Row in `other`, rating, its weight and what is predicted so far; an empty `weight` means that all are 1. The
-        last 8 are read but count for nothing.
+        Row in `gathered`, rating, weight and prediction so far of each rating. An empty `weight`
+        means that all weights are 1. The last 8 are read but count for nothing.
     biases : bool
-        The values are biases, not factors.
+        Whether the values are biases, not factors.
     rule : (3, 3)
-        Step, lowest and highest prediction; L2, L1 and lower bound of the run side; of the gathered side.
+        Learning rate, lowest and highest prediction; L2, L1 and lower bound of the run side; the
+        same of the gathered side.
+
+    Returns
+    -------
+    float
+        Weighted sum of the squared errors, each taken before the step of its own micro-batch.
     """
-    cdef Rule to
+    cdef Rule checked
+    cdef Block block
     cdef double squares = 0
+    cdef const real* weights = NULL
     if not run_row.shape[0]:
         return 0.0
-    to.rate, to.lowest, to.highest = rule[0, 0], rule[0, 1], rule[0, 2]
-    to.run.l2, to.run.l1, to.run.low = rule[1, 0], rule[1, 1], rule[1, 2]
-    to.other.l2, to.other.l1, to.other.low = rule[2, 0], rule[2, 1], rule[2, 2]
+    checked.rate = rule[0, 0]
+    checked.lowest = rule[0, 1]
+    checked.highest = rule[0, 2]
+    checked.run = penalty_of(rule, 1)
+    checked.gathered = penalty_of(rule, 2)
+    block.run_row = &run_row[0]
+    block.run_end = &run_end[0]
+    block.index = &index[0]
+    block.n_runs = run_row.shape[0]
+    block.spare = <uint16_t>(gathered.shape[0] - 1)
+    if weight.shape[0]:
+        weights = &weight[0]
     with nogil:
         if biases:
-            squares = walk(True, &run[0], &other[0], <uint16_t>(other.shape[0] - 1), &run_row[0], &run_end[0],
-                           run_row.shape[0], &index[0], &rating[0], &weight[0] if weight.shape[0] else NULL, &cache[0], &to)
+            squares = walk(
+                True, &block, &run[0], &gathered[0], &rating[0], weights, &cache[0], &checked
+            )
         else:
-            squares = walk(False, &run[0], &other[0], <uint16_t>(other.shape[0] - 1), &run_row[0], &run_end[0],
-                           run_row.shape[0], &index[0], &rating[0], &weight[0] if weight.shape[0] else NULL, &cache[0], &to)
+            squares = walk(
+                False, &block, &run[0], &gathered[0], &rating[0], weights, &cache[0], &checked
+            )
     return squares
 
 
 def advance(
-    const real[::1] run, const real[::1] other, const int32_t[::1] run_row, const uint32_t[::1] run_end,
-    const uint16_t[::1] index, real[::1] cache, bint biases, double lowest, double highest,
+    const real[::1] run, const real[::1] gathered, const int32_t[::1] run_row,
+    const uint32_t[::1] run_end, const uint16_t[::1] index, real[::1] cache, bint biases,
+    double lowest, double highest,
 ):
-    """cache = clip(cache + p q), or of biases clip(cache + p + q), for the ratings of one block; arrays as in `train`."""
-    cdef Py_ssize_t r, t = 0
+    """Add trained values to the cache of one block: clip(cache + p q), or clip(cache + p + q).
+
+    The arrays are those of `train`; predictions are clipped to `lowest` and `highest`.
+    """
+    cdef Py_ssize_t r
+    cdef Py_ssize_t t = 0
     cdef real x, y
     with nogil:
         for r in range(run_row.shape[0]):
             x = run[run_row[r]]
             for t in range(t, run_end[r]):
-                y = other[index[t]]
-                cache[t] = clipped(cache[t] + (x + y if biases else x * y), <real>lowest, <real>highest)
+                y = gathered[index[t]]
+                cache[t] = clipped(
+                    cache[t] + (x + y if biases else x * y), <real>lowest, <real>highest
+                )
             t = run_end[r]

@@ -18,8 +18,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from funksvd.engines import _featurewise
-from funksvd.engines.sgd import GATHERED, RUN, SgdEngine, SideRows, soft_threshold
+from funksvd.engines import _featurewise  # type: ignore[attr-defined]  # compiled
+from funksvd.engines.sgd import (
+    GATHERED,
+    RUN,
+    SgdEngine,
+    SideRows,
+    soft_threshold,
+)
 from funksvd.engines.strata import run_blocks, strata
 from funksvd.parameters import Hyper, of_side
 from funksvd.ratings.grid import SPARE_RATINGS
@@ -119,7 +125,11 @@ class FeatureEngine(SgdEngine):
         return values
 
     def _feature(
-        self, number: int, run: np.ndarray, other: np.ndarray, learning_rate: float
+        self,
+        number: int,
+        run: np.ndarray,
+        other: np.ndarray,
+        learning_rate: float,
     ) -> float:
         """Train one feature, or the biases, in place and add them to the cache.
 
@@ -158,7 +168,12 @@ class FeatureEngine(SgdEngine):
         return loss
 
     def _train(
-        self, biases: bool, number: int, run: np.ndarray, other: np.ndarray, rate: float
+        self,
+        biases: bool,
+        number: int,
+        run: np.ndarray,
+        other: np.ndarray,
+        rate: float,
     ) -> float:
         """Make one pass over all ratings; return the mean squared error seen on the way.
 
@@ -199,7 +214,11 @@ class FeatureEngine(SgdEngine):
         """Return the penalty of the biases or the factors of "users" or "items"."""
         hyper = self.hyper
         if biases:
-            return Penalty(of_side(hyper.l2_bias, side), of_side(hyper.l1_bias, side), -np.inf)
+            return Penalty(
+                of_side(hyper.l2_bias, side),
+                of_side(hyper.l1_bias, side),
+                -np.inf,
+            )
         low = 0.0 if hyper.non_negative else -np.inf
         return Penalty(of_side(hyper.l2, side), of_side(hyper.l1, side), low)
 
@@ -232,7 +251,10 @@ class FeatureEngine(SgdEngine):
         end_row = grid.bands[y + 1] + y + 1
         return BlockSlices(
             slice(grid.block_runs[block], grid.block_runs[block + 1]),
-            slice(grid.block_start[block], grid.block_start[block + 1] + SPARE_RATINGS),
+            slice(
+                grid.block_start[block],
+                grid.block_start[block + 1] + SPARE_RATINGS,
+            ),
             slice(first_row, end_row),
         )
 

@@ -9,7 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from funksvd.engines.contract import Engine
-from funksvd.engines.start import START_CHUNK, first_state, rule, start_factors
+from funksvd.engines.start import (
+    START_CHUNK,
+    first_state,
+    rule,
+    start_factors,
+)
 from funksvd.engines.strata import run_blocks, strata
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
@@ -152,29 +157,61 @@ class SgdEngine(Engine):
         return self._side(name, codes, self.grid.run_counts, rows, len(codes))
 
     def _gathered_side(self) -> SideRows:
-        """Return the same for the gathered side, where every band ends with a spare row of zeros."""
+        """Return the same for the gathered side, whose bands end with a spare row of zeros."""
         codes = self.grid.codes
         name = "items" if self.grid.users_run else "users"
         spares_before = np.repeat(np.arange(self.grid.n_bands), np.diff(self.grid.bands))
         rows = np.arange(len(codes)) + spares_before
-        return self._side(name, codes, self.grid.counts, rows, len(codes) + self.grid.n_bands)
+        return self._side(
+            name,
+            codes,
+            self.grid.counts,
+            rows,
+            len(codes) + self.grid.n_bands,
+        )
 
     def _side(
-        self, name: str, codes: np.ndarray, counts: np.ndarray, rows: np.ndarray, n_rows: int
+        self,
+        name: str,
+        codes: np.ndarray,
+        counts: np.ndarray,
+        rows: np.ndarray,
+        n_rows: int,
     ) -> SideRows:
         places = np.empty(len(codes), np.int64)
         places[codes] = rows
         factors = aligned(n_rows, self.width, self.dtype)
         biases = np.zeros(n_rows, self.dtype)
         state, extra = first_state(
-            self.solver, n_rows, self.width, self.dtype, self.hyper, self.PADDED
+            self.solver,
+            n_rows,
+            self.width,
+            self.dtype,
+            self.hyper,
+            self.PADDED,
         )
-        return SideRows(name, codes, counts, rows, places, factors, biases, state, extra)
+        return SideRows(
+            name,
+            codes,
+            counts,
+            rows,
+            places,
+            factors,
+            biases,
+            state,
+            extra,
+        )
 
     def _start_factors(self, n_jobs: int) -> None:
         for number, side in enumerate(self.sides):
             start_factors(
-                side.factors, side.places, side.counts, number, self.hyper, self.seed, n_jobs
+                side.factors,
+                side.places,
+                side.counts,
+                number,
+                self.hyper,
+                self.seed,
+                n_jobs,
             )
 
     def epoch(self, epoch: int, learning_rate: float) -> float:
@@ -182,7 +219,12 @@ class SgdEngine(Engine):
         per_row = self.hyper.reg_scale == "row"
         rules = np.array(
             [
-                rule(self.hyper, side.name, learning_rate, penalties=not per_row)
+                rule(
+                    self.hyper,
+                    side.name,
+                    learning_rate,
+                    penalties=not per_row,
+                )
                 for side in self.sides
             ]
         )
@@ -202,7 +244,12 @@ class SgdEngine(Engine):
             l1_bias = of_side(self.hyper.l1_bias, name)
             l2_bias = of_side(self.hyper.l2_bias, name)
             shrink(side.factors, rate * l1, rate * l2, self.n_jobs)
-            shrink(side.biases, rate * l1_bias, rate * l2_bias, self.n_jobs)
+            shrink(
+                side.biases,
+                rate * l1_bias,
+                rate * l2_bias,
+                self.n_jobs,
+            )
 
     def validate(self) -> float:
         """Return the mean squared error on the held-out ratings.
@@ -259,7 +306,12 @@ class SgdEngine(Engine):
                 run_rows, rows, blocks, x, y, self.mean, solver, rules
             )
 
-        run_blocks(strata(self.seed, epoch, n_bands), train_block, self.n_jobs, self.pool)
+        run_blocks(
+            strata(self.seed, epoch, n_bands),
+            train_block,
+            self.n_jobs,
+            self.pool,
+        )
         return float(squares.sum())
 
     def snapshot(self) -> dict[str, np.ndarray]:
@@ -276,7 +328,13 @@ class SgdEngine(Engine):
         users, items = self._as_sides(*self.sides)
         user_biases, user_factors = users.by_code(self.k)
         item_biases, item_factors = items.by_code(self.k)
-        return Weights(self.mean, user_biases, item_biases, user_factors, item_factors)
+        return Weights(
+            self.mean,
+            user_biases,
+            item_biases,
+            user_factors,
+            item_factors,
+        )
 
     def load(self, weights: Weights) -> None:
         """Take over weights in the order of the codes."""

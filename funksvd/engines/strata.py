@@ -23,7 +23,8 @@ def strata(seed: int, epoch: int, n_bands: int) -> np.ndarray:
     """
     bands = np.arange(n_bands)
     order = np.random.default_rng([seed, 2, epoch]).permutation(n_bands)
-    return order[(bands + bands[:, None]) % n_bands]
+    meetings: np.ndarray = order[(bands + bands[:, None]) % n_bands]
+    return meetings
 
 
 class Schedule:
@@ -86,7 +87,10 @@ class Schedule:
 
 
 def run_blocks(
-    meetings: np.ndarray, work: Callable[[int, int], None], n_jobs: int, pool: Executor
+    meetings: np.ndarray,
+    work: Callable[[int, int], None],
+    n_jobs: int,
+    pool: Executor,
 ) -> None:
     """Call work(x, y) for every block of an epoch, on threads.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from funksvd.ratings import _grid
+from funksvd.ratings import _grid  # type: ignore[attr-defined]  # compiled
 
 # Bytes of a gathered band's factors. It is about an L2 cache: the popular rows stay in there.
 BAND_BYTES = 512 * 1024
@@ -55,7 +55,13 @@ def users_have_more(user_counts: np.ndarray, item_counts: np.ndarray) -> bool:
     """
     if len(user_counts) != len(item_counts):
         return len(user_counts) > len(item_counts)
-    orders = [(np.sort(user_counts), np.sort(item_counts)), (user_counts, item_counts)]
+    orders = [
+        (
+            np.sort(user_counts),
+            np.sort(item_counts),
+        ),
+        (user_counts, item_counts),
+    ]
     for of_users, of_items in orders:
         different = np.flatnonzero(of_users != of_items)
         if len(different):
@@ -64,7 +70,12 @@ def users_have_more(user_counts: np.ndarray, item_counts: np.ndarray) -> bool:
     return True
 
 
-def choose_bands(n: int, n_runs: int, n_gathered: int, row_bytes: int) -> int:
+def choose_bands(
+    n: int,
+    n_runs: int,
+    n_gathered: int,
+    row_bytes: int,
+) -> int:
     """Return the number of bands for a CPU.
 
     Parameters
@@ -81,7 +92,11 @@ def choose_bands(n: int, n_runs: int, n_gathered: int, row_bytes: int) -> int:
     for_runs = n // (RUN_LENGTH * max(1, n_runs))
     for_blocks = int((n / BLOCK_RATINGS) ** 0.5)
     affordable = min(for_runs, for_blocks)
-    return max(1, min(wanted, affordable), least_bands(n_gathered))
+    return max(
+        1,
+        min(wanted, affordable),
+        least_bands(n_gathered),
+    )
 
 
 def choose_warp_bands(n: int, busiest: int, n_gathered: int) -> int:
@@ -100,7 +115,11 @@ def choose_warp_bands(n: int, busiest: int, n_gathered: int) -> int:
     """
     for_balance = n // busiest
     for_blocks = int((n / WARP_RATINGS) ** 0.5)
-    return max(1, min(for_balance, for_blocks, MOST_WARP_BANDS), least_bands(n_gathered))
+    return max(
+        1,
+        min(for_balance, for_blocks, MOST_WARP_BANDS),
+        least_bands(n_gathered),
+    )
 
 
 def least_bands(n_gathered: int) -> int:
@@ -108,7 +127,11 @@ def least_bands(n_gathered: int) -> int:
     return -(-n_gathered // BAND_ROWS)
 
 
-def deal_out(counts: np.ndarray, n_bands: int, rng: np.random.Generator) -> Bands:
+def deal_out(
+    counts: np.ndarray,
+    n_bands: int,
+    rng: np.random.Generator,
+) -> Bands:
     """Return bands with about equal numbers of ratings, whose members are shuffled.
 
     Parameters
@@ -128,5 +151,8 @@ def deal_out(counts: np.ndarray, n_bands: int, rng: np.random.Generator) -> Band
     shuffled = rng.permutation(n_ids)
     codes = shuffled[np.argsort(band[shuffled], kind="stable")]
     starts = np.zeros(n_bands + 1, np.int64)
-    np.cumsum(np.bincount(band, minlength=n_bands), out=starts[1:])
+    np.cumsum(
+        np.bincount(band, minlength=n_bands),
+        out=starts[1:],
+    )
     return Bands(codes, starts, counts)

@@ -30,8 +30,14 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd.machine.threads import CHUNK, parallel
-from funksvd.ratings import _grid
-from funksvd.ratings.bands import Bands, choose_bands, choose_warp_bands, deal_out, users_have_more
+from funksvd.ratings import _grid  # type: ignore[attr-defined]  # compiled
+from funksvd.ratings.bands import (
+    Bands,
+    choose_bands,
+    choose_warp_bands,
+    deal_out,
+    users_have_more,
+)
 from funksvd.ratings.triples import Ratings
 
 SCATTERED_CHUNK = CHUNK * 4
@@ -118,16 +124,16 @@ class Keyed(NamedTuple):
 class Blocks(NamedTuple):
     """The ratings, one block after the other.
 
-    start : (B * B + 1,) int64, where each block starts
+    block_start : (B * B + 1,) int64, where each block starts
     row : (n,) uint16 or uint32, row within the run side's band
-    index : (n + 8,) uint16, row within the gathered side's band
+    column : (n + 8,) uint16, row within the gathered side's band
     ratings : (n + 8,) of the grid's dtype, or PAIR if there are weights
-    cells : `row` and `index` as the kernels take them
+    cells : `row` and `column` as the kernels take them
     """
 
-    start: np.ndarray
+    block_start: np.ndarray
     row: np.ndarray
-    index: np.ndarray
+    column: np.ndarray
     ratings: np.ndarray
     cells: _grid.Cells
 
@@ -179,7 +185,12 @@ def build_like(ratings: Ratings, grid: Grid, n_jobs: int = 1) -> Grid:
     """
     run = Bands(grid.run_codes, grid.run_bands, grid.run_counts)
     gathered = Bands(grid.codes, grid.bands, grid.counts)
-    return cut(ratings, Plan(grid.users_run, run, gathered), grid.rating.dtype, n_jobs)
+    return cut(
+        ratings,
+        Plan(grid.users_run, run, gathered),
+        grid.rating.dtype,
+        n_jobs,
+    )
 
 
 def cut(ratings: Ratings, plan: Plan, dtype: np.dtype[Any], n_jobs: int) -> Grid:
@@ -213,11 +224,11 @@ def cut(ratings: Ratings, plan: Plan, dtype: np.dtype[Any], n_jobs: int) -> Grid
         bands=plan.gathered.starts,
         run_counts=plan.run.counts,
         counts=plan.gathered.counts,
-        block_start=blocks.start,
+        block_start=blocks.block_start,
         block_runs=block_runs,
         run_row=run_row,
         run_end=run_end,
-        index=blocks.index,
+        index=blocks.column,
         rating=rating,
         mean=total / total_weight if total_weight else 0.0,
         weight=weight,
@@ -241,13 +252,23 @@ def places(ratings: Ratings, side: int, bands: Bands) -> Keyed:
 
 
 def counts_per_chunk(
-    run: Keyed, gathered: Keyed, chunks: Sequence[slice], n_bands: int, n_jobs: int
+    run: Keyed,
+    gathered: Keyed,
+    chunks: Sequence[slice],
+    n_bands: int,
+    n_jobs: int,
 ) -> np.ndarray:
     """Step 2: return (chunks, B, B) int64, how many ratings of each chunk belong to each block."""
 
     def count_chunk(part: slice) -> np.ndarray:
         counts = np.zeros((n_bands, n_bands), np.int64)
-        _grid.count_blocks(run.keys[part], gathered.keys[part], run.places, gathered.places, counts)
+        _grid.count_blocks(
+            run.keys[part],
+            gathered.keys[part],
+            run.places,
+            gathered.places,
+            counts,
+        )
         return counts
 
     return np.array(parallel(count_chunk, chunks, n_jobs))
@@ -256,12 +277,12 @@ def counts_per_chunk(
 def empty_blocks(ratings: Ratings, plan: Plan, counts: np.ndarray, dtype: np.dtype[Any]) -> Blocks:
     """Return the arrays that `scatter` fills, and where in them each block starts."""
     n = len(ratings)
-    start = offsets(counts.sum(axis=0).ravel())
+    block_start = offsets(counts.sum(axis=0).ravel())
     narrow = plan.run.sizes.max(initial=0) <= 1 << 16
     row = np.empty(n, np.uint16 if narrow else np.uint32)
-    index = np.zeros(n + SPARE_RATINGS, np.uint16)
+    column = np.zeros(n + SPARE_RATINGS, np.uint16)
     values = np.zeros(n + SPARE_RATINGS, dtype if ratings.weights is None else PAIR)
-    return Blocks(start, row, index, values, _grid.Cells(row, index))
+    return Blocks(block_start, row, column, values, _grid.Cells(row, column))
 
 
 def scatter(
@@ -280,7 +301,7 @@ def scatter(
     `cursors` says where the next rating of each chunk goes in each block. Pairs are rounded to the
     grid's dtype before they are sorted, since the order is that of the rounded numbers.
     """
-    block_start = blocks.start[:-1].reshape(counts.shape[1:])
+    block_start = blocks.block_start[:-1].reshape(counts.shape[1:])
     cursors = block_start + np.cumsum(counts, axis=0) - counts
 
     def scatter_chunk(chunk: int) -> None:
@@ -315,13 +336,18 @@ def sort_blocks(blocks: Blocks, plan: Plan, n_jobs: int) -> tuple[np.ndarray, fl
     n_index = plan.gathered.sizes
 
     def sort_block(block: int) -> tuple[int, float]:
-        first = blocks.start[block]
-        end = blocks.start[block + 1]
+        first = blocks.block_start[block]
+        end = blocks.block_start[block + 1]
         if first == end:
             return 0, 0.0
         x, y = divmod(block, plan.n_bands)
         runs, total = _grid.sort_block(
-            blocks.cells, blocks.ratings, first, end, n_rows[x], n_index[y]
+            blocks.cells,
+            blocks.ratings,
+            first,
+            end,
+            n_rows[x],
+            n_index[y],
         )
         return runs, total
 
@@ -341,8 +367,8 @@ def list_runs(
         runs = slice(block_runs[block], block_runs[block + 1])
         _grid.list_runs(
             blocks.cells,
-            blocks.start[block],
-            blocks.start[block + 1],
+            blocks.block_start[block],
+            blocks.block_start[block + 1],
             plan.run.starts[block // plan.n_bands],
             run_row[runs],
             run_end[runs],

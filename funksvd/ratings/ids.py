@@ -8,8 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.machine.threads import CHUNK, cpu_count, parallel
-from funksvd.ratings import _keys
+from funksvd.machine.threads import (
+    CHUNK,
+    cpu_count,
+    parallel,
+)
+from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
 from funksvd.ratings.sorting import count_keys
 
 # The two sides of the ratings, as positions in pairs.
@@ -48,7 +52,11 @@ class Encoded:
         counts = count_keys(self.codes, 0, len(self.ids), cpu_count())
         return np.flatnonzero(counts)
 
-    def map(self, function: Callable[[Any], np.ndarray], name: str) -> np.ndarray:
+    def map(
+        self,
+        function: Callable[[Any], np.ndarray],
+        name: str,
+    ) -> np.ndarray:
         """Return the number that a function gives to the id of each code.
 
         Parameters
@@ -73,7 +81,11 @@ class Encoded:
             out[part] = self.ids[self.codes[part]]
 
         # In parts, since NumPy makes int64 of all codes that it is given.
-        parallel(decode_part, chunks_of(len(self)), cpu_count())
+        parallel(
+            decode_part,
+            chunks_of(len(self)),
+            cpu_count(),
+        )
         return out
 
 
@@ -103,7 +115,11 @@ class IdTable:
             self.positions = {id_: code for code, id_ in enumerate(ids.tolist())}
         elif len(ids) and is_dense(int(ids[0]), int(ids[-1]), n_ratings):
             self.base = int(ids[0])
-            self.lookup = np.full(int(ids[-1]) - self.base + 1, -1, np.int32)
+            self.lookup = np.full(
+                int(ids[-1]) - self.base + 1,
+                -1,
+                np.int32,
+            )
             self.lookup[ids - self.base] = np.arange(len(ids), dtype=np.int32)
 
     def __len__(self) -> int:
@@ -129,13 +145,25 @@ class IdTable:
             )
         if self.kind != "int":
             get = self.positions.get
-            return np.fromiter((get(id_, -1) for id_ in ids.tolist()), np.int32, len(ids))
+            return np.fromiter(
+                (get(id_, -1) for id_ in ids.tolist()),
+                np.int32,
+                len(ids),
+            )
         if self.lookup is not None:
             return self._looked_up(ids, self.lookup, n_jobs)
-        at = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        at = np.minimum(
+            np.searchsorted(self.ids, ids),
+            len(self.ids) - 1,
+        )
         return np.where(self.ids[at] == ids, at, -1).astype(np.int32)
 
-    def _looked_up(self, ids: np.ndarray, lookup: np.ndarray, n_jobs: int) -> np.ndarray:
+    def _looked_up(
+        self,
+        ids: np.ndarray,
+        lookup: np.ndarray,
+        n_jobs: int,
+    ) -> np.ndarray:
         """Return the codes of integer ids by the lookup table."""
         out = np.empty(len(ids), np.int32)
 
@@ -202,7 +230,10 @@ def checked_ids(raw: Any, name: str) -> Any:
     ids = ints_in_64_bits(ids, name)
     if ids.dtype.kind == "O" and any(id_ is None or id_ != id_ for id_ in ids.tolist()):
         raise ValueError(f"{name} ids hold missing values (None or NaN); drop these ratings first")
-    if ids.dtype.kind in "iub" and ids.dtype not in (np.int32, np.int64):
+    if ids.dtype.kind in "iub" and ids.dtype not in (
+        np.int32,
+        np.int64,
+    ):
         ids = ids.astype(np.int64)
     return ids
 
@@ -275,7 +306,7 @@ def refuse_mask(values: Any, name: str) -> None:
 
 
 def table_and_keys(raw: Any, name: str) -> Keyed:
-    """Return the id table of raw ids and their keys; `name` says in errors of which side they are."""
+    """Return the id table of raw ids and their keys; `name` names the ids in errors."""
     ids = checked_ids(raw, name)
     if isinstance(ids, Encoded):
         return table_of_encoded(ids, name)
@@ -285,7 +316,7 @@ def table_and_keys(raw: Any, name: str) -> Keyed:
 
 
 def table_of_encoded(ids: Encoded, name: str) -> Keyed:
-    """Return the table and keys of a dictionary-encoded column, from the ids in use alone."""
+    """Return the table and keys of an encoded column, from the ids in use alone."""
     tables: list[IdTable] = []
 
     def keys_of(distinct: np.ndarray) -> np.ndarray:
@@ -306,9 +337,17 @@ def table_of_ints(ids: np.ndarray) -> Keyed:
     if is_dense(low, high, len(ids)):
         counts = count_keys(ids, low, high - low + 1, cpu_count())
         present = np.flatnonzero(counts)
-        return Keyed(IdTable(present + low, len(ids)), ids, counts[present])
+        return Keyed(
+            IdTable(present + low, len(ids)),
+            ids,
+            counts[present],
+        )
     distinct, codes = np.unique(ids, return_inverse=True)
-    return Keyed(IdTable(distinct), codes.astype(np.int32), None)
+    return Keyed(
+        IdTable(distinct),
+        codes.astype(np.int32),
+        None,
+    )
 
 
 def table_of_objects(ids: np.ndarray) -> Keyed:
@@ -321,9 +360,18 @@ def table_of_objects(ids: np.ndarray) -> Keyed:
     try:
         distinct.sort()
     except TypeError:
-        distinct.sort(key=lambda id_: (type(id_).__name__, repr(id_)))
+        distinct.sort(
+            key=lambda id_: (
+                type(id_).__name__,
+                repr(id_),
+            )
+        )
     codes = {id_: code for code, id_ in enumerate(distinct)}
-    keys = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
+    keys = np.fromiter(
+        map(codes.__getitem__, values),
+        np.int32,
+        len(values),
+    )
     table = IdTable(distinct_array(distinct, ids.dtype.kind in "US"))
     return Keyed(table, keys, None)
 

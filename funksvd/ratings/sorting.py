@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from funksvd.machine.threads import CHUNK, parallel
-from funksvd.ratings import _keys
+from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
 
 
-def count_keys(keys: np.ndarray, base: int, span: int, n_jobs: int) -> np.ndarray:
+def count_keys(
+    keys: np.ndarray,
+    base: int,
+    span: int,
+    n_jobs: int,
+) -> np.ndarray:
     """Return (span,) int64: how often each of the keys base, base + 1, ... occurs."""
 
     def count_part(part: slice) -> np.ndarray:
@@ -33,7 +39,7 @@ def sorted_by(
     n: int,
     n_jobs: int,
     out: Sequence[np.ndarray | None] | None = None,
-) -> tuple[np.ndarray, ...]:
+) -> tuple[Any, ...]:
     """Return one or two arrays sorted by keys; the sort is stable.
 
     It is a counting sort in which each thread has its part of the ratings; the number of threads
@@ -54,12 +60,12 @@ def sorted_by(
     start, first, second
         start[key] is where the entries of a key start, and start[n] is the number of ratings.
     """
+    n_ratings = len(keys)
     if out is None:
-        out = [
-            np.empty(len(keys), np.int32),
-            None if second is None else np.empty(len(keys), np.int32),
-        ]
-    bounds = [len(keys) * part // n_jobs for part in range(n_jobs + 1)]
+        out = [np.empty(n_ratings, np.int32), None]
+        if second is not None:
+            out[1] = np.empty(n_ratings, np.int32)
+    bounds = [n_ratings * part // n_jobs for part in range(n_jobs + 1)]
     cursors = np.zeros((n_jobs, n), np.int64)
 
     def count_part(part: int) -> None:
@@ -69,14 +75,20 @@ def sorted_by(
     def deal_out_part(part: int) -> None:
         rows = slice(bounds[part], bounds[part + 1])
         own = None if second is None else second[rows]
-        _keys.deal_out(keys[rows], first[rows], own, cursors[part], *out)
+        _keys.deal_out(
+            keys[rows],
+            first[rows],
+            own,
+            cursors[part],
+            *out,
+        )
 
     parallel(count_part, range(n_jobs), n_jobs)
     start = np.concatenate([[0], np.cumsum(cursors.sum(axis=0))])
     # Of one key's entries those of the first part come first, then those of the second, ...
     cursors[:] = np.cumsum(cursors, axis=0) - cursors + start[:-1]
     parallel(deal_out_part, range(n_jobs), n_jobs)
-    return start, *out  # type: ignore[return-value]  # None only where `second` is
+    return start, *out
 
 
 def by_user(
@@ -86,7 +98,12 @@ def by_user(
     n_users: int,
     n_items: int,
     n_jobs: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, list[np.ndarray | None]]:
+) -> tuple[
+    np.ndarray,
+    np.ndarray,
+    np.ndarray | None,
+    list[np.ndarray | None],
+]:
     """Return ratings sorted by user, then by item; the sort is stable.
 
     Parameters
@@ -105,6 +122,9 @@ def by_user(
         Memory that the sort needed and the caller may use.
     """
     start, *lent = sorted_by(items, users, carried, n_items, n_jobs)
-    items = np.repeat(np.arange(n_items, dtype=np.int32), np.diff(start))
+    items = np.repeat(
+        np.arange(n_items, dtype=np.int32),
+        np.diff(start),
+    )
     start, items, carried = sorted_by(lent[0], items, lent[1], n_users, n_jobs)
     return start, items, carried, [*lent]

@@ -1,4 +1,4 @@
-"""Ratings: (user, item, rating) triples that are checked and encoded once, and ways to split them."""
+"""Ratings: (user, item, rating) triples, checked and encoded once, and ways to split them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,27 @@ import numpy as np
 import numpy.typing as npt
 
 from funksvd.machine.threads import CHUNK, cpu_count
-from funksvd.ratings import _keys
-from funksvd.ratings.ids import ITEMS, USERS, IdTable, refuse_mask, table_and_keys
+from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
+from funksvd.ratings.ids import (
+    ITEMS,
+    USERS,
+    IdTable,
+    table_and_keys,
+)
 from funksvd.ratings.sorting import by_user, count_keys
 from funksvd.ratings.tables import as_ids
+from funksvd.ratings.values import (
+    check_finite,
+    checked_values,
+    checked_weights,
+)
 
 # An odd constant that spreads the bits of a weight: 2^64 over the golden ratio.
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 class Unknown(NamedTuple):
-    """Ratings with an id that an id table does not know, sorted, so that their sums have equal bits.
+    """Ratings with an id that a table does not know; sorted, so that sums have equal bits.
 
     users, items : (n,) int32 codes; -1 is an unknown id
     values, weights : (n,)
@@ -31,69 +41,6 @@ class Unknown(NamedTuple):
     items: np.ndarray
     values: np.ndarray
     weights: np.ndarray
-
-
-def checked_values(ratings: npt.ArrayLike) -> np.ndarray:
-    """Return ratings as a one-dimensional float32 or float64 array.
-
-    Raises
-    ------
-    TypeError
-        If they are not numbers.
-    ValueError
-        If some are masked, or if the array has more than one dimension.
-    """
-    refuse_mask(ratings, "ratings")
-    values = np.asarray(ratings)
-    message = f"ratings must be numbers, got dtype {values.dtype}"
-    if values.dtype.kind in "cmM":  # complex numbers and times, which NumPy would convert
-        raise TypeError(message)
-    if values.dtype not in (np.float32, np.float64):
-        try:
-            values = values.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(message) from error
-    if values.ndim != 1:
-        raise ValueError(f"ratings must be one-dimensional, got shape {values.shape}")
-    return values
-
-
-def check_finite(values: np.ndarray) -> None:
-    """Raise ValueError if there are no ratings, or if one is NaN or infinite."""
-    if not len(values):
-        raise ValueError("at least 1 rating is needed, got none")
-    if not (np.isfinite(values.min()) and np.isfinite(values.max())):
-        bad = np.flatnonzero(~np.isfinite(values))
-        raise ValueError(
-            f"{len(bad)} of {len(values)} ratings are NaN or infinite, the first at index {bad[0]}"
-        )
-
-
-def checked_weights(weights: npt.ArrayLike, n: int) -> np.ndarray:
-    """Return the weights of n ratings as float64.
-
-    Raises
-    ------
-    TypeError
-        If they are not numbers.
-    ValueError
-        If their number is not n, if one is negative, NaN or infinite, or if all are 0.
-    """
-    try:
-        checked = np.asarray(weights).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError("weights must be numbers") from error
-    if checked.shape != (n,):
-        raise ValueError(f"weights must be one number a rating, ({n},), got shape {checked.shape}")
-    bad = np.flatnonzero(~((checked >= 0) & np.isfinite(checked)))
-    if len(bad):
-        raise ValueError(
-            f"weights must be finite and at least 0, got {checked[bad[0]]} at index {bad[0]}"
-            f" ({len(bad)} of {n} are not)"
-        )
-    if not checked.any():
-        raise ValueError("weights must not all be 0")
-    return checked
 
 
 class Ratings:
@@ -193,14 +140,23 @@ class Ratings:
         if self._by_user is None:
             n_jobs = cpu_count() if len(self) > CHUNK else 1
             start, items, *_ = by_user(
-                self.users, self.items, None, self.n_users, self.n_items, n_jobs
+                self.users,
+                self.items,
+                None,
+                self.n_users,
+                self.n_items,
+                n_jobs,
             )
             self._by_user = start, items
         return self._by_user
 
     @classmethod
     def from_arrays(
-        cls, users: Any, items: Any, ratings: npt.ArrayLike, weights: npt.ArrayLike | None = None
+        cls,
+        users: Any,
+        items: Any,
+        ratings: npt.ArrayLike,
+        weights: npt.ArrayLike | None = None,
     ) -> Ratings:
         """Return ratings from arrays of equal length.
 
@@ -219,10 +175,20 @@ class Ratings:
         user_table, user_keys, user_counts = table_and_keys(as_ids(users, "user"), "user")
         item_table, item_keys, item_counts = table_and_keys(as_ids(items, "item"), "item")
         tables = (user_table, item_table)
-        return cls(tables, (user_keys, item_keys), values, weights, (user_counts, item_counts))
+        return cls(
+            tables,
+            (user_keys, item_keys),
+            values,
+            weights,
+            (user_counts, item_counts),
+        )
 
     @classmethod
-    def from_sparse(cls, matrix: Any, weights: npt.ArrayLike | None = None) -> Ratings:
+    def from_sparse(
+        cls,
+        matrix: Any,
+        weights: npt.ArrayLike | None = None,
+    ) -> Ratings:
         """Return ratings from a SciPy sparse matrix.
 
         Row numbers are user ids, column numbers are item ids, and stored values are ratings.
@@ -272,7 +238,11 @@ class Ratings:
         missing = n_held - int(held.sum())
         if missing:
             ties = np.flatnonzero(hashes == limit)
-            columns = [self.values[ties], self.items[ties], self.users[ties]]
+            columns = [
+                self.values[ties],
+                self.items[ties],
+                self.users[ties],
+            ]
             if self.weights is not None:
                 columns.insert(0, self.weights[ties])
             ties = ties[np.lexsort(columns)]
@@ -307,12 +277,21 @@ class Ratings:
         fold = np.empty(n, np.int32)
         fold[order] = np.arange(n) * n_folds // n
         for number in range(n_folds):
-            yield self._take(fold != number), self._take(fold == number)
+            yield (
+                self._take(fold != number),
+                self._take(fold == number),
+            )
 
     def _hashes(self, seed: int) -> np.ndarray:
         """Return (n,) uint64: a hash of each rating's codes, its value and the seed."""
         out = np.empty(len(self), np.uint64)
-        _keys.hash_ratings(self.users, self.items, self.values, np.uint64(seed % 2**64), out)
+        _keys.hash_ratings(
+            self.users,
+            self.items,
+            self.values,
+            np.uint64(seed % 2**64),
+            out,
+        )
         return out
 
     def fingerprint(self, ordered: bool) -> dict[str, Any]:
@@ -327,7 +306,7 @@ class Ratings:
         hashes *= (2 * self.users + 1).astype(np.uint64)
         if self.weights is not None:
             hashes = (hashes ^ self.weights.view(np.uint64)) * GOLDEN
-        content = hashlib.blake2b(hashes).hexdigest() if ordered else int(hashes.sum())
+        content = hashlib.blake2b(hashes.tobytes()).hexdigest() if ordered else int(hashes.sum())
         of_ids = []
         for table in self.tables:
             text = "\0".join(map(str, table.ids.tolist()))
@@ -340,7 +319,7 @@ class Ratings:
         }
 
     def codes_in(self, tables: Sequence[IdTable]) -> tuple[np.ndarray, np.ndarray]:
-        """Return (user codes, item codes) in other id tables; -1 is an id that these do not know."""
+        """Return (user codes, item codes) in other id tables; -1 is an id unknown to these."""
         users = tables[USERS].encode(self.user_ids, "user")[self.users]
         items = tables[ITEMS].encode(self.item_ids, "item")[self.items]
         return users, items
@@ -362,9 +341,22 @@ class Ratings:
         user_keys = keys_of(other.tables[USERS], users[known])
         item_keys = keys_of(other.tables[ITEMS], items[known])
         weights = None if self.weights is None else self.weights[known]
-        ratings = Ratings(other.tables, (user_keys, item_keys), self.values[known], weights)
+        ratings = Ratings(
+            other.tables,
+            (user_keys, item_keys),
+            self.values[known],
+            weights,
+        )
         all_weights = np.ones(len(self)) if self.weights is None else self.weights
-        columns = [column[~known] for column in (users, items, self.values, all_weights)]
+        columns = [
+            column[~known]
+            for column in (
+                users,
+                items,
+                self.values,
+                all_weights,
+            )
+        ]
         order = np.lexsort(columns)
         return ratings, Unknown(*(column[order] for column in columns))
 
@@ -372,7 +364,12 @@ class Ratings:
         """Return the ratings of some rows, with the same id tables."""
         user_keys, item_keys = self.keys
         weights = None if self.weights is None else self.weights[rows]
-        return Ratings(self.tables, (user_keys[rows], item_keys[rows]), self.values[rows], weights)
+        return Ratings(
+            self.tables,
+            (user_keys[rows], item_keys[rows]),
+            self.values[rows],
+            weights,
+        )
 
 
 def keys_of(table: IdTable, codes: np.ndarray) -> np.ndarray:
