@@ -1,4 +1,4 @@
-"""FunkSVD inside scikit-learn: its own checks, searches, pipelines, splitters; and a search with pruning by Optuna."""
+"""FunkSVD inside scikit-learn: its checks, searches, pipelines and splitters; and Optuna."""
 
 import warnings
 
@@ -7,7 +7,12 @@ import pytest
 
 from funksvd import Callback, FunkSVD, Ratings
 from funksvd.machine.threads import cpu_count, free_cores
-from funksvd.model_selection import ColdUserSplit, LeaveLastOut, TimeSplit, UserHoldout
+from funksvd.model_selection import (
+    ColdUserSplit,
+    LeaveLastOut,
+    TimeSplit,
+    UserHoldout,
+)
 
 pytest.importorskip("sklearn", "1.6")
 from sklearn.base import clone
@@ -20,7 +25,8 @@ from sklearn.utils.validation import check_array
 # The library warns of unknown ids; these tests hold out what they like.
 pytestmark = pytest.mark.filterwarnings("ignore:.*unknown to the model", "ignore:.*SCIPY_ARRAY_API")
 
-# The checks feed matrices of real numbers, (n, 1) to (n, 30). X here is the ids of (user, item), so that these cannot run:
+# The checks feed matrices of real numbers, (n, 1) to (n, 30). Here X holds the ids of users and
+# items, and so these checks cannot run.
 TWO_COLUMNS = "X is (n, 2): user and item"
 NOT_IDS = dict.fromkeys(
     (
@@ -56,9 +62,9 @@ NOT_IDS = dict.fromkeys(
 
 
 def checks(estimator, failing):
-    with (
-        warnings.catch_warnings()
-    ):  # FunkSVD does not inherit from BaseEstimator: it works without scikit-learn
+    """Return the decorator that runs scikit-learn's checks; `failing` maps names to reasons."""
+    with warnings.catch_warnings():
+        # FunkSVD does not inherit from BaseEstimator, since it works without scikit-learn.
         warnings.simplefilter("ignore")
         return parametrize_with_checks(
             [estimator], expected_failed_checks=lambda estimator: failing
@@ -71,7 +77,7 @@ def test_checks_of_scikit_learn(estimator, check):
 
 
 class OfNumbers(FunkSVD):
-    """Makes ids of the first two columns of real numbers, so that nearly all checks run on the rest of the class."""
+    """Makes ids of the first two columns of real numbers, so that nearly all checks can run."""
 
     def _ids(self, X):
         X = check_array(X, dtype="numeric")
@@ -87,11 +93,9 @@ class OfNumbers(FunkSVD):
         return super().score(self._ids(X), y, **options)
 
     def partial_fit(self, X, y=None, **options):
-        return (
-            super().partial_fit(self._ids(X), y, **options)
-            if self.__sklearn_is_fitted__()
-            else self.fit(X, y)
-        )
+        if not self.__sklearn_is_fitted__():
+            return self.fit(X, y)
+        return super().partial_fit(self._ids(X), y, **options)
 
 
 OF_NUMBERS = {
@@ -111,6 +115,7 @@ def test_checks_of_scikit_learn_on_ids_of_numbers(estimator, check):
 
 
 def some(n=3000, seed=0):
+    """Return (X, y): ratings that depend on the user and on the item, and noise."""
     rng = np.random.default_rng(seed)
     X = np.column_stack([rng.integers(0, 60, n), rng.integers(0, 40, n)])
     level = rng.normal(0, 0.7, 60)[X[:, 0]] + rng.normal(0, 0.7, 40)[X[:, 1]]
@@ -147,25 +152,30 @@ def test_grid_search_picks_the_same_with_any_n_jobs():
 
 def test_cross_validate_with_splitters_of_ratings():
     X, y = some()
-    for cv, n in (
-        (UserHoldout(0.2, n_splits=2), 2),
-        (LeaveLastOut(), 1),
-        (TimeSplit(), 1),
-        (ColdUserSplit(3), 3),
-    ):
-        scores = cross_validate(FunkSVD(2, 5, random_state=0), X, y, cv=cv, error_score="raise")[
-            "test_score"
-        ]
-        assert len(scores) == n
-    warm = cross_validate(FunkSVD(2, 5, random_state=0), X, y, cv=UserHoldout())["test_score"]
-    assert warm.mean() > scores.mean() + 0.1  # users never seen are harder
+
+    def scores_of(cv):
+        model = FunkSVD(2, 5, random_state=0)
+        return cross_validate(model, X, y, cv=cv, error_score="raise")["test_score"]
+
+    assert len(scores_of(UserHoldout(0.2, n_splits=2))) == 2
+    assert len(scores_of(LeaveLastOut())) == 1
+    assert len(scores_of(TimeSplit())) == 1
+    cold = scores_of(ColdUserSplit(3))
+    assert len(cold) == 3
+    warm = scores_of(UserHoldout())
+    assert warm.mean() > cold.mean() + 0.1  # users never seen are harder
 
 
 def test_pipeline_with_set_output():
     pd = pytest.importorskip("pandas")
     X, y = some()
     frame = pd.DataFrame({"user": X[:, 0].astype(str), "item": X[:, 1]})
-    pipeline = Pipeline([("codes", OrdinalEncoder()), ("model", FunkSVD(2, 5, random_state=0))])
+    pipeline = Pipeline(
+        [
+            ("codes", OrdinalEncoder()),
+            ("model", FunkSVD(2, 5, random_state=0)),
+        ]
+    )
     plain = pipeline.fit(frame, y).predict(frame)
     pipeline = clone(pipeline).set_output(transform="pandas").fit(frame, y)
     np.testing.assert_array_equal(pipeline.predict(frame), plain)
@@ -194,39 +204,52 @@ def test_user_holdout():
     for size in (0.3, 2):
         (train, test), (_, other) = UserHoldout(size, n_splits=2).split(X, y)
         assert sorted([*train, *test]) == list(range(3000))
-        counts, held = np.bincount(X[:, 0], minlength=60), np.bincount(X[test, 0], minlength=60)
-        np.testing.assert_array_equal(held, np.rint(counts * size) if size < 1 else np.full(60, 2))
+        counts = np.bincount(X[:, 0], minlength=60)
+        held = np.bincount(X[test, 0], minlength=60)
+        want = np.rint(counts * size) if size < 1 else np.full(60, 2)
+        np.testing.assert_array_equal(held, want)
         assert set(test) != set(other)
     ratings = Ratings.from_arrays(X[:, 0], X[:, 1], y)
-    np.testing.assert_array_equal(
-        next(UserHoldout().split(ratings))[1], next(UserHoldout().split(X))[1]
-    )
+    of_ratings = next(UserHoldout().split(ratings))[1]
+    of_array = next(UserHoldout().split(X))[1]
+    np.testing.assert_array_equal(of_ratings, of_array)
     lonely = np.array([[1, 1], [1, 2], [2, 1]])
-    assert (
-        next(UserHoldout(5).split(lonely))[0].tolist().count(2) == 1
-    )  # the only rating of user 2 stays
+    train, _ = next(UserHoldout(5).split(lonely))
+    assert 2 in train  # the only rating of user 2 stays
 
 
 def test_user_holdout_does_not_depend_on_row_order():
     X = np.array([(u, i) for u in range(9) for i in range(20)])
     order = np.random.default_rng(0).permutation(len(X))
-    test = {tuple(X[t]) for t in next(UserHoldout().split(X))[1]}
-    assert {tuple(X[order][t]) for t in next(UserHoldout().split(X[order]))[1]} == test
-    assert {tuple(X[t]) for t in next(UserHoldout(random_state=1).split(X))[1]} != test
+
+    def pairs_held(X, **options):
+        _, test = next(UserHoldout(**options).split(X))
+        return {tuple(pair) for pair in X[test].tolist()}
+
+    assert pairs_held(X[order]) == pairs_held(X)
+    assert pairs_held(X, random_state=1) != pairs_held(X)
 
 
 def test_leave_last_out():
-    X, times = np.array([[1, 1], [2, 1], [1, 2], [1, 3], [2, 2], [3, 1]]), [5, 1, 9, 7, 3, 2]
+    X = np.array([[1, 1], [2, 1], [1, 2], [1, 3], [2, 2], [3, 1]])
+    times = [5, 1, 9, 7, 3, 2]
     train, test = next(LeaveLastOut().split(X, groups=times))
     assert test.tolist() == [2, 4]  # user 3 has one rating only
     assert train.tolist() == [0, 1, 3, 5]
-    assert next(LeaveLastOut(2).split(X, groups=times))[1].tolist() == [2, 3]
-    assert next(LeaveLastOut().split(X))[1].tolist() == [3, 4]  # rows in order of time
+    assert next(LeaveLastOut(2).split(X, groups=times))[1].tolist() == [
+        2,
+        3,
+    ]
+    assert next(LeaveLastOut().split(X))[1].tolist() == [
+        3,
+        4,
+    ]  # rows in order of time
 
 
 def test_time_split():
     rng = np.random.default_rng(0)
-    X, times = np.zeros((100, 2), int), np.array(["2020-01-01"], "M8[D]") + rng.integers(0, 50, 100)
+    X = np.zeros((100, 2), int)
+    times = np.array(["2020-01-01"], "M8[D]") + rng.integers(0, 50, 100)
     splits = list(TimeSplit(0.2, n_splits=3).split(X, groups=times))
     for train, test in splits:
         assert times[train].max() < times[test].min()
@@ -250,17 +273,30 @@ def test_cold_user_split():
 def test_splitters_refuse_bad_parameters():
     X, _ = some()
     for cv, said in [
-        (UserHoldout(0.0), r"test_size must be a float in \(0, 1\) or an int >= 1, got 0.0"),
-        (UserHoldout(0.2, n_splits=0), "n_splits must be an int >= 1, got 0"),
+        (
+            UserHoldout(0.0),
+            r"test_size must be a float in \(0, 1\) or an int >= 1, got 0.0",
+        ),
+        (
+            UserHoldout(0.2, n_splits=0),
+            "n_splits must be an int >= 1, got 0",
+        ),
         (LeaveLastOut(0), "n_last must be an int >= 1, got 0"),
-        (TimeSplit(0.5, 2), r"test_size must be in \(0, 1 / n_splits\), got 0.5 for 2 splits"),
+        (
+            TimeSplit(0.5, 2),
+            r"test_size must be in \(0, 1 / n_splits\), got 0.5 for 2 splits",
+        ),
         (ColdUserSplit(1), "n_splits must be an int >= 2, got 1"),
-        (ColdUserSplit(61), "n_splits must be at most the number of users, 60, got 61"),
+        (
+            ColdUserSplit(61),
+            "n_splits must be at most the number of users, 60, got 61",
+        ),
     ]:
         with pytest.raises(ValueError, match=said):
             next(cv.split(X))
     with pytest.raises(
-        ValueError, match=r"groups must hold one time a rating, \(3000,\), got shape \(2,\)"
+        ValueError,
+        match=r"groups must hold one time a rating, \(3000,\), got shape \(2,\)",
     ):
         next(LeaveLastOut().split(X, groups=[1, 2]))
 
@@ -283,11 +319,13 @@ def test_optuna_prunes_through_a_callback():
 
     def objective(trial):
         model = FunkSVD(
-            2, 10, l2=trial.suggest_categorical("l2", [0.02, 0.05, 20.0]), random_state=0
+            2,
+            10,
+            l2=trial.suggest_categorical("l2", [0.02, 0.05, 20.0]),
+            random_state=0,
         )
-        return model.fit(X, y, validation_split=0.2, callbacks=Pruning(trial)).history_["val_rmse"][
-            -1
-        ]
+        model.fit(X, y, validation_split=0.2, callbacks=Pruning(trial))
+        return model.history_["val_rmse"][-1]
 
     study = optuna.create_study(
         sampler=optuna.samplers.GridSampler({"l2": [0.02, 0.05, 20.0]}, seed=1),

@@ -1,4 +1,4 @@
-"""training="featurewise": the kernel and its twin, the SVD of a full matrix, Funk's stop, and what holds for all engines."""
+"""Training one feature after the other: the kernel and its twin, the SVD, and Funk's stop."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import naive
 import numpy as np
 import pytest
+from conftest import planted_ratings
 
 from funksvd import Callback, FunkSVD, LambdaCallback, Ratings
 from funksvd.engines import _featurewise
@@ -17,15 +18,18 @@ DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))
 
 
 def some(n=3000, n_users=80, n_items=50, seed=0):
-    rng = np.random.default_rng(seed)
-    users, items = rng.integers(0, n_users, n), rng.integers(0, n_items, n)
-    p, q = rng.normal(0, 1, (n_users, 2)), rng.normal(0, 0.5, (n_items, 2))
-    truth = 3.5 + rng.normal(0, 0.4, n_users)[users] + (p[users] * q[items]).sum(1)
-    return (users, items), truth + rng.normal(0, 0.3, n)
+    """Return ((users, items), values) of a planted model."""
+    users, items, values = planted_ratings(n, n_users, n_items, seed)
+    return (users, items), values
 
 
 def featurewise(k=3, n_epochs=10, **params):
-    return FunkSVD(k, n_epochs, training="featurewise", **({"random_state": 0} | params))
+    return FunkSVD(
+        k,
+        n_epochs,
+        training="featurewise",
+        **({"random_state": 0} | params),
+    )
 
 
 # ---- the kernel and its twin ----
@@ -37,12 +41,21 @@ def a_block(dtype, weighted, seed):
     lengths = np.array([1, 8, 3, 17, 0, 9, 20])
     index = np.concatenate([rng.permutation(20)[:n] for n in lengths]).astype(np.uint16)
     n = len(index)
-    rating, cache = rng.normal(3, 1.5, n + 8).astype(dtype), rng.normal(3, 1, n + 8).astype(dtype)
+    rating = rng.normal(3, 1.5, n + 8).astype(dtype)
+    cache = rng.normal(3, 1, n + 8).astype(dtype)
     weight = rng.integers(0, 4, n + 8).astype(dtype) if weighted else np.empty(0, dtype)
     run_row = np.array([4, 0, 3, 2, 1, 6, 5], np.int32)
-    p, q = rng.normal(0, 0.5, 7).astype(dtype), np.append(rng.normal(0, 0.5, 20), 0).astype(dtype)
-    run_end, index = np.cumsum(lengths).astype(np.uint32), np.append(index, np.zeros(8, np.uint16))
+    p = rng.normal(0, 0.5, 7).astype(dtype)
+    q = np.append(rng.normal(0, 0.5, 20), 0).astype(dtype)
+    run_end = np.cumsum(lengths).astype(np.uint32)
+    index = np.append(index, np.zeros(8, np.uint16))
     return p, q, run_row, run_end, index, rating, weight, cache
+
+
+def advanced(cache, p, q, biases, limits):
+    """Return the clipped predictions after a feature or the biases, given those before."""
+    change = p + q if biases else p * q
+    return np.clip(cache + change, *limits)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -59,7 +72,8 @@ def a_block(dtype, weighted, seed):
 )
 def test_a_pass_is_that_of_the_twin(dtype, biases, weighted, limits, run_rule, rule):
     p, q, run_row, run_end, index, rating, weight, cache = a_block(dtype, weighted, 1)
-    want_p, want_q = p.astype(float), q.astype(float)
+    want_p = p.astype(float)
+    want_q = q.astype(float)
     loss = _featurewise.train(
         p,
         q,
@@ -94,11 +108,10 @@ def test_a_pass_is_that_of_the_twin(dtype, biases, weighted, limits, run_rule, r
     assert q[-1] == 0
     _featurewise.advance(p, q, run_row, run_end, index, cache, biases, *limits)
     rows = np.repeat(run_row, np.diff(run_end, prepend=0))
-    x, y, n = p[rows], q[index[:-8]], len(rows)
+    n = len(rows)
     before = a_block(dtype, weighted, 1)[-1]
-    np.testing.assert_allclose(
-        cache[:n], np.clip(before[:n] + (x + y if biases else x * y), *limits), **exact
-    )
+    want_cache = advanced(before[:n], p[rows], q[index[:-8]], biases, limits)
+    np.testing.assert_allclose(cache[:n], want_cache, **exact)
     assert (cache[n:] == before[n:]).all()
 
 
@@ -110,69 +123,87 @@ def test_a_pass_is_that_of_the_twin(dtype, biases, weighted, limits, run_rule, r
         {"rating_scale": (2, 4.5)},
         {"rating_scale": (3.8, 5)},
         {"biased": False, "center": False, "init_std": 0.5},
-        {"min_improvement": 0.01, "learning_rate_schedule": "inverse_time"},
+        {
+            "min_improvement": 0.01,
+            "learning_rate_schedule": "inverse_time",
+        },
     ],
     ids=str,
 )
 def test_training_is_feature_after_feature(params, weighted):
-    """Against the twin, which keeps no grid: one block, whose order it takes over."""
+    """Compare with the twin, which keeps no grid: there is one block, whose order it takes over."""
     (users, items), y = some(1500)
     weights = np.random.default_rng(1).integers(1, 4, len(y)) if weighted else None
     model = featurewise(n_epochs=6, dtype="float64", **params)
     ratings = Ratings.from_arrays(users, items, y, weights)
     model.fit(ratings)
-    hyper = resolve(model.get_params())
-    engine = FeatureEngine(ratings, None, hyper)
+    engine = FeatureEngine(ratings, None, resolve(model.get_params()))
     grid = engine.grid
     assert grid.n_bands == 1
-    n, limits = len(y), engine.limits
+    sides = [model.user_factors_, model.item_factors_]
+    if not grid.users_run:
+        sides.reverse()
+    run = np.repeat(grid.run_row, np.diff(grid.run_end, prepend=0))
+    cache = np.clip(np.full(len(y), engine.mean), *engine.limits)
+    losses = []
+    for feature in range(-1 if params.get("biased", True) else 0, 3):
+        if feature < 0:
+            p, q = (np.zeros(len(side.biases)) for side in engine.sides)
+        else:
+            p, q = engine._first(feature)
+        losses.append(train_with_twin(engine, feature < 0, p, q, cache))
+        cache = advanced(
+            cache,
+            p[run],
+            q[grid.index[: len(y)]],
+            feature < 0,
+            engine.limits,
+        )
+        if feature >= 0:
+            exact = {"rtol": 1e-8, "atol": 1e-12}
+            np.testing.assert_allclose(sides[0][grid.run_codes, feature], p, **exact)
+            np.testing.assert_allclose(
+                sides[1][grid.codes, feature],
+                q[: len(grid.codes)],
+                **exact,
+            )
+    np.testing.assert_allclose(model.history_["loss"], losses[-3:], rtol=1e-9)
+
+
+def train_with_twin(engine, biases, p, q, cache):
+    """Train one feature or the biases in place with the twin; return its last loss."""
+    grid = engine.grid
+    hyper = engine.hyper
+    n = len(grid)
+    weight = [] if grid.weight is None else grid.weight[:n]
     arrays = (
         grid.run_row,
         grid.run_end,
         grid.index[:n],
         grid.rating[:n],
-        grid.weight[:n] if weighted else [],
+        weight,
     )
-    run, other = np.repeat(grid.run_row, np.diff(grid.run_end, prepend=0)), grid.index[:n]
-    total = grid.total_weight
-    cache = np.clip(np.full(n, engine.mean), *limits)
-    losses = []
-    for feature in range(0 if params.get("biased", True) is False else -1, 3):
-        biases = feature < 0
-        p, q = (
-            tuple(np.zeros(len(side.biases)) for side in engine.sides)
-            if biases
-            else engine._first(feature)
-        )
-        rule = (hyper.l2_bias if biases else hyper.l2, 0.0, -np.inf)
+    rule = (hyper.l2_bias if biases else hyper.l2, 0.0, -np.inf)
 
-        def one(number, p=p, q=q, biases=biases, rule=rule, cache=cache):
-            rate = planned_rate(hyper, number)
-            return (
-                naive.feature_pass(p, q, *arrays, cache, biases, rate, limits, rule, rule) / total
-            )
+    def make_pass(number):
+        rate = planned_rate(hyper, number)
+        squares = naive.feature_pass(p, q, *arrays, cache, biases, rate, engine.limits, rule, rule)
+        return squares / grid.total_weight
 
-        losses.append(naive.passes(one, hyper.n_epochs, hyper.min_improvement)[1])
-        cache = np.clip(cache + (p[run] + q[other] if biases else p[run] * q[other]), *limits)
-        if not biases:
-            sides = (model.user_factors_, model.item_factors_)[:: 1 if grid.users_run else -1]
-            np.testing.assert_allclose(sides[0][grid.run_codes, feature], p, rtol=1e-8, atol=1e-12)
-            np.testing.assert_allclose(
-                sides[1][grid.codes, feature], q[: len(grid.codes)], rtol=1e-8, atol=1e-12
-            )
-    np.testing.assert_allclose(model.history_["loss"], losses[-3:], rtol=1e-9)
+    return naive.passes(make_pass, hyper.n_epochs, hyper.min_improvement)[1]
 
 
 # ---- what it is good for ----
 
 
 def test_on_a_full_matrix_it_is_the_svd():
-    """Each feature is the next pair of singular vectors (Funk: "it is the SVD, less the need for all the numbers")."""
+    """Each feature is the next pair of singular vectors.
+
+    Funk: "it is the SVD, less the need for all the numbers".
+    """
     rng = np.random.default_rng(0)
-    left, right = (
-        np.linalg.qr(rng.normal(size=(30, 4)))[0],
-        np.linalg.qr(rng.normal(size=(20, 4)))[0],
-    )
+    left, _ = np.linalg.qr(rng.normal(size=(30, 4)))
+    right, _ = np.linalg.qr(rng.normal(size=(20, 4)))
     matrix = left * [20, 12, 7, 3] @ right.T
     users, items = (index.ravel() for index in np.indices(matrix.shape))
     model = featurewise(
@@ -187,11 +218,10 @@ def test_on_a_full_matrix_it_is_the_svd():
         dtype="float64",
     )
     model.fit((users, items), matrix.ravel())
-    for f, size in enumerate((20, 12, 7, 3)):  # apart from what a finite step leaves
-        p, q = model.user_factors_[:, f], model.item_factors_[:, f]
-        np.testing.assert_allclose(
-            np.outer(p, q), size * np.outer(left[:, f], right[:, f]), atol=0.02
-        )
+    for f, size in enumerate((20, 12, 7, 3)):
+        got = np.outer(model.user_factors_[:, f], model.item_factors_[:, f])
+        want = size * np.outer(left[:, f], right[:, f])
+        np.testing.assert_allclose(got, want, atol=0.02)  # a finite step leaves a little
     assert model.history_["rmse"][-1] < 0.01
 
 
@@ -203,10 +233,11 @@ def test_planted_ratings_are_found():
 
 
 @pytest.mark.skipif(
-    not DATA.is_dir(), reason="real ratings are not there: FUNKSVD_DATA names their folder"
+    not DATA.is_dir(),
+    reason="real ratings are not there: FUNKSVD_DATA names their folder",
 )
 def test_rmse_on_ml_100k():
-    """Between the biases alone (0.943 on u1-u5 in the literature) and all factors at once (0.912)."""
+    """The RMSE lies between biases alone (0.943 in the literature) and joint factors (0.912)."""
     ratings = np.loadtxt(DATA / "ml-100k" / "u.data", dtype=np.int64)
     test = np.arange(len(ratings)) // 20_000 == 2
     model = featurewise(20, 40, rating_scale=(1, 5)).fit(ratings[~test, :2], ratings[~test, 2])
@@ -234,7 +265,14 @@ def passes_of(monkeypatch, X, y, **params):
 @pytest.mark.parametrize("min_improvement", [0, 1e-4, 0.003, 0.05, 9])
 def test_a_feature_is_done_when_it_improves_no_more(monkeypatch, min_improvement):
     X, y = some()
-    model, seen = passes_of(monkeypatch, X, y, k=4, n_epochs=30, min_improvement=min_improvement)
+    model, seen = passes_of(
+        monkeypatch,
+        X,
+        y,
+        k=4,
+        n_epochs=30,
+        min_improvement=min_improvement,
+    )
     by_feature = {}
     for number, loss in seen:
         by_feature.setdefault(number // 30 - 1, []).append(loss)
@@ -274,7 +312,12 @@ def test_steps_follow_the_schedule_within_a_feature(monkeypatch):
 
 
 def arrays(model):
-    return [model.user_factors_, model.item_factors_, model.user_biases_, model.item_biases_]
+    return [
+        model.user_factors_,
+        model.item_factors_,
+        model.user_biases_,
+        model.item_biases_,
+    ]
 
 
 def same(a, b):
@@ -292,9 +335,12 @@ def test_threads_and_the_order_of_rows_change_no_bit(dtype):
 
 def test_users_and_items_can_change_places():
     (users, items), y = some()
-    one, other = featurewise().fit((users, items), y), featurewise().fit((items, users), y)
-    for a, b in zip(arrays(one), arrays(other)[1::-1] + arrays(other)[:1:-1], strict=True):
-        assert (a == b).all()
+    one = featurewise().fit((users, items), y)
+    other = featurewise().fit((items, users), y)
+    assert (one.user_factors_ == other.item_factors_).all()
+    assert (one.item_factors_ == other.user_factors_).all()
+    assert (one.user_biases_ == other.item_biases_).all()
+    assert (one.item_biases_ == other.user_biases_).all()
 
 
 def test_features_that_are_not_trained_yet_are_zero():
@@ -306,7 +352,12 @@ def test_features_that_are_not_trained_yet_are_zero():
         model.stop_training = epoch == 1
 
     model = featurewise(5)
-    model.fit(X, y, validation_split=0.1, callbacks=LambdaCallback(on_epoch_end=stop))
+    model.fit(
+        X,
+        y,
+        validation_split=0.1,
+        callbacks=LambdaCallback(on_epoch_end=stop),
+    )
     two = featurewise(2).fit(X, y, validation_split=0.1)
     assert (model.user_factors_[:, :2] == two.user_factors_).all()
     np.testing.assert_allclose(model.predict(X), two.predict(X), rtol=1e-6)
@@ -323,7 +374,7 @@ def test_validation_loss_is_the_prediction_error():
 
 
 def test_weights_that_a_callback_sets_count():
-    """Its own weights change nothing; others are what the next features add to."""
+    """A model's own weights change nothing; the next features add to any others."""
     X, y = some()
 
     class Set(Callback):
@@ -333,15 +384,15 @@ def test_weights_that_a_callback_sets_count():
                 weights.user_factors[:, 0] = 0
             self.model.set_weights(weights)
 
-    plain, kept, changed = featurewise(2), featurewise(2), featurewise(2)
-    plain.fit(X, y)
+    plain = featurewise(2).fit(X, y)
     Set.change = False
-    assert same(kept.fit(X, y, callbacks=Set()), plain)
+    assert same(featurewise(2).fit(X, y, callbacks=Set()), plain)
     Set.change = True
-    changed.fit(X, y, callbacks=Set())
-    losses = plain.history_["loss"], changed.history_["loss"]
-    assert losses[0][0] == losses[1][0]
-    assert losses[0][1] < losses[1][1] - 0.05  # it finds again what was taken away
+    changed = featurewise(2).fit(X, y, callbacks=Set())
+    first, second = plain.history_["loss"]
+    changed_first, changed_second = changed.history_["loss"]
+    assert first == changed_first
+    assert second < changed_second - 0.05  # the feature that was set to 0 is found again
 
 
 def test_ctrl_c_leaves_the_last_whole_feature():
@@ -352,7 +403,10 @@ def test_ctrl_c_leaves_the_last_whole_feature():
             if epoch == 2:
                 raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted in epoch 3: the model is that after epoch 2"):
+    with pytest.warns(
+        UserWarning,
+        match="interrupted in epoch 3: the model is that after epoch 2",
+    ):
         model = featurewise(5).fit(X, y, callbacks=CtrlC())
     assert (model.user_factors_[:, :2] == featurewise(2).fit(X, y).user_factors_).all()
     assert not model.user_factors_[:, 2:].any()
@@ -368,14 +422,12 @@ def test_penalties_and_bounds():
     none = featurewise(4, 60, l2=99, l2_bias=99, learning_rate=1e-3).fit(X, y)
     np.testing.assert_allclose(none.predict(X), y.mean(), atol=0.05)
     rows = featurewise(4, 30, reg_scale="row", l2=(99, 0)).fit(X, y)
-    assert (
-        np.abs(rows.user_factors_).max()
-        < np.abs(featurewise(4, 30, reg_scale="row", l2=0).fit(X, y).user_factors_).max()
-    )
+    free = featurewise(4, 30, reg_scale="row", l2=0).fit(X, y)
+    assert np.abs(rows.user_factors_).max() < np.abs(free.user_factors_).max()
 
 
 def test_predictions_in_training_are_clipped():
-    """Ratings beyond the scale: their errors are seen from its end."""
+    """The error of a rating beyond the scale is its distance from a prediction on the scale."""
     X, y = some()
     y = np.clip(y, 1, 5)
     y[:50] = 9
@@ -387,7 +439,10 @@ def test_predictions_in_training_are_clipped():
 
 
 def test_divergence_names_the_cure():
-    with pytest.raises(FloatingPointError, match=r"diverged in epoch \d: .*lower learning_rate"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"diverged in epoch \d: .*lower learning_rate",
+    ):
         featurewise(l2=0, l2_bias=0, learning_rate=50.0).fit(*some())
 
 
@@ -403,12 +458,12 @@ def test_partial_fit_goes_on_with_all_features():
 
 def test_what_was_restored_goes_on_as_before():
     X, y = some()
-    engine = FeatureEngine(
-        Ratings.from_arrays(*X, y), None, resolve(featurewise().get_params()), seed=0
-    )
+    ratings = Ratings.from_arrays(*X, y)
+    engine = FeatureEngine(ratings, None, resolve(featurewise().get_params()), seed=0)
     engine.epoch(0, 0.02)
     before = engine.snapshot()
-    losses, after = [engine.epoch(f, 0.02) for f in (1, 2)], engine.snapshot()
+    losses = [engine.epoch(f, 0.02) for f in (1, 2)]
+    after = engine.snapshot()
     engine.restore(before)
     assert [engine.epoch(f, 0.02) for f in (1, 2)] == losses
     assert all((engine.snapshot()[name] == array).all() for name, array in after.items())
