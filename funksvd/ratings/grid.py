@@ -309,7 +309,8 @@ def scatter(
         values = ratings.values[part]
         weights = None
         if ratings.weights is not None:
-            values = values.astype(dtype).astype(np.float64)
+            # -0.0 becomes 0.0: equal numbers must have equal bits, or the order of rows would show.
+            values = values.astype(dtype).astype(np.float64) + 0.0
             weights = ratings.weights[part].astype(dtype).astype(np.float64)
         _grid.scatter(
             run.keys[part],
