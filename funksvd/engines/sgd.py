@@ -20,8 +20,7 @@ from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel, pool_of
 from funksvd.parameters import Hyper, of_side, solver_of
-from funksvd.ratings import grid
-from funksvd.ratings.grid import Grid
+from funksvd.ratings.grid import Grid, build, build_like
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights
 
@@ -38,12 +37,8 @@ class SideRows:
     Attributes
     ----------
     name : "users" or "items"
-    codes : (n_ids,)
-        Codes in the order of the grid.
     counts : (n_ids,)
         Number of ratings of each code.
-    rows : (n_ids,)
-        Row of each position of `codes`.
     places : (n_ids,)
         Row of each code.
     factors : (rows, width)
@@ -56,9 +51,7 @@ class SideRows:
     ARRAYS: ClassVar = ("factors", "biases", "state", "extra")
 
     name: str
-    codes: np.ndarray
     counts: np.ndarray
-    rows: np.ndarray
     places: np.ndarray
     factors: np.ndarray
     biases: np.ndarray
@@ -67,16 +60,14 @@ class SideRows:
 
     def by_code(self, n_factors: int) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the biases and the factors in the order of the codes."""
-        factors = aligned(len(self.codes), n_factors, self.factors.dtype)
-        biases = np.empty(len(self.codes), self.biases.dtype)
-        factors[self.codes] = self.factors[self.rows, :n_factors]
-        biases[self.codes] = self.biases[self.rows]
-        return biases, factors
+        factors = aligned(len(self.places), n_factors, self.factors.dtype)
+        factors[:] = self.factors[self.places, :n_factors]
+        return self.biases[self.places], factors
 
     def load(self, biases: np.ndarray, factors: np.ndarray) -> None:
         """Take over biases and factors that are in the order of the codes."""
-        self.factors[self.rows, : factors.shape[1]] = factors[self.codes]
-        self.biases[self.rows] = biases[self.codes]
+        self.factors[self.places, : factors.shape[1]] = factors
+        self.biases[self.places] = biases
 
     def biases_of(self, codes: np.ndarray) -> np.ndarray:
         """Return the biases of codes; that of an unknown id, -1, is 0."""
@@ -127,7 +118,7 @@ class SgdEngine(Engine):
         self.dtype: np.dtype[Any] = np.dtype(hyper.dtype)
         self.width = -(-self.k // VECTOR) * VECTOR
         self.solver = solver_of(hyper)
-        self.grid = grid.build(
+        self.grid = build(
             ratings,
             self.width * self.dtype.itemsize,
             self.dtype,
@@ -139,7 +130,7 @@ class SgdEngine(Engine):
         self.unknown = None
         if held_out is not None:
             known, self.unknown = held_out.like(ratings)
-            self.check = grid.build_like(known, self.grid, n_jobs)
+            self.check = build_like(known, self.grid, n_jobs)
         self.n_jobs = n_jobs if len(self.grid) > FEWEST_FOR_THREADS else 1
         self.pool = pool_of(self.n_jobs)  # its threads end with the engine
         self.mean = self.grid.mean if hyper.center else 0.0
@@ -151,35 +142,28 @@ class SgdEngine(Engine):
 
     def _run_side(self) -> SideRows:
         """Return the rows of the run side before training, but for the random factors."""
-        codes = self.grid.run_codes
-        name = "users" if self.grid.users_run else "items"
-        rows = np.arange(len(codes))
-        return self._side(name, codes, self.grid.run_counts, rows, len(codes))
+        grid = self.grid
+        name = "users" if grid.users_run else "items"
+        places = np.empty(len(grid.run_codes), np.int64)
+        places[grid.run_codes] = np.arange(len(places))
+        return self._side(name, grid.run_counts, places, len(places))
 
     def _gathered_side(self) -> SideRows:
         """Return the same for the gathered side, whose bands end with a spare row of zeros."""
-        codes = self.grid.codes
-        name = "items" if self.grid.users_run else "users"
-        spares_before = np.repeat(np.arange(self.grid.n_bands), np.diff(self.grid.bands))
-        rows = np.arange(len(codes)) + spares_before
-        return self._side(
-            name,
-            codes,
-            self.grid.counts,
-            rows,
-            len(codes) + self.grid.n_bands,
-        )
+        grid = self.grid
+        name = "items" if grid.users_run else "users"
+        spares_before = np.repeat(np.arange(grid.n_bands), np.diff(grid.bands))
+        places = np.empty(len(grid.codes), np.int64)
+        places[grid.codes] = np.arange(len(places)) + spares_before
+        return self._side(name, grid.counts, places, len(places) + grid.n_bands)
 
     def _side(
         self,
         name: str,
-        codes: np.ndarray,
         counts: np.ndarray,
-        rows: np.ndarray,
+        places: np.ndarray,
         n_rows: int,
     ) -> SideRows:
-        places = np.empty(len(codes), np.int64)
-        places[codes] = rows
         factors = aligned(n_rows, self.width, self.dtype)
         biases = np.zeros(n_rows, self.dtype)
         state, extra = first_state(
@@ -190,17 +174,7 @@ class SgdEngine(Engine):
             self.hyper,
             self.PADDED,
         )
-        return SideRows(
-            name,
-            codes,
-            counts,
-            rows,
-            places,
-            factors,
-            biases,
-            state,
-            extra,
-        )
+        return SideRows(name, counts, places, factors, biases, state, extra)
 
     def _start_factors(self, n_jobs: int) -> None:
         for number, side in enumerate(self.sides):

@@ -208,7 +208,8 @@ def cut(ratings: Ratings, plan: Plan, dtype: np.dtype[Any], n_jobs: int) -> Grid
     runs_per_block, total = sort_blocks(blocks, plan, n_jobs)
     block_runs = offsets(runs_per_block)
     run_row, run_end = list_runs(blocks, plan, block_runs, n_jobs)
-    rating, weight = blocks.ratings, None
+    rating = blocks.ratings
+    weight = None
     total_weight = float(len(ratings))
     if rating.dtype == PAIR:
         weight = blocks.ratings["weight"].astype(dtype)

@@ -203,8 +203,8 @@ def test_every_penalty_equals_naive(solver, extra, level):
     engine.epoch(0, 0.01)
     compare_with_naive(engine, 11, "float64", 1e-6, level)
     gathered = engine.sides[1]
-    factors = gathered.factors[gathered.rows, :11]
-    biases = gathered.biases[gathered.rows]
+    factors = gathered.factors[gathered.places, :11]
+    biases = gathered.biases[gathered.places]
     assert (factors == 0).any() == ("l1" in extra or "non_negative" in extra)
     assert (biases == 0).any() == ("l1_bias" in extra or "biased" in extra)
     assert (factors < 0).any() != ("non_negative" in extra)
