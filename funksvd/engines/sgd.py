@@ -58,11 +58,15 @@ class SideRows:
     state: np.ndarray
     extra: np.ndarray
 
-    def by_code(self, n_factors: int) -> tuple[np.ndarray, np.ndarray]:
+    def by_code(
+        self,
+        n_factors: int,
+        dtype: np.dtype[Any],
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the biases and the factors in the order of the codes."""
-        factors = aligned(len(self.places), n_factors, self.factors.dtype)
+        factors = aligned(len(self.places), n_factors, dtype)
         factors[:] = self.factors[self.places, :n_factors]
-        return self.biases[self.places], factors
+        return self.biases[self.places].astype(dtype), factors
 
     def load(self, biases: np.ndarray, factors: np.ndarray) -> None:
         """Take over biases and factors that are in the order of the codes."""
@@ -135,10 +139,13 @@ class SgdEngine(Engine):
         self.pool = pool_of(self.n_jobs)  # its threads end with the engine
         self.mean = self.grid.mean if hyper.center else 0.0
         self.sides = (self._run_side(), self._gathered_side())
-        arrays = [getattr(side, name) for side in self.sides for name in SideRows.ARRAYS]
-        # Name in a snapshot -> the array, which an epoch changes in place.
-        self.state_arrays: dict[str, np.ndarray] = dict(zip(self.STATE, arrays, strict=True))
         self._start_factors(n_jobs)
+
+    @property
+    def state_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays that an epoch changes in place, by their names in a snapshot."""
+        arrays = [getattr(side, name) for side in self.sides for name in SideRows.ARRAYS]
+        return dict(zip(self.STATE, arrays, strict=True))
 
     def _run_side(self) -> SideRows:
         """Return the rows of the run side before training, but for the random factors."""
@@ -300,8 +307,8 @@ class SgdEngine(Engine):
     def weights(self) -> Weights:
         """Return the weights as they are now, in the order of the codes; a copy."""
         users, items = self._as_sides(*self.sides)
-        user_biases, user_factors = users.by_code(self.k)
-        item_biases, item_factors = items.by_code(self.k)
+        user_biases, user_factors = users.by_code(self.k, self.dtype)
+        item_biases, item_factors = items.by_code(self.k, self.dtype)
         return Weights(
             self.mean,
             user_biases,
