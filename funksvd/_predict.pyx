@@ -1,7 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True
 """CPU kernel of the prediction for pairs of codes.
 
-It takes no GIL and checks nothing; setup.py builds it for each dtype (REAL) and each level of the instruction set.
+It takes no GIL and checks nothing. setup.py builds it for each dtype (REAL) and each level of the
+instruction set.
 """
 
 from libc.stdint cimport int32_t
@@ -20,7 +21,7 @@ include "_formula.pxi"
 
 
 cdef inline real dot(Py_ssize_t k, const real* p, const real* q) noexcept nogil:
-    """p . q of two rows at any address and of any length."""
+    """Return p . q of two rows at any address and of any length k."""
     cdef Py_ssize_t f, whole = k - k % LANES
     cdef loose_vec s
     cdef real total = 0
@@ -35,25 +36,30 @@ cdef inline real dot(Py_ssize_t k, const real* p, const real* q) noexcept nogil:
 
 
 def predict(
-    const real[:, ::1] user_factors, const real[::1] user_biases, const real[:, ::1] item_factors,
-    const real[::1] item_biases, double mean, const int32_t[::1] users, const int32_t[::1] items, real[::1] out,
+    const real[:, ::1] user_factors, const real[::1] user_biases,
+    const real[:, ::1] item_factors, const real[::1] item_biases, double mean,
+    const int32_t[::1] users, const int32_t[::1] items, real[::1] out,
 ):
-    """out[t] = the prediction for codes (users[t], items[t]); a code of -1 is an unknown id: bias 0 and no factors."""
+    """Set out[t] to the prediction for the codes users[t] and items[t].
+
+    A code of -1 is an unknown id: its bias is 0 and it has no factors.
+    """
     cdef Py_ssize_t t, ahead, k = user_factors.shape[1], count = users.shape[0]
     cdef int32_t u, i
-    cdef real bu, bi, s
+    cdef real bu, bi, product
     cdef const real* P = &user_factors[0, 0]
     cdef const real* Q = &item_factors[0, 0]
     with nogil:
         for t in range(count):
-            # The rows of pairs to come travel from memory meanwhile; a wrong address (code -1) is harmless.
+            # Rows of later pairs travel from memory meanwhile; the address of code -1 is harmless.
             ahead = min(t + 8, count - 1)
             PREFETCH(P + users[ahead] * k)
             PREFETCH(P + users[ahead] * k + k - 1)
             PREFETCH(Q + items[ahead] * k)
             PREFETCH(Q + items[ahead] * k + k - 1)
-            u, i = users[t], items[t]
+            u = users[t]
+            i = items[t]
             bu = user_biases[u] if u >= 0 else 0
             bi = item_biases[i] if i >= 0 else 0
-            s = dot(k, P + u * k, Q + i * k) if u >= 0 and i >= 0 else 0
-            out[t] = vec_first(biases_alone(<real>mean, bu, vec_splat(bi)) + vec_splat(s))
+            product = dot(k, P + u * k, Q + i * k) if u >= 0 and i >= 0 else 0
+            out[t] = vec_first(biases_alone(<real>mean, bu, vec_splat(bi)) + vec_splat(product))

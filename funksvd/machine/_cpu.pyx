@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True
-"""Which instruction set this CPU runs, and how wide the vectors of a build are."""
+"""Facts about the CPU and about this build of the kernels."""
 
 cdef extern from "_vec.h":
     enum: LANES
@@ -21,10 +21,10 @@ cdef extern from *:
 
 
 def lanes():
-    """Factors that one vector of this build holds: 8, or 1 where the compiler has no vector types."""
+    """Return how many float32 a vector of this build holds; 1 if the compiler has no vectors."""
     return LANES
 
 
 def level():
-    """The x86-64 micro-architecture level that this CPU runs: 3, 4, or 0 for less or another architecture."""
+    """Return the x86-64 level that this CPU runs: 4, 3, or 0 for any lower or other one."""
     return cpu_level()

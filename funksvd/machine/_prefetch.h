@@ -1,4 +1,4 @@
-/* Fetching ahead from memory, where the compiler can. */
+/* Requests to load a cache line ahead of its use. They do nothing if the compiler lacks them. */
 
 #ifndef FUNKSVD_PREFETCH_H
 #define FUNKSVD_PREFETCH_H
