@@ -1,9 +1,10 @@
-"""The extension modules and their compiler flags; everything else stands in pyproject.toml."""
+"""Build the extension modules; everything else about the package stands in pyproject.toml."""
 
 import copy
 import os
 import platform
 import sys
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from setuptools.command.sdist import sdist
 
 DEBUG = os.environ.get("FUNKSVD_DEBUG", "0") not in ("", "0")
 
-# -ffast-math would blind isfinite and flush subnormals for the whole importing program; these four give the same
-# vectors. Never -march=native: a wheel runs on machines other than the one it was built on. -g0: with the debugging
-# symbols that Python asks for, a wheel is six times as large.
+# -ffast-math would blind isfinite and flush subnormal numbers for the whole importing program; the
+# four -f flags below give the same vectors without that. -march=native is left out because a wheel
+# runs on machines other than the one it was built on. -g0 drops the debugging symbols that Python's
+# own flags ask for; with them a wheel is six times as large.
 FLAGS = [
     "-O3",
     "-g0",
@@ -27,58 +29,78 @@ FLAGS = [
     "-Wno-psabi",
 ]
 
-# The kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set; machine/kernels.py
-# chooses at import. A compiler that does not know a level leaves the baseline.
-PLAIN = ("ratings._keys", "ratings._grid", "ratings._texts", "engines._featurewise")  # built once
+# Cython's memory view classes take 3.4 s of the compiler in every module that has them. All modules
+# share this one copy instead; Cython writes its source.
+MEMORYVIEWS = "machine._memoryviews"
+
+# Modules that are built once.
+PLAIN = ("ratings._keys", "ratings._grid", "ratings._texts", "engines._featurewise")
+
+# Kernels are built for each dtype and, on Linux x86-64, for each level of the instruction set;
+# machine/kernels.py chooses one at import. A compiler that does not know a level leaves it out.
+# The kernels that take longest to compile come first, so that no core waits for the last of them.
 KERNELS = (
-    "_predict",
-    "engines._gibbs",
-    "engines._low_rank",
-    "engines._minibatch",
     "engines._sgd",
-    "machine._cpu",
+    "engines._gibbs",
+    "engines._minibatch",
+    "engines._low_rank",
     "serving._top",
     "training._ridge",
+    "_predict",
+    "machine._cpu",
 )
-FLOAT32 = [("REAL", "float"), ("REAL_BYTES", "4")]
-FLOAT64 = [("REAL", "double"), ("REAL_BYTES", "8")]
-DTYPES = {"float32": FLOAT32, "float64": FLOAT64}
+DTYPES = {
+    "float32": [("REAL", "float"), ("REAL_BYTES", "4")],
+    "float64": [("REAL", "double"), ("REAL_BYTES", "8")],
+}
 ONLY_FLOAT32 = ("engines._gibbs", "engines._low_rank", "machine._cpu")
-# The vectors of `_sgd` are explicit; sums in another order load each row of a step twice.
-OWN_FLAGS = {"engines._sgd": ["-fno-associative-math"]}
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 if sys.platform != "linux" or platform.machine() != "x86_64":
     LEVELS = {"": []}
 HEADERS = ["funksvd/machine/_prefetch.h", "funksvd/machine/_vec.h"]
 
-# The kernel's small functions must become one loop: gcc's own judgement of their size costs 4 %.
+# `_sgd` sums its vectors in the order that its source says: the compiler's other orders load each
+# row of a step twice.
+OWN_FLAGS = {"engines._sgd": ["-fno-associative-math"]}
+
+
+# `_sgd` has copies of its loop for the usual lengths of rows and of micro-batches, which take two
+# thirds of its compile time. Builds that few run do without: float64, and the baseline where there
+# are higher levels.
+def is_small(dtype: str, level: str) -> bool:
+    """Return whether a build does without the copies that only speed asks for."""
+    return dtype == "float64" or (not level and len(LEVELS) > 1)
+
+
+# The small functions of a kernel must become one loop. Left to gcc's own judgement of their size,
+# an epoch takes 1.04 of the time.
 INLINE = []
 if sys.platform != "win32" and not DEBUG:
     INLINE = [("CYTHON_INLINE", "inline __attribute__((always_inline))")]
 
 
 class BuildExt(build_ext):
-    """build_ext on all cores, with flags by compiler, and an object folder for each build of one source."""
+    """Build on all cores, with the flags of the compiler and one object folder an extension."""
 
-    def finalize_options(self):
+    def finalize_options(self) -> None:
         super().finalize_options()
         self.parallel = self.parallel or os.cpu_count()
 
-    def build_extension(self, ext):
+    def build_extension(self, ext: Extension) -> None:
         if self.compiler.compiler_type == "msvc":
             ext.extra_compile_args = ["/O2"]
         else:
             flags = ["-O1", "-g", "-Wno-psabi"] if DEBUG else FLAGS
             ext.extra_compile_args = flags + ext.extra_compile_args
-        own = copy.copy(self)  # others are built meanwhile
+        own = copy.copy(self)  # other threads build other extensions meanwhile
         own.build_temp = os.path.join(self.build_temp, ext.name)
         super(BuildExt, own).build_extension(ext)
 
 
 class SDist(sdist):
-    """sdist with the Cython sources instead of the C made from them, and with the files of tests and benchmarks."""
+    """Pack the Cython sources, not the C made from them, and the files of tests and benchmarks."""
 
-    def make_distribution(self):
+    def make_distribution(self) -> None:
         sources = [f"funksvd/**/*.{kind}" for kind in ("pyx", "pxi", "h", "cu")]
         tests = ["tests/**/*.py", "tests/*.json", "tests/cuda_host/*.?pp"]
         patterns = [*sources, *tests, "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
@@ -89,40 +111,56 @@ class SDist(sdist):
         super().make_distribution()
 
 
-def extension(name, **options):
-    path = name.replace(".", "/")
-    return Extension(f"funksvd.{name}", [f"funksvd/{path}.pyx"], **options)
+def source_of(name: str, kind: str) -> str:
+    """Return the path of a module's source."""
+    return f"funksvd/{name.replace('.', '/')}.{kind}"
 
 
-def extensions():
-    directives = {
-        "boundscheck": DEBUG,
-        "wraparound": False,
-        "cdivision": True,
-        "initializedcheck": DEBUG,
-    }
+def c_modules() -> dict[str, Extension]:
+    """Let Cython write the C sources; return the extension of each by name."""
+    sources = {name: source_of(name, "pyx") for name in (*PLAIN, *KERNELS)}
+    sources[MEMORYVIEWS] = source_of(MEMORYVIEWS, "c")
     modules = cythonize(
-        [extension(name) for name in (*PLAIN, *KERNELS)],
-        compiler_directives=directives,
+        [Extension(f"funksvd.{name}", [path]) for name, path in sources.items()],
+        compiler_directives={
+            "boundscheck": DEBUG,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": DEBUG,
+        },
+        shared_utility_qualified_name=f"funksvd.{MEMORYVIEWS}",
     )
-    yield from modules[: len(PLAIN)]
-    for source, (dtype, macros), (level, flags) in product(
-        modules[len(PLAIN) :], DTYPES.items(), LEVELS.items()
-    ):
-        kernel = source.name.removeprefix("funksvd.")
-        if dtype != "float32" and kernel in ONLY_FLOAT32:
-            continue
-        # One C file under several module names: only the name of the init function differs.
-        base = kernel.rpartition(".")[2]
-        suffix = f"_{dtype}{level}"
-        yield Extension(
-            source.name + suffix,
-            source.sources,
-            define_macros=[*macros, *INLINE, (f"PyInit_{base}", f"PyInit_{base}{suffix}")],
-            extra_compile_args=[*flags, *OWN_FLAGS.get(kernel, ())],
-            depends=HEADERS,
-            optional=bool(level),
-        )
+    return {module.name.removeprefix("funksvd."): module for module in modules}
+
+
+def build_of(module: Extension, kernel: str, dtype: str, level: str) -> Extension:
+    """Return the extension of a kernel for one dtype and one level.
+
+    All builds share one C file; only the name of its init function differs.
+    """
+    suffix = f"_{dtype}{level}"
+    init = f"PyInit_{kernel.rpartition('.')[2]}"
+    macros = [*DTYPES[dtype], *INLINE, (init, init + suffix)]
+    if is_small(dtype, level):
+        macros.append(("FUNKSVD_SMALL", "1"))
+    return Extension(
+        module.name + suffix,
+        module.sources,
+        define_macros=macros,
+        extra_compile_args=[*LEVELS[level], *OWN_FLAGS.get(kernel, ())],
+        depends=HEADERS,
+        optional=bool(level),
+    )
+
+
+def extensions() -> Iterator[Extension]:
+    """Yield every extension of the package, those that take longest to compile first."""
+    modules = c_modules()
+    for kernel, dtype, level in product(KERNELS, DTYPES, LEVELS):
+        if dtype == "float32" or kernel not in ONLY_FLOAT32:
+            yield build_of(modules[kernel], kernel, dtype, level)
+    for name in (MEMORYVIEWS, *PLAIN):
+        yield modules[name]
 
 
 setup(ext_modules=list(extensions()), cmdclass={"build_ext": BuildExt, "sdist": SDist})

@@ -80,14 +80,22 @@ cdef union AnySolver:
 
 ctypedef void (*Begin)(void*, const Rows*) noexcept nogil
 
-SOLVERS = ("sgd", "momentum", "adagrad", "adam", "adamax")
-cdef Begin[5] BEGIN
-cdef Step[5] STEP
-BEGIN[0], STEP[0] = <Begin>begin[Sgd], <Step>step_row[Sgd]
-BEGIN[1], STEP[1] = <Begin>begin[Momentum], <Step>step_row[Momentum]
-BEGIN[2], STEP[2] = <Begin>begin[Adagrad], <Step>step_row[Adagrad]
-BEGIN[3], STEP[3] = <Begin>begin[Adam], <Step>step_row[Adam]
-BEGIN[4], STEP[4] = <Begin>begin[Adamax], <Step>step_row[Adamax]
+cdef Begin[16] BEGIN  # by code
+cdef Step[16] STEP
+SOLVERS = ()  # names by code
+
+
+cdef int enter(Solver* s) except -1:
+    """Enter a solver into the lists: its code is its place. Two exist for the block grid alone."""
+    global SOLVERS
+    if Solver is not Frozen and Solver is not AdagradRow:
+        BEGIN[len(SOLVERS)] = <Begin>begin[Solver]
+        STEP[len(SOLVERS)] = <Step>step_row[Solver]
+        SOLVERS = (*SOLVERS, facts(s).name.decode())
+    return 0
+
+
+enter_solvers()
 
 
 cdef struct Part:  # of a batch: the ratings of some rows, which they are grouped by

@@ -1,7 +1,10 @@
-# The solvers, for every kernel of a CPU: one row after a step, by its gradient and the state it keeps.
+# The solvers of the CPU kernels: how one row moves, given its gradient and the state that it keeps.
 #
-# A solver is a struct of constants and the functions below that ask for its type. It is a fused type, so that a loop is
-# compiled for each and no branch on the solver is left inside it. Names and defaults are Keras'.
+# A solver is a struct of constants, and the functions below ask for its type. The types form one
+# fused type, so Cython writes a loop for each solver and no branch on the solver is left inside it.
+# Names and defaults are Keras'.
+#
+# To add a solver: a struct, its row in the table (`Solver`, `facts`, `enter_solvers`), its step.
 
 from libc.math cimport INFINITY
 
@@ -19,136 +22,187 @@ cdef extern from "../machine/_vec.h":
     vec vec_abs(vec) nogil
 
 
-cdef real TINY = 1e-30  # 1 - TINY = 1: a clock need not run into subnormal numbers, which are slow
+cdef struct Rule:
+    # Hyper-parameters of one side, as Python passes them: an array of float64 in this order.
+    double rate, bias_rate
+    double l2, l1, l2_bias, l1_bias, low
+    double momentum, beta_1, beta_2, epsilon
+    double n_factors
 
-cdef struct Rule:  # hyper-parameters of one side, as Python gives them: an array of float64 in this order
-    double rate, bias_rate, l2, l1, l2_bias, l1_bias, low, momentum, beta_1, beta_2, epsilon, n_factors
-
-RULE = ("rate", "bias_rate", "l2", "l1", "l2_bias", "l1_bias", "low", "momentum", "beta_1", "beta_2", "epsilon", "n_factors")
+RULE = (
+    "rate", "bias_rate",
+    "l2", "l1", "l2_bias", "l1_bias", "low",
+    "momentum", "beta_1", "beta_2", "epsilon",
+    "n_factors",
+)  # the fields of `Rule`
 
 cdef struct Hyper:
+    # Hyper-parameters of one side, as the steps want them.
     real rate
-    real bias_rate       # the same, or 0: the biases stay as they are
-    real shrink[9]       # [m]: what `step` multiplies x by when m ratings ask for the penalty of L2; of biases
+    real bias_rate       # the rate, or 0 if biases are not learned
+    real shrink[9]       # [m]: the L2 penalty of m ratings, as `step` takes it
     real bias_shrink[9]
     real l1, l1_bias
-    real low             # factors stay above: 0 or -infinity
-    int proximal         # whether anything follows a step: L1's threshold, the lower bound
-    real momentum, beta_1, beta_2, fresh_1, fresh_2  # fresh = 1 - beta
-    real epsilon
-    real share           # of one value in the mean over a row: of its factors, and of its bias where that is learnt
+    real low             # lower bound of the factors: 0 or -infinity
+    int proximal         # whether L1 or the lower bound follows a step
+    real momentum, beta_1, beta_2
+    real fresh_1, fresh_2  # 1 - beta_1, 1 - beta_2
+    real epsilon         # small constant in the denominators, against division by zero
+    real share           # 1 / values of a row: its factors, and its bias if biases are learned
 
-cdef struct Sgd:  # x - rate g
+cdef struct Frozen:
+    # Moves nothing, so that the same loop only measures.
     Hyper h
 
-cdef struct Momentum:  # v = momentum v - rate g;  x + v
+cdef struct Sgd:
+    # x - rate g
     Hyper h
 
-cdef struct AdagradRow:  # x - rate g / sqrt(a + epsilon);  then a += mean over a row and its bias of the loss' part of g^2
+cdef struct Momentum:
+    # v = momentum v - rate g;  x + v
     Hyper h
 
-cdef struct Adagrad:  # a += g^2;  x - rate g / sqrt(a + epsilon)           (Duchi, Hazan, Singer 2011)
+cdef struct AdagradRow:
+    # x - rate g / sqrt(a + epsilon);  then a += mean of g^2 over the row and its bias, without L2
     Hyper h
 
-cdef struct Adam:  # m, v: running means of g, g^2;  x - rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
+cdef struct Adagrad:
+    # a += g^2;  x - rate g / sqrt(a + epsilon)                       (Duchi, Hazan, Singer 2011)
     Hyper h
 
-cdef struct Adamax:  # m, u = max(beta_2 u, |g|);  x - rate / (1 - beta_1^t) m / (u + epsilon)      (Kingma, Ba 2015)
+cdef struct Adam:
+    # m, v: running means of g and g^2;                                          (Kingma, Ba 2015)
+    # x - rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
     Hyper h
 
-cdef struct Frozen:  # moves nothing: the same loop then only measures
+cdef struct Adamax:
+    # m as Adam's, u = max(beta_2 u, |g|);  x - rate / (1 - beta_1^t) m / (u + epsilon)
     Hyper h
+
+
+# The table of solvers: types, facts, and the order of their codes.
 
 ctypedef fused Solver:
+    Frozen
     Sgd
     Momentum
     AdagradRow
     Adagrad
     Adam
     Adamax
-    Frozen
+
+cdef struct Facts:
+    const char* name  # the public name, empty for Frozen
+    int states        # numbers kept for each factor, and as many for the bias
+    int clocks        # numbers kept for the row: beta_1^t and beta_2^t, or an accumulator
+
+
+cdef inline Facts facts(const Solver* s) noexcept nogil:
+    """Return the solver's row of the table."""
+    if Solver is Frozen:
+        return Facts("", states=0, clocks=0)
+    elif Solver is Sgd:
+        return Facts("sgd", states=0, clocks=0)
+    elif Solver is Momentum:
+        return Facts("momentum", states=1, clocks=0)
+    elif Solver is AdagradRow:
+        return Facts("adagrad_row", states=0, clocks=1)
+    elif Solver is Adagrad:
+        return Facts("adagrad", states=1, clocks=0)
+    elif Solver is Adam:
+        return Facts("adam", states=2, clocks=2)
+    else:
+        return Facts("adamax", states=2, clocks=1)
+
+
+cdef int enter_solvers() except -1:
+    """Hand every solver to `enter`, a function of the kernel that includes this file."""
+    enter(<Frozen*>NULL)
+    enter(<Sgd*>NULL)
+    enter(<Momentum*>NULL)
+    enter(<AdagradRow*>NULL)
+    enter(<Adagrad*>NULL)
+    enter(<Adam*>NULL)
+    enter(<Adamax*>NULL)
+    return 0
 
 
 cdef inline int states(const Solver* s) noexcept nogil:
-    """Numbers of state that a solver keeps for each factor."""
-    if Solver is Adam or Solver is Adamax:
-        return 2
-    elif Solver is Momentum or Solver is Adagrad:
-        return 1
-    else:
-        return 0
+    """Return the numbers of state that a solver keeps for each factor."""
+    return facts(s).states
 
 
-cdef inline bint uses(const Solver* s, int i) noexcept nogil:
-    """Which of a row's own numbers a solver keeps: clock or accumulator, second clock, two states of the bias."""
-    if Solver is Adam:
-        return True
-    elif Solver is Adamax:
-        return i != 1
-    elif Solver is AdagradRow:
-        return i == 0
-    elif Solver is Momentum or Solver is Adagrad:
-        return i == 2
-    else:
-        return False
+cdef inline int clocks(const Solver* s) noexcept nogil:
+    """Return the numbers that a solver keeps for a whole row."""
+    return facts(s).clocks
+
+
+# The steps.
+
+cdef real TINY = 1e-30  # 1 - TINY = 1: keeps a clock from subnormal numbers, which are slow
 
 
 cdef inline void constants(Solver* s, const Rule* rule) noexcept nogil:
+    """Set a solver's constants from the hyper-parameters of one side."""
     cdef Hyper* h = &s.h
     cdef int m
-    h.rate, h.bias_rate = rule.rate, rule.bias_rate
+    h.rate = rule.rate
+    h.bias_rate = rule.bias_rate
     for m in range(9):
-        if Solver is Sgd:  # its step wants the rate in both
+        if Solver is Sgd:  # its step takes the rate in the penalty and in the push
             h.shrink[m] = 1 - m * rule.rate * rule.l2
             h.bias_shrink[m] = 1 - m * h.bias_rate * rule.l2_bias
         else:
-            h.shrink[m], h.bias_shrink[m] = m * rule.l2, m * rule.l2_bias
-    h.l1, h.l1_bias, h.low, h.share = rule.l1, rule.l1_bias, rule.low, 1 / (rule.n_factors + (rule.bias_rate > 0))
+            h.shrink[m] = m * rule.l2
+            h.bias_shrink[m] = m * rule.l2_bias
+    h.l1 = rule.l1
+    h.l1_bias = rule.l1_bias
+    h.low = rule.low
     h.proximal = rule.l1 > 0 or rule.l1_bias > 0 or rule.low >= 0
-    h.momentum, h.beta_1, h.beta_2, h.epsilon = rule.momentum, rule.beta_1, rule.beta_2, rule.epsilon
-    h.fresh_1, h.fresh_2 = 1 - rule.beta_1, 1 - rule.beta_2
-
-
-cdef inline real gain(const Solver* s, real rate) noexcept nogil:
-    """What a step wants its push multiplied by beforehand."""
-    if Solver is Sgd or Solver is AdagradRow:
-        return rate
-    else:
-        return 1
+    h.momentum = rule.momentum
+    h.beta_1 = rule.beta_1
+    h.beta_2 = rule.beta_2
+    h.fresh_1 = 1 - rule.beta_1
+    h.fresh_2 = 1 - rule.beta_2
+    h.epsilon = rule.epsilon
+    h.share = 1 / (rule.n_factors + (rule.bias_rate > 0))
 
 
 cdef inline vec shrinkage(const Solver* s, real shrink, vec rate) noexcept nogil:
-    """What a step wants to know of L2: `shrink` is of `Hyper`."""
+    """Return the L2 penalty as `step` takes it; `shrink` is an entry of `Hyper.shrink`."""
     if Solver is AdagradRow:
         return vec_splat(1) - rate * shrink
     else:
         return vec_splat(shrink)
 
 
-cdef inline void tick(const Solver* s, vec* clock_1, vec* clock_2) noexcept nogil:
-    """One more step of the rows in the lanes: their clocks hold beta_1^t and beta_2^t."""
+cdef inline void tick(const Solver* s, vec* clock, vec* second_clock) noexcept nogil:
+    """Count one more step of the rows in the lanes: clocks hold beta_1^t and beta_2^t."""
     if Solver is Adam or Solver is Adamax:
-        clock_1[0] = vec_max(clock_1[0] * s.h.beta_1, vec_splat(TINY))
+        clock[0] = vec_max(clock[0] * s.h.beta_1, vec_splat(TINY))
     if Solver is Adam:
-        clock_2[0] = vec_max(clock_2[0] * s.h.beta_2, vec_splat(TINY))
+        second_clock[0] = vec_max(second_clock[0] * s.h.beta_2, vec_splat(TINY))
 
 
-cdef inline vec scaled_rate(const Solver* s, vec clock_1, vec clock_2) noexcept nogil:
-    """The rate of the rows in the lanes, by their clocks or AdagradRow's accumulator."""
+cdef inline vec scaled_rate(const Solver* s, vec clock, vec second_clock) noexcept nogil:
+    """Return the rate of the rows in the lanes, by their clocks or AdagradRow's accumulator."""
     cdef vec rate = vec_splat(s.h.rate)
     if Solver is AdagradRow:
-        rate = rate / vec_sqrt(clock_1 + vec_splat(s.h.epsilon))
+        rate = rate / vec_sqrt(clock + vec_splat(s.h.epsilon))
     elif Solver is Adam:
-        rate = rate * vec_sqrt(vec_splat(1) - clock_2) / (vec_splat(1) - clock_1)
+        rate = rate * vec_sqrt(vec_splat(1) - second_clock) / (vec_splat(1) - clock)
     elif Solver is Adamax:
-        rate = rate / (vec_splat(1) - clock_1)
+        rate = rate / (vec_splat(1) - clock)
     return rate
 
 
-cdef inline vec step(const Solver* s, vec shrink, vec rate, vec x, vec push, vec* state, Py_ssize_t n) noexcept nogil:
-    """x after one step: `push` is minus the gradient of the loss times `gain`, `shrink` of `shrinkage`.
+cdef inline vec step(
+    const Solver* s, vec shrink, vec rate, vec x, vec push, vec* state, Py_ssize_t n
+) noexcept nogil:
+    """Return x after one step, and change its states, which lie at state[0] and state[n].
 
-    The states lie at state[0] and state[n].
+    `shrink` comes from `shrinkage`. `push` is minus the gradient of the loss; Sgd and AdagradRow
+    take it multiplied by the rate.
     """
     cdef vec g, v
     if Solver is Sgd or Solver is AdagradRow:
@@ -168,17 +222,19 @@ cdef inline vec step(const Solver* s, vec shrink, vec rate, vec x, vec push, vec
         elif Solver is Adam:
             v = state[n] + (g * g - state[n]) * s.h.fresh_2
             g = state[0] + (g - state[0]) * s.h.fresh_1
-            state[0], state[n] = g, v
+            state[0] = g
+            state[n] = v
             return x - rate * g / (vec_sqrt(v) + vec_splat(s.h.epsilon))
         else:
             v = vec_max(s.h.beta_2 * state[n], vec_abs(g))
             g = state[0] + (g - state[0]) * s.h.fresh_1
-            state[0], state[n] = g, v
+            state[0] = g
+            state[n] = v
             return x - rate * g / (v + vec_splat(s.h.epsilon))
 
 
 cdef inline vec reach(const Solver* s, vec rate, vec* state, Py_ssize_t n) noexcept nogil:
-    """How far the last step went for a gradient of 1: L1's threshold is that times l1."""
+    """Return the effective rate of the last step; the threshold of L1 is `l1` times this."""
     if Solver is Adagrad:
         rate = rate / vec_sqrt(state[0] + vec_splat(s.h.epsilon))
     elif Solver is Adam:
@@ -189,6 +245,7 @@ cdef inline vec reach(const Solver* s, vec rate, vec* state, Py_ssize_t n) noexc
 
 
 cdef inline vec proximal(vec x, vec threshold, real low) noexcept nogil:
-    """The soft threshold of L1, then the lower bound."""
+    """Return x after the soft threshold of L1 and then the lower bound."""
     cdef vec zero = vec_splat(0)
-    return vec_max(vec_max(x - threshold, zero) + vec_min(x + threshold, zero), vec_splat(low))
+    cdef vec soft = vec_max(x - threshold, zero) + vec_min(x + threshold, zero)
+    return vec_max(soft, vec_splat(low))

@@ -1,5 +1,5 @@
-/* Vectors for the kernels. setup.py builds these with REAL = float, REAL_BYTES = 4 and with REAL = double,
-   REAL_BYTES = 8. */
+/* Vectors for the kernels. setup.py builds every kernel that includes this file twice: with
+   REAL = float, REAL_BYTES = 4 and with REAL = double, REAL_BYTES = 8. */
 
 #ifndef FUNKSVD_VEC_H
 #define FUNKSVD_VEC_H
@@ -14,17 +14,16 @@
 #define REAL_SQRT sqrt
 #endif
 
-/* Whether the compiler knows the value: code for such values alone is left out elsewhere. */
+/* Whether the compiler knows the value. Code under `if (KNOWN(x))` vanishes where it does not. */
 #if defined(__GNUC__)
 #define KNOWN(value) __builtin_constant_p(value)
 #else
 #define KNOWN(value) 0
 #endif
 
-/* LANES neighbouring factors as one value: a vector register of the target, so that the compiler need not guess.
-   Where it has no vector types a value is one factor, and the Cython below is the scalar kernel. may_alias: the
-   arrays are allocated as REAL. lane_sums4(s0 .. s3, out): out[j] = the sum of the lanes of s_j, a transpose
-   folded on the way. */
+/* A `vec` is LANES neighbouring factors as one value, in a vector register of the target. Where the
+   compiler has no vector types it is one factor, and the kernels become scalar ones. may_alias: the
+   arrays are allocated as REAL. */
 #if defined(__GNUC__) && !defined(FUNKSVD_SCALAR)
 #if defined(__AVX__)
 #define VECTOR_BYTES 32
@@ -49,6 +48,9 @@ typedef unsigned long long mask __attribute__((vector_size(VECTOR_BYTES)));
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (mask){__VA_ARGS__})
 #endif
 
+/* lane_sums4(s0, ..., s3, out) and lane_sums8(s0, ..., s7, out) set out[j] to the sum of the lanes
+   of s_j. They transpose and add at once: each fold halves the number of vectors. lane_sum(s) is the
+   sum of the lanes of one vector. */
 #if VECTOR_BYTES == 32 && REAL_BYTES == 4
 static inline vec fold8(vec a, vec b) {
     return SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
@@ -63,8 +65,11 @@ static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
     vec a = fold4(fold8(s0, s1), fold8(s2, s3));
     *(loose_vec *)out = fold2(a, a);
 }
-static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7, REAL *out) {
-    *(loose_vec *)out = fold2(fold4(fold8(s0, s1), fold8(s2, s3)), fold4(fold8(s4, s5), fold8(s6, s7)));
+static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7,
+                              REAL *out) {
+    vec a = fold4(fold8(s0, s1), fold8(s2, s3));
+    vec b = fold4(fold8(s4, s5), fold8(s6, s7));
+    *(loose_vec *)out = fold2(a, b);
 }
 static inline REAL lane_sum(vec s) {
     s += SHUFFLE(s, s, 4, 5, 6, 7, 0, 1, 2, 3);
@@ -89,7 +94,7 @@ static inline REAL lane_sum(vec s) { return s[0] + s[1]; }
 static inline vec vec_splat(REAL x) { return (vec){0} + x; }
 static inline REAL vec_first(vec x) { return x[0]; }
 
-#if defined(__SSE2__)  /* the instruction itself: compilers do not always see it in a loop over the lanes */
+#if defined(__SSE2__)  /* the instruction itself: compilers miss it in some loops over lanes */
 #if VECTOR_BYTES == 32 && REAL_BYTES == 4
 #define LANEWISE(name) __builtin_ia32_##name##ps256
 #elif VECTOR_BYTES == 32
@@ -139,14 +144,24 @@ static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
 static inline REAL lane_sum(vec s) { return s; }
 #endif
 
-/* Into the lanes of out, from[index[j]] for j < size <= 8, zeros after them. Without memory between: a load
-   of a vector just stored in parts waits until all its parts are in the cache. */
+/* Vectors that hold the 8 numbers of a micro-batch. */
+#define BATCH_VECS (8 / LANES)
+
+/* Whether a build does without the copies of a loop that only speed asks for; see setup.py. */
+#ifndef FUNKSVD_SMALL
+#define FUNKSVD_SMALL 0
+#endif
+
+/* Set the lanes of out to from[index[j]] for j < size <= 8 and to zeros after them. The numbers do
+   not pass through memory: the load of a vector that was stored in parts waits until all its parts
+   are in the cache. */
 static inline void gather(const REAL *from, const unsigned short *index, int size, vec *out) {
 #define AT(j) ((j) < size ? from[index[j]] : 0)
 #if VECTOR_BYTES == 8 * REAL_BYTES
     out[0] = (vec){AT(0), AT(1), AT(2), AT(3), AT(4), AT(5), AT(6), AT(7)};
 #elif VECTOR_BYTES == 4 * REAL_BYTES
-    for (int j = 0; j < size; j += 4) out[j / 4] = (vec){AT(j), AT(j + 1), AT(j + 2), AT(j + 3)};
+    for (int j = 0; j < size; j += 4)
+        out[j / 4] = (vec){AT(j), AT(j + 1), AT(j + 2), AT(j + 3)};
 #elif VECTOR_BYTES == 2 * REAL_BYTES
     for (int j = 0; j < size; j += 2) out[j / 2] = (vec){AT(j), AT(j + 1)};
 #else
@@ -156,13 +171,15 @@ static inline void gather(const REAL *from, const unsigned short *index, int siz
 }
 
 #if VECTOR_BYTES != 32 || REAL_BYTES != 4
-static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7, REAL *out) {
+static inline void lane_sums8(vec s0, vec s1, vec s2, vec s3, vec s4, vec s5, vec s6, vec s7,
+                              REAL *out) {
     lane_sums4(s0, s1, s2, s3, out);
     lane_sums4(s4, s5, s6, s7, out + 4);
 }
 #endif
 
-/* out[j] = the sum of the lanes of s[j] for j < size <= 8; what else out gets, up to 4 or 8, means nothing. */
+/* Set out[j] to the sum of the lanes of s[j] for j < size <= 8. Numbers after them, up to out[3] or
+   out[7], mean nothing. */
 static inline void lane_sums(const vec *s, int size, REAL *out) {
 #define AT(j) s[(j) < size ? (j) : 0]
     if (size > 4)
