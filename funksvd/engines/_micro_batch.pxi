@@ -25,18 +25,18 @@ for _m in range(9):
 cdef enum:
     OWN = 4  # numbers of `Own`
 
-cdef struct Own:  # numbers of a row's own
+cdef struct Own:            # a row's own numbers, apart from factors, bias and their states
     real clock              # or AdagradRow's accumulator
     real second_clock
     real bias_state[2]
 
-cdef struct Rows:  # of one side
+cdef struct Rows:           # the rows of one side
     vec* factors
     real* biases
     vec* state              # a row's states of all factors, one state after the other
     real* own               # of each row `own_width` numbers of `Own`
 
-cdef struct Batch:
+cdef struct Batch:          # the ratings of a micro-batch and their rows
     # The row that all ratings of the run share.
     vec* p
     real* p_bias
@@ -50,8 +50,7 @@ cdef struct Batch:
     int count               # ratings that count, the first ones; the others' errors are set to 0
     real mean
 
-cdef struct Lanes:
-    # Numbers of the gathered rows, a row a lane.
+cdef struct Lanes:          # numbers of the gathered rows, a row a lane
     vec product[BATCH_VECS]         # p . q
     vec error[BATCH_VECS]
     vec push[BATCH_VECS]            # AdagradRow: errors times rates
@@ -62,7 +61,7 @@ cdef struct Lanes:
     vec rate[BATCH_VECS]
     vec shrink[BATCH_VECS]
 
-cdef struct Work:  # the intermediate results of a micro-batch
+cdef struct Work:           # the intermediate results of a micro-batch
     vec* q[8]
     vec* q_state[8]
     Lanes lanes
@@ -305,7 +304,8 @@ cdef inline void factor_steps(
 ) noexcept nogil:
     """Let `count` (1 to 4) vec of all rows take their steps, from `first` on.
 
-    Both old values are read before one is written.
+    Both old values are read before one is written. The four vec are written out: as a loop over
+    arrays of `count` vec an epoch takes up to 1.11 of the time (adamax, k = 100).
     """
     cdef real* error = <real*>work.lanes.error
     cdef real* q_push = pushes(&work.lanes, hq)

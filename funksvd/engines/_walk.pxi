@@ -143,8 +143,8 @@ cdef inline double walk(
 
     Returns the sum of squared errors, each taken before its own step.
     """
-    # A copy: a step may write anywhere for all the compiler knows, so that it would read the
-    # block's fields again after each.
+    # A copy, because a step may write anywhere as far as the compiler knows: it would read the
+    # block's fields again after each step.
     cdef Block block = of[0]
     cdef Batch batch
     cdef const real* weight = block.weight
@@ -171,7 +171,7 @@ cdef inline double walk(
             batch.index = block.index + t
             batch.rating = block.rating + t
             batch.weight = weight
-            # A whole one is compiled apart: its length is a constant and nothing is masked.
+            # A whole micro-batch is compiled apart: its length is a constant and nothing is masked.
             if m == 8:
                 batch.count = 8
                 squared += micro_batch(8, rich, n, &batch, hp, hq)
