@@ -49,8 +49,8 @@ typedef unsigned long long mask __attribute__((vector_size(VECTOR_BYTES)));
 #endif
 
 /* lane_sums4(s0, ..., s3, out) and lane_sums8(s0, ..., s7, out) set out[j] to the sum of the lanes
-   of s_j. They transpose and add at once: each fold halves the number of vectors. lane_sum(s) is the
-   sum of the lanes of one vector. */
+   of s_j. They transpose and add at once: each fold halves the number of vectors. lane_sum(s) is
+   the sum of the lanes of one vector. */
 #if VECTOR_BYTES == 32 && REAL_BYTES == 4
 static inline vec fold8(vec a, vec b) {
     return SHUFFLE(a, b, 0, 8, 1, 9, 4, 12, 5, 13) + SHUFFLE(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
