@@ -1,14 +1,20 @@
-"""What callbacks decide on series of losses that are hard to judge; `python tests/keras_decisions.py` asks Keras 3.
+"""The decisions of callbacks on series of losses that are hard to judge.
 
-It prints the table `keras_decisions.json`, which the tests hold funksvd's callbacks to where Keras is not installed.
+``python tests/keras_decisions.py`` asks Keras 3 and prints the table `keras_decisions.json`. The
+tests compare funksvd's callbacks with it where Keras is not installed.
 """
+
+from __future__ import annotations
 
 import json
 import math
 import os
 import sys
 import tempfile
-from types import SimpleNamespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 NAN = math.nan
 SERIES = {
@@ -64,34 +70,43 @@ CHECKPOINT = [
 ] + [{}]
 
 
+@dataclass
+class Optimizer:
+    """Keras' optimizer, as far as its callbacks know it."""
+
+    learning_rate: float = 0.1
+
+
 class Model:
-    """The model's side: an epoch's weights are its number."""
+    """A model for the callbacks of both; the weights of an epoch are its number."""
 
-    def __init__(self):
-        self.optimizer, self.saved, self.stop_training = (
-            SimpleNamespace(learning_rate=0.1),
-            [],
-            False,
-        )
+    def __init__(self) -> None:
+        self.optimizer = Optimizer()
+        self.saved: list[str] = []
+        self.stop_training = False
+        self.weights = -1
 
-    current_learning_rate = property(
-        lambda self: self.optimizer.learning_rate,
-        lambda self, rate: setattr(self.optimizer, "learning_rate", rate),
-    )
+    @property
+    def current_learning_rate(self) -> float:
+        return self.optimizer.learning_rate
 
-    def get_weights(self):
+    @current_learning_rate.setter
+    def current_learning_rate(self, rate: float) -> None:
+        self.optimizer.learning_rate = rate
+
+    def get_weights(self) -> int:
         return self.weights
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: int) -> None:
         self.weights = weights
 
-    def save(self, path, overwrite=True):
-        self.saved.append(os.path.basename(path))
+    def save(self, path: Any, overwrite: bool = True) -> None:
+        self.saved.append(Path(path).name)
 
     save_checkpoint = save
 
-    def run(self, callback, losses, **more):
-        """The learning rate after each epoch."""
+    def run(self, callback: Any, losses: list[float], **more: float) -> list[float]:
+        """Run epochs with these losses; return the learning rate after each."""
         callback.set_model(self)
         callback.on_train_begin({})
         rates = []
@@ -100,7 +115,7 @@ class Model:
             logs = {"val_loss": loss} | more
             callback.on_epoch_begin(epoch, {})
             callback.on_epoch_end(epoch, logs)
-            if hasattr(callback, "after_epoch"):  # funksvd's
+            if hasattr(callback, "after_epoch"):  # only funksvd's have it
                 callback.after_epoch(epoch, logs)
             rates.append(self.optimizer.learning_rate)
             if self.stop_training:
@@ -109,31 +124,34 @@ class Model:
         return rates
 
 
-def stopping(make, losses, arguments):
-    """[epochs run, stopped_epoch, best_epoch, wait, epoch of the weights at the end]."""
-    model, callback = Model(), make(**arguments)
+Make = Callable[..., Any]
+
+
+def stopping(make: Make, losses: list[float], arguments: dict[str, Any]) -> list[Any]:
+    """Return [epochs run, stopped_epoch, best_epoch, wait, epoch of the weights at the end]."""
+    model = Model()
+    callback = make(**arguments)
     epochs = len(model.run(callback, losses))
     return [epochs, callback.stopped_epoch, callback.best_epoch, callback.wait, model.weights]
 
 
-def plateau(make, losses, arguments):
+def plateau(make: Make, losses: list[float], arguments: dict[str, Any]) -> list[float]:
+    """Return the learning rate after each epoch, with six digits."""
     return [float(f"{rate:.6g}") for rate in Model().run(make(**arguments), losses)]
 
 
-def checkpoint(make, losses, arguments):
-    """Names of the files of two runs: `best` lives on in the second."""
+def checkpoint(make: Make, losses: list[float], arguments: dict[str, Any]) -> list[str]:
+    """Return the names of the files of two runs; the best loss lives on in the second."""
     with tempfile.TemporaryDirectory() as folder:
-        model, callback = (
-            Model(),
-            make(os.path.join(folder, "{epoch:02d}-{val_loss:.2f}.keras"), **arguments),
-        )
+        model = Model()
+        callback = make(os.path.join(folder, "{epoch:02d}-{val_loss:.2f}.keras"), **arguments)
         model.run(callback, losses)
         model.run(callback, losses[::-1])
         return model.saved
 
 
-def logger(make, losses, arguments):
-    """The CSV file of two runs."""
+def logger(make: Make, losses: list[float], arguments: dict[str, Any]) -> str:
+    """Return the text of the CSV file of two runs."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "log.csv")
         for _ in range(2):
@@ -142,6 +160,7 @@ def logger(make, losses, arguments):
             return file.read()
 
 
+# Callback -> the function that asks it, and the settings to ask it with.
 ASKED = {
     "EarlyStopping": (stopping, STOPPING),
     "ReduceLROnPlateau": (plateau, PLATEAU),
@@ -150,27 +169,34 @@ ASKED = {
 }
 
 
-def decisions(callbacks, name):
-    """{series: what the callback decides with each of its settings}."""
+LOGGED = ("NaN inside", "huge")  # the series that a CSVLogger is asked about
+
+
+def decisions(callbacks: Any, name: str) -> dict[str, list[Any]]:
+    """Return for each series the decisions of a callback with each of its settings."""
     ask, settings = ASKED[name]
-    return {
-        title: [ask(getattr(callbacks, name), losses, arguments) for arguments in settings]
-        for title, losses in SERIES.items()
-        if name != "CSVLogger" or title in ("NaN inside", "huge")
-    }
+    callback = getattr(callbacks, name)
+    decided = {}
+    for title, losses in SERIES.items():
+        if name != "CSVLogger" or title in LOGGED:
+            decided[title] = [ask(callback, losses, arguments) for arguments in settings]
+    return decided
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print the decisions of Keras as JSON, a series a line."""
     os.environ.setdefault("KERAS_BACKEND", "jax")
     import keras
 
-    lines = {"Keras": keras.__version__}
+    table: dict[str, Any] = {"Keras": keras.__version__}
     for name in ASKED:
-        lines |= {
-            f"{name}: {title}": found for title, found in decisions(keras.callbacks, name).items()
-        }
-    text = (
-        f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}"
-        for key, value in lines.items()
-    )
-    sys.stdout.write("{\n" + ",\n".join(text) + "\n}\n")
+        for title, found in decisions(keras.callbacks, name).items():
+            table[f"{name}: {title}"] = found
+    lines = []
+    for key, value in table.items():
+        lines.append(f"{json.dumps(key)}: {json.dumps(value, separators=(',', ':'))}")
+    sys.stdout.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,15 @@
-"""The article's model in Keras 3: two embeddings and their inner product; optional bias embeddings and a fixed mean.
+"""The article's model in Keras 3: two embeddings, their inner product, and what goes with them.
 
-Needs keras and jax (the CPU build is enough). Import this before anything imports keras: it chooses the backend.
+Bias embeddings and a fixed mean are optional. It needs keras and jax (the CPU build is enough).
+Import this before anything imports keras, because it chooses the backend.
 """
+
+from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable, Iterator
+from typing import Any
 
 os.environ["KERAS_BACKEND"] = "jax"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -18,8 +23,8 @@ PENALTIES = ("l2", "l1", "l2_bias", "l1_bias")
 
 
 @contextlib.contextmanager
-def double_precision():
-    """float64 in JAX, which it turns into float32 otherwise; float32 stays what it is."""
+def double_precision() -> Iterator[None]:
+    """Let JAX keep float64, which it turns into float32 otherwise; float32 stays."""
     jax.config.update("jax_enable_x64", True)
     try:
         yield
@@ -29,31 +34,35 @@ def double_precision():
 
 
 class Penalty(keras.regularizers.Regularizer):
-    """Keras' L1 and L2 added up; a compiled step may take their numbers as arguments."""
+    """The sum of Keras' L1 and L2; a compiled step may take their numbers as arguments."""
 
-    def __init__(self):
-        self.l1, self.l2 = keras.regularizers.L1(0.0), keras.regularizers.L2(0.0)
+    def __init__(self) -> None:
+        self.l1 = keras.regularizers.L1(0.0)
+        self.l2 = keras.regularizers.L2(0.0)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         return self.l1(x) + self.l2(x)
 
 
 def embedding_model(
-    n_users,
-    n_items,
-    n_factors,
+    n_users: int,
+    n_items: int,
+    n_factors: int,
     *,
-    mean=0.0,
-    biased=False,
-    penalised=False,
-    non_negative=False,
-    dtype="float32",
-):
-    """A model of inputs [users, items], all zeros and not compiled; `stepper` sets the numbers of a penalised one."""
+    mean: float = 0.0,
+    biased: bool = False,
+    penalised: bool = False,
+    non_negative: bool = False,
+    dtype: str = "float32",
+) -> keras.Model:
+    """Return a model of inputs [users, items], all zeros and not compiled.
+
+    `stepper` sets the penalties of a penalised model.
+    """
     keras.config.set_floatx(dtype)  # of the loss and its metrics, too
     ids = [keras.Input((), dtype="int32", name=side) for side in ("users", "items")]
 
-    def embedding(name, side, columns, constraint):
+    def embedding(name: str, side: int, columns: int, constraint: str | None) -> Any:
         layer = keras.layers.Embedding(
             (n_users, n_items)[side],
             columns,
@@ -76,57 +85,61 @@ def embedding_model(
     return keras.Model(ids, out)
 
 
-def stepper(model):
-    """run(params, penalties, batches) -> (squared error of each batch, {name: table after every step}).
+def set_penalty(layer: Any, penalties: dict[str, Any]) -> None:
+    """Set the penalties of an embedding; each of `penalties` is a pair (users, items)."""
+    side = NAMES.index(layer.name) % 2
+    of_biases = "_bias" if layer.name.endswith("biases") else ""
+    layer.embeddings_regularizer.l2.l2 = penalties["l2" + of_biases][side]
+    layer.embeddings_regularizer.l1.l1 = penalties["l1" + of_biases][side]
 
-    The steps are Keras' own `train_step` of a compiled and penalised model, jitted once for all starts and penalties:
-    those of PENALTIES, numbers or pairs (users, items). A batch is ([users, items], ratings, weights).
+
+def stepper(model: keras.Model) -> Callable[..., tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Return run(start, penalties, batches) of a compiled and penalised model.
+
+    It returns the squared error of each batch, and by name the tables after every step. The steps
+    are Keras' own `train_step`, jitted once for all starts and penalties. `start` has the tables as
+    attributes, `penalties` are those of PENALTIES, numbers or pairs (users, items), and a batch is
+    ([users, items], ratings, weights).
     """
     embeddings = {layer.name: layer for layer in model.layers if layer.name in NAMES}
 
     @jax.jit
-    def step(state, penalties, batch):
-        for name, layer in embeddings.items():
-            penalty, side, bias = (
-                layer.embeddings_regularizer,
-                NAMES.index(name) % 2,
-                "_bias" * name.endswith("biases"),
-            )
-            penalty.l2.l2, penalty.l1.l1 = (
-                penalties["l2" + bias][side],
-                penalties["l1" + bias][side],
-            )
+    def step(state: Any, penalties: dict[str, Any], batch: Any) -> Any:
+        for layer in embeddings.values():
+            set_penalty(layer, penalties)
         return model.train_step(state, batch)
 
-    def run(params, penalties, batches):
-        load(model, params)
+    def run(
+        start: Any, penalties: dict[str, Any], batches: list[Any]
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        load(model, start)
         model._symbolic_build(data_batch=batches[0])
         kinds = ("trainable", "non_trainable", "optimizer", "metrics")
         state = first = model._get_jax_state(**{f"{kind}_variables": True for kind in kinds})
-        penalties = {kind: np.broadcast_to(np.float64(penalties[kind]), 2) for kind in PENALTIES}
-        errors, tables = [], {name: [] for name in NAMES[: len(embeddings)]}
+        pairs = {kind: np.broadcast_to(np.float64(penalties[kind]), 2) for kind in PENALTIES}
+        errors = []
+        tables: dict[str, list[np.ndarray]] = {name: [] for name in NAMES[: len(embeddings)]}
         for batch in batches:
-            logs, state = step((*state[:3], first[3]), penalties, batch)
+            logs, state = step((*state[:3], first[3]), pairs, batch)
             errors.append(float(logs["mse"]))
             for variable, table in zip(model.trainable_variables, state[0], strict=True):
                 tables[variable.path.split("/")[0]].append(np.asarray(table))
-        return np.array(errors), {
-            name: by_name(name, np.stack(steps)) for name, steps in tables.items()
-        }
+        stacked = {name: by_name(name, np.stack(steps)) for name, steps in tables.items()}
+        return np.array(errors), stacked
 
     return run
 
 
 def optimizer(
-    solver,
-    learning_rate,
-    momentum=0.0,
-    beta_1=0.9,
-    beta_2=0.999,
-    epsilon=1e-7,
-    initial_accumulator_value=0.1,
-):
-    """Keras' optimizer of a FunkSVD solver, from FunkSVD's parameters."""
+    solver: str,
+    learning_rate: float,
+    momentum: float = 0.0,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    initial_accumulator_value: float = 0.1,
+) -> Any:
+    """Return Keras' optimizer of a FunkSVD solver, from FunkSVD's parameters."""
     if solver == "sgd":
         return keras.optimizers.SGD(learning_rate, momentum=momentum)
     if solver == "adagrad":
@@ -137,21 +150,22 @@ def optimizer(
     return kind(learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon)
 
 
-def load(model, params):
-    """Weights from the `Weights` of a FunkSVD; factors alone where the model has no biases."""
+def load(model: keras.Model, start: Any) -> None:
+    """Take over the `Weights` of a FunkSVD; factors alone if the model has no biases."""
     for name in NAMES[: len(model.weights)]:
-        table = getattr(params, name)
+        table = getattr(start, name)
         model.get_layer(name).set_weights([table.reshape(len(table), -1)])
 
 
-def weights(model):
-    """{name: array} as `Weights` has them."""
-    names = NAMES[: len(model.weights)]
-    return {
-        name: by_name(name, np.asarray(model.get_layer(name).weights[0].value)) for name in names
-    }
+def weights(model: keras.Model) -> dict[str, np.ndarray]:
+    """Return the tables by their names in `Weights`."""
+    tables = {}
+    for name in NAMES[: len(model.weights)]:
+        table = np.asarray(model.get_layer(name).weights[0].value)
+        tables[name] = by_name(name, table)
+    return tables
 
 
-def by_name(name, table):
-    """Biases without their axis of length 1."""
+def by_name(name: str, table: np.ndarray) -> np.ndarray:
+    """Return a table; biases without their axis of length 1."""
     return table[..., 0] if name.endswith("biases") else table

@@ -1,15 +1,31 @@
 # cython: language_level=3, freethreading_compatible=True
-"""CPU kernels of mini-batches, exactly as Keras trains two embeddings: the gradient of one batch, then a step of every row.
+"""CPU kernels of mini-batches: the gradient of one batch, then a step of every row, as in Keras.
 
-A row holds its factors, its bias and a 1; on the other side the last two change places, so that one inner product is
-the prediction less the mean, and one sum of rows is the gradient of factors and bias::
+A row x of one side holds its factors, its bias and a 1. In a row y of the other side the last two
+change places, so that one inner product is the prediction less the mean, and one sum of rows is the
+gradient of factors and bias::
 
-    r_hat - mean = [p, b_u, 1] . [q, 1, b_i]
+    x = [p, b_u, 1],    y = [q, 1, b_i],    prediction = mean + x . y
 
-A batch takes three passes, each over parts of the rows that may run at once: `count`, `forward` over the rows of one
-side (ratings come grouped by them), `backward` over those of the other. A row's gradient is summed by one thread in the
-order of the ratings, and new rows are written beside the old ones, so that neither the parts nor their order change a
-bit.
+One batch of ratings r with weights w is, in NumPy::
+
+    e = r - (mean + (x[row] * y[other]).sum(1))         # errors
+    push = 2 / len(r) * w * e                           # minus the gradient by the prediction
+    sum_x, sum_y = zeros_like(x), zeros_like(y)
+    add.at(sum_x, row, push[:, None] * y[other])        # minus the gradients by the rows
+    add.at(sum_y, other, push[:, None] * x[row])
+    x, y = step(x, sum_x), step(y, sum_y)               # of all rows; penalties join in here
+
+A batch takes four stages, each over parts of the rows that may run at once:
+
+count     how many ratings of each part belong to each row of the other side
+forward   errors and steps of the rows that the batch is grouped by; the pushes go to `Entry`s,
+          which are sorted by the rows of the other side
+backward  steps of the rows of the other side, by their entries
+
+`starts` stands between the first two and turns counts into places. One thread sums the gradient of
+a row, in the order of the ratings, and new rows are written beside the old ones. So neither the
+number of parts nor their order changes a bit.
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -22,55 +38,73 @@ cdef extern from "../machine/_vec.h":
     void PREFETCH_WRITE(const void*) nogil
 
 cdef enum:
-    AHEAD = 24  # ratings between asking for a row and reading it
+    # A row is asked for this many ratings before it is read. With 12 instead of 24 an epoch of
+    # ML-20M's shape takes a tenth longer.
+    AHEAD = 24
+    AT_ONCE = 4  # ratings whose dot products and sums are computed together
+    MOST = 32  # parts
+    RATING_COST = 3  # of a rating, where a row costs 1
+
+MOST_PARTS = MOST
 
 cdef struct Entry:  # what a rating leaves for the other side
     int32_t row
-    real push  # 2 w e / size of the batch: minus the gradient by the prediction
+    real push
 
 cdef struct Rows:  # one side
-    Py_ssize_t n  # vec in a row
+    Py_ssize_t n  # vectors in a row
     vec* old
     vec* new
     vec* state
-    const vec* l2     # of each value of a row, as Keras' gradient has it: 2 l2 x + l1 sign(x)
+    const vec* l2  # of each value of a row: 2 l2
     const vec* l1
     const vec* low
-    const vec* learnt  # 1 or 0
+    const vec* learned  # 1 or 0
     Rule rule
     double clock_1, clock_2  # beta_1^t, beta_2^t
     real share  # of the penalty for each rating in the batch; 0: the whole of it with every batch
-    bint plain  # neither L1 nor a lower bound
+    bint plain  # there is neither L1 nor a lower bound
 
-ctypedef void (*Step)(void*, const Rows*, Py_ssize_t, Py_ssize_t) noexcept nogil
+cdef struct Part:  # rows first to last, and their ratings from place `start` to place `stop`
+    Py_ssize_t first, last
+    Py_ssize_t start, stop
 
+
+# ---------------------------------------------------------------------------------- step of a row
 
 cdef void begin(Solver* s, const Rows* rows) noexcept nogil:
-    """The solver's constants, its rate among them, which is the same for all rows: all share the clock."""
+    """Set the solver's constants. All rows share the clock, and so the rate."""
+    cdef vec clock_1 = vec_splat(<real>rows.clock_1)
+    cdef vec clock_2 = vec_splat(<real>rows.clock_2)
     constants(s, &rows.rule)
-    s.h.rate = vec_first(scaled_rate(s, vec_splat(<real>rows.clock_1), vec_splat(<real>rows.clock_2)))
+    s.h.rate = vec_first(scaled_rate(s, clock_1, clock_2))
 
 
 cdef void step_row(Solver* s, const Rows* rows, Py_ssize_t row, Py_ssize_t m) noexcept nogil:
-    """The new row, which holds the summed pushes of m ratings before."""
-    cdef Py_ssize_t n = rows.n, f
+    """Write the new row, which holds the summed pushes of its m ratings before."""
+    cdef Py_ssize_t n = rows.n
+    cdef Py_ssize_t f
     cdef vec* old = rows.old + row * n
     cdef vec* new = rows.new + row * n
     cdef vec* state = rows.state + row * n * states(s)
-    cdef vec rate = vec_splat(s.h.rate), shrink, push
+    cdef vec rate = vec_splat(s.h.rate)
+    cdef vec shrink, push
     cdef real penalty = rows.share * m if rows.share > 0 else 1
     for f in range(n):
-        push = new[f] * rows.learnt[f]
+        push = new[f] * rows.learned[f]
         if not rows.plain:
             push -= penalty * rows.l1[f] * vec_sign(old[f])
         shrink = penalty * rows.l2[f]
-        if Solver is Sgd:  # its step wants the rate in both
-            push, shrink = rate * push, vec_splat(1) - rate * shrink
+        if Solver is Sgd:  # its step takes the rate in both
+            push = rate * push
+            shrink = vec_splat(1) - rate * shrink
         new[f] = step(s, shrink, rate, old[f], push, state + f, n)
         if not rows.plain:
             new[f] = vec_max(new[f], rows.low[f])
 
 
+# The loops over ratings call `step_row` by its address: a copy of them for each solver would be
+# five times the code.
 cdef union AnySolver:
     Sgd sgd
     Momentum momentum
@@ -79,274 +113,464 @@ cdef union AnySolver:
     Adamax adamax
 
 ctypedef void (*Begin)(void*, const Rows*) noexcept nogil
+ctypedef void (*Step)(void*, const Rows*, Py_ssize_t, Py_ssize_t) noexcept nogil
 
-cdef Begin[16] BEGIN  # by code
-cdef Step[16] STEP
-SOLVERS = ()  # names by code
-
-
-cdef int enter(Solver* s) except -1:
-    """Enter a solver into the lists: its code is its place. Two exist for the block grid alone."""
-    global SOLVERS
-    if Solver is not Frozen and Solver is not AdagradRow:
-        BEGIN[len(SOLVERS)] = <Begin>begin[Solver]
-        STEP[len(SOLVERS)] = <Step>step_row[Solver]
-        SOLVERS = (*SOLVERS, facts(s).name.decode())
-    return 0
+cdef struct Kind:
+    Begin begin
+    Step step
 
 
-enter_solvers()
+cdef Kind kind_of(str solver) except *:
+    """Return the functions of a solver by its name."""
+    if solver == "sgd":
+        return Kind(<Begin>begin[Sgd], <Step>step_row[Sgd])
+    if solver == "momentum":
+        return Kind(<Begin>begin[Momentum], <Step>step_row[Momentum])
+    if solver == "adagrad":
+        return Kind(<Begin>begin[Adagrad], <Step>step_row[Adagrad])
+    if solver == "adam":
+        return Kind(<Begin>begin[Adam], <Step>step_row[Adam])
+    if solver == "adamax":
+        return Kind(<Begin>begin[Adamax], <Step>step_row[Adamax])
+    raise ValueError(f"solver={solver!r} has no mini-batches")
 
 
-cdef struct Part:  # of a batch: the ratings of some rows, which they are grouped by
+cdef struct Moving:  # the rows that step, by one solver
     Rows rows
+    Kind kind
+    AnySolver solver
+
+
+# ---------------------------------------------------------------------------------------- forward
+
+cdef struct Forward:  # everything that one part of `forward` reads and writes
+    Part part
     const vec* others
-    Py_ssize_t first, last  # rows
     const int32_t* row
     const int32_t* other
     const real* rating
-    const real* weight      # NULL: all 1
-    Py_ssize_t count
-    real mean, scale        # scale: 2 / size of the batch
-    int32_t* cursor         # for each row of the other side, where its next entry goes
+    const real* weight  # NULL: all are 1
+    real mean
+    real scale  # 2 / size of the batch
+    int32_t* cursor  # of each row of the other side: where its next entry goes
     Entry* entries
-    double* squares         # of each row, grow by its weighted squared errors
+    double* squares  # of each row, grow by its weighted squared errors
 
 
-cdef inline void forward_rows(Py_ssize_t n, const Part* part, Step move, void* solver) noexcept nogil:
-    """Entries and new rows of a part."""
-    cdef Part of = part[0]  # a copy: a write through a pointer may change the original for all the compiler knows
-    cdef Py_ssize_t row, f, j, size, t = 0, m
+cdef inline Py_ssize_t neighbours(const Forward* at, Py_ssize_t t, Py_ssize_t row) noexcept nogil:
+    """Return how many ratings from place t on belong to a row; at most AT_ONCE."""
+    cdef Py_ssize_t size = 1
+    while size < AT_ONCE and t + size < at.part.stop and at.row[t + size] == row:
+        size += 1
+    return size
+
+
+cdef inline void ask_ahead(const Forward* at, Py_ssize_t n, Py_ssize_t t) noexcept nogil:
+    """Ask for the first and last line of the other row of rating t, and for its entry."""
+    cdef const vec* other
+    if t < at.part.stop:
+        other = at.others + at.other[t] * n
+        PREFETCH(other)
+        PREFETCH(other + n - 1)
+        PREFETCH_WRITE(at.entries + at.cursor[at.other[t]])
+
+
+cdef inline void dot_products(Py_ssize_t n, const vec* p, const vec** q, real* dots) noexcept nogil:
+    """Compute dots[j] = p . q[j] of four rows."""
+    cdef Py_ssize_t f
+    cdef vec s0 = p[0] * q[0][0]
+    cdef vec s1 = p[0] * q[1][0]
+    cdef vec s2 = p[0] * q[2][0]
+    cdef vec s3 = p[0] * q[3][0]
+    for f in range(1, n):
+        s0 += p[f] * q[0][f]
+        s1 += p[f] * q[1][f]
+        s2 += p[f] * q[2][f]
+        s3 += p[f] * q[3][f]
+    lane_sums4(s0, s1, s2, s3, dots)
+
+
+cdef inline void add_rows(Py_ssize_t n, const vec** q, const real* push, vec* sum) noexcept nogil:
+    """Add to `sum` four rows times their pushes."""
+    cdef Py_ssize_t f
+    for f in range(n):
+        sum[f] += (push[0] * q[0][f] + push[1] * q[1][f]) + (push[2] * q[2][f] + push[3] * q[3][f])
+
+
+cdef inline double push_of(const Forward* at, Py_ssize_t t, real dot, real* push) noexcept nogil:
+    """Set the push of rating t; return its weighted squared error."""
+    cdef real e = at.rating[t] - (at.mean + dot)
+    push[0] = at.scale * e
+    if at.weight == NULL:
+        return <double>e * e
+    push[0] *= at.weight[t]
+    return at.weight[t] * <double>e * e
+
+
+cdef inline void leave(const Forward* at, Py_ssize_t t, Py_ssize_t row, real push) noexcept nogil:
+    """Leave the entry of rating t for the other side."""
+    cdef int32_t other = at.other[t]
+    cdef Entry* entry = at.entries + at.cursor[other]
+    at.cursor[other] += 1
+    entry.row = <int32_t>row
+    entry.push = push
+
+
+cdef inline void forward_rows(Py_ssize_t n, const Forward* work, Moving* moving) noexcept nogil:
+    """Write the entries and the new rows of a part."""
+    # A copy, because a write through a pointer could change the original, for all that the
+    # compiler knows.
+    cdef Forward at = work[0]
+    cdef Py_ssize_t row, f, j, size, m
+    cdef Py_ssize_t t = at.part.start
     cdef const vec* p
-    cdef const vec* q[4]
+    cdef const vec* q[AT_ONCE]
     cdef vec* sum
-    cdef vec s0, s1, s2, s3
-    cdef real d[8]
-    cdef real e
+    cdef real dots[8]  # lane_sums4 may write a whole vector
+    cdef real push[AT_ONCE]
     cdef double squares
-    cdef Entry* entry
-    for row in range(of.first, of.last):
-        p, sum = of.rows.old + row * n, of.rows.new + row * n
+    for row in range(at.part.first, at.part.last):
+        p = moving.rows.old + row * n
+        sum = moving.rows.new + row * n
         for f in range(n):
             sum[f] = vec_splat(0)
-        m, squares = 0, 0
-        while t < of.count and of.row[t] == row:
-            size = 1
-            while size < 4 and t + size < of.count and of.row[t + size] == row:
-                size += 1
-            for j in range(4):
-                q[j] = of.others + of.other[t + min(j, size - 1)] * n
-                if t + j + AHEAD < of.count:
-                    PREFETCH(of.others + of.other[t + j + AHEAD] * n)
-                    PREFETCH(of.others + of.other[t + j + AHEAD] * n + n - 1)
-                    PREFETCH_WRITE(of.entries + of.cursor[of.other[t + j + AHEAD]])
-            s0 = p[0] * q[0][0]; s1 = p[0] * q[1][0]; s2 = p[0] * q[2][0]; s3 = p[0] * q[3][0]
-            for f in range(1, n):
-                s0 += p[f] * q[0][f]; s1 += p[f] * q[1][f]; s2 += p[f] * q[2][f]; s3 += p[f] * q[3][f]
-            lane_sums4(s0, s1, s2, s3, d)
-            for j in range(4):
+        m = 0
+        squares = 0
+        while t < at.part.stop and at.row[t] == row:
+            size = neighbours(&at, t, row)
+            for j in range(AT_ONCE):
+                q[j] = at.others + at.other[t + min(j, size - 1)] * n
+                ask_ahead(&at, n, t + j + AHEAD)
+            dot_products(n, p, q, dots)
+            for j in range(AT_ONCE):
+                push[j] = 0
                 if j < size:
-                    e = of.rating[t + j] - (of.mean + d[j])
-                    d[j] = of.scale * e
-                    if of.weight == NULL:
-                        squares += <double>e * e
-                    else:
-                        squares += of.weight[t + j] * <double>e * e
-                        d[j] *= of.weight[t + j]
-                    entry = of.entries + of.cursor[of.other[t + j]]
-                    of.cursor[of.other[t + j]] += 1
-                    entry.row, entry.push = <int32_t>row, d[j]
-                else:
-                    d[j] = 0
-            for f in range(n):
-                sum[f] += (d[0] * q[0][f] + d[1] * q[1][f]) + (d[2] * q[2][f] + d[3] * q[3][f])
+                    squares += push_of(&at, t + j, dots[j], &push[j])
+                    leave(&at, t + j, row, push[j])
+            add_rows(n, q, push, sum)
             t += size
             m += size
-        of.squares[row] += squares
-        move(solver, &part.rows, row, m)
+        at.squares[row] += squares
+        moving.kind.step(&moving.solver, &moving.rows, row, m)
 
 
-cdef inline void backward_rows(
-    Py_ssize_t n, const Rows* rows, const vec* others, Py_ssize_t first, Py_ssize_t last, const int32_t* start,
-    const Entry* entries, Step move, void* solver,
-) noexcept nogil:
-    """New rows of a part of the other side, from the entries."""
-    cdef Py_ssize_t row, f, j, size, t, stop = start[last]
-    cdef const vec* p[4]
+# --------------------------------------------------------------------------------------- backward
+
+cdef struct Backward:  # everything that one part of `backward` reads
+    Part part
+    const vec* others
+    const int32_t* start  # of each row and one more: where its entries begin
+    const Entry* entries
+
+
+cdef inline void backward_rows(Py_ssize_t n, const Backward* at, Moving* moving) noexcept nogil:
+    """Write the new rows of a part of the other side, by their entries."""
+    cdef Py_ssize_t row, f, j, size, t, m, stop
+    cdef const vec* p[AT_ONCE]
+    cdef const vec* ahead
     cdef vec* sum
-    cdef real d[4]
-    for row in range(first, last):
-        sum = rows.new + row * n
+    cdef real push[AT_ONCE]
+    for row in range(at.part.first, at.part.last):
+        sum = moving.rows.new + row * n
         for f in range(n):
             sum[f] = vec_splat(0)
-        for t in range(start[row], start[row + 1], 4):
-            size = min(start[row + 1] - t, 4)
-            for j in range(4):
-                p[j] = others + entries[t + min(j, size - 1)].row * n
-                d[j] = entries[t + j].push if j < size else 0
-                if t + j + AHEAD < stop:
-                    PREFETCH(others + entries[t + j + AHEAD].row * n)
-                    PREFETCH(others + entries[t + j + AHEAD].row * n + n - 1)
-            for f in range(n):
-                sum[f] += (d[0] * p[0][f] + d[1] * p[1][f]) + (d[2] * p[2][f] + d[3] * p[3][f])
-        move(solver, rows, row, start[row + 1] - start[row])
+        t = at.start[row]
+        stop = at.start[row + 1]
+        m = stop - t
+        while t < stop:
+            size = min(stop - t, <Py_ssize_t>AT_ONCE)
+            for j in range(AT_ONCE):
+                p[j] = at.others + at.entries[t + min(j, size - 1)].row * n
+                push[j] = at.entries[t + j].push if j < size else 0
+                if t + j + AHEAD < at.part.stop:
+                    ahead = at.others + at.entries[t + j + AHEAD].row * n
+                    PREFETCH(ahead)
+                    PREFETCH(ahead + n - 1)
+            add_rows(n, p, push, sum)
+            t += size
+        moving.kind.step(&moving.solver, &moving.rows, row, m)
 
+
+# ---------------------------------------------------------------------------------- cuts into parts
+
+# The rows are cut into parts of about equal work, where a rating costs RATING_COST rows. Each cut
+# is found by a binary search.
+
+cdef Py_ssize_t first_not_below(const int32_t* row, Py_ssize_t count, Py_ssize_t least) noexcept:
+    """Return the first place in ascending rows whose row is not below `least`."""
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high = count
+    cdef Py_ssize_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if row[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef Py_ssize_t row_at(
+    const int32_t* row, Py_ssize_t count, Py_ssize_t n_rows, Py_ssize_t work,
+) noexcept:
+    """Return the row before which there is so much work, of rows and of ratings grouped by them."""
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high = count
+    cdef Py_ssize_t middle, above, below
+    while low < high:
+        middle = (low + high) // 2
+        if RATING_COST * middle + row[middle] < work:
+            low = middle + 1
+        else:
+            high = middle
+    below = row[low - 1] if low else 0
+    above = row[low] if low < count else n_rows
+    return min(max(work - RATING_COST * low, below), above)
+
+
+cdef Py_ssize_t row_of_starts_at(
+    const int32_t* start, Py_ssize_t n_rows, Py_ssize_t work,
+) noexcept:
+    """Return the same for rows whose entries begin at start[row]."""
+    cdef Py_ssize_t low = 0
+    cdef Py_ssize_t high = n_rows
+    cdef Py_ssize_t middle
+    while low < high:
+        middle = (low + high) // 2
+        if RATING_COST * <Py_ssize_t>start[middle] + middle < work:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+# ------------------------------------------------------------------------------ Python's interface
 
 cdef class Side:
-    """The rows of one side.
+    """The rows of one side, for one step.
 
     Parameters
     ----------
     old, new, state : (rows, width), (rows, width), (rows, n_states * width)
-        `new` is written, `state` changed in place; sgd's has no columns.
+        `new` is written, `state` changed in place; that of sgd has no columns.
     columns : (4, width)
-        L2 times 2, L1, lower bound, and whether it is learnt (1, 0), of each value of a row.
+        Of each value of a row: 2 l2, l1, lower bound, and whether it is learned (1, 0).
     rule : (len(RULE),) float64
-        Hyper-parameters in the order of `RULE`; its penalties are not used.
+        Hyper-parameters in the order of `RULE` of `_solvers.pxi`; its penalties are not used.
     clock_1, clock_2 : float
         beta_1^t and beta_2^t of the step to come, the t-th.
     share : float
-        How much of the penalties a row gets for each of its ratings in the batch; 0: every row gets the whole of them.
+        The share of the penalties that a row gets for each of its ratings in the batch; 0: every
+        row gets the whole of them.
     """
+
     cdef Rows rows
+    cdef Py_ssize_t n_rows
     cdef object arrays  # kept alive
 
-    def __init__(self, const real[:, ::1] old, real[:, ::1] new, real[:, ::1] state, const real[:, ::1] columns,
-                 const double[::1] rule, double clock_1, double clock_2, double share):
+    def __init__(
+        self, const real[:, ::1] old, real[:, ::1] new, real[:, ::1] state,
+        const real[:, ::1] columns, const double[::1] rule, double clock_1, double clock_2,
+        double share,
+    ):
         cdef Rows* rows = &self.rows
         cdef Py_ssize_t j
-        self.arrays = old, new, state, columns
-        rows.n, rows.old, rows.new = old.shape[1] // LANES, <vec*>&old[0, 0], <vec*>&new[0, 0]
+        self.arrays = (old, new, state, columns)
+        self.n_rows = old.shape[0]
+        rows.n = old.shape[1] // LANES
+        rows.old = <vec*>&old[0, 0]
+        rows.new = <vec*>&new[0, 0]
         rows.state = <vec*>&state[0, 0] if state.shape[1] else NULL
-        rows.l2, rows.l1 = <vec*>&columns[0, 0], <vec*>&columns[1, 0]
-        rows.low, rows.learnt = <vec*>&columns[2, 0], <vec*>&columns[3, 0]
+        rows.l2 = <vec*>&columns[0, 0]
+        rows.l1 = <vec*>&columns[1, 0]
+        rows.low = <vec*>&columns[2, 0]
+        rows.learned = <vec*>&columns[3, 0]
         rows.rule = (<const Rule*>&rule[0])[0]
-        rows.clock_1, rows.clock_2, rows.share = clock_1, clock_2, <real>share
+        rows.clock_1 = clock_1
+        rows.clock_2 = clock_2
+        rows.share = <real>share
         rows.plain = True
         for j in range(columns.shape[1]):
             rows.plain = rows.plain and columns[1, j] == 0 and columns[2, j] == -INFINITY
 
 
-def cut(const int32_t[::1] row, int64_t n_rows, int64_t n_parts):
-    """(n_parts + 1,) where the rows are cut into parts of about equal work: a rating costs three times what a row costs."""
-    cdef int64_t part, low, high, t, target
-    cdef list rows = [0]
-    for part in range(1, n_parts):
-        target = (3 * row.shape[0] + n_rows) * part // n_parts
-        low, high = 0, row.shape[0]
-        while low < high:
-            t = (low + high) // 2
-            if 3 * t + row[t] < target:
-                low = t + 1
-            else:
-                high = t
-        rows.append(min(max(target - 3 * low, <int64_t>row[low - 1] if low else 0),
-                        <int64_t>row[low] if low < row.shape[0] else n_rows))
-    return [*rows, n_rows]
-
-
-def cut_others(const int32_t[::1] start, int64_t n_parts):
-    """The same for the other side: start[row] is where a row's entries begin."""
-    cdef int64_t part, low, high, row, n_rows = start.shape[0] - 1
-    cdef list rows = [0]
-    for part in range(1, n_parts):
-        low, high = 0, n_rows
-        while low < high:
-            row = (low + high) // 2
-            if 3 * <int64_t>start[row] + row < (3 * <int64_t>start[n_rows] + n_rows) * part // n_parts:
-                low = row + 1
-            else:
-                high = row
-        rows.append(low)
-    return [*rows, n_rows]
-
-
-def count(const int32_t[::1] keys, int32_t[::1] counts):
-    """counts = how often each key occurs."""
-    cdef Py_ssize_t t
-    with nogil:
-        for t in range(counts.shape[0]):
-            counts[t] = 0
-        for t in range(keys.shape[0]):
-            counts[keys[t]] += 1
-
-
-def starts(int32_t[:, ::1] counts, int32_t[::1] start):
-    """From the counts of each part: start[key] where a key's entries begin, counts[part, key] where that part's do."""
-    cdef Py_ssize_t part, key
-    cdef int32_t total = 0, size
-    with nogil:
-        for key in range(counts.shape[1]):
-            start[key] = total
-            for part in range(counts.shape[0]):
-                size = counts[part, key]
-                counts[part, key] = total
-                total += size
-        start[counts.shape[1]] = total
-
-
-def entry_bytes():
-    """Size of what `forward` leaves of a rating."""
-    return sizeof(Entry)
-
-
-def forward(Side side, Side other_side, str solver, Py_ssize_t first, Py_ssize_t last, const int32_t[::1] row,
-            const int32_t[::1] other, const real[::1] rating, const real[::1] weight, double mean, double scale,
-            int32_t[::1] cursor, unsigned char[::1] entries, double[::1] squares):
-    """Errors of the ratings of rows first to last, their entries for the other side, and these rows after the step.
+cdef class Batch:
+    """The ratings of one batch, cut into parts.
 
     Parameters
     ----------
     row, other, rating, weight : (ratings,)
-        Grouped by ascending row, which are all in first to last. An empty `weight` means that all are 1.
-    scale : float
-        2 / size of the batch.
-    cursor : (rows of the other side,)
-        Where each one's next entry goes; moves on.
-    squares : (rows,)
-        Weighted squared errors are added to it.
+        Grouped by ascending row. An empty `weight` means that all are 1.
+    mean : float
+    n_rows, n_parts : int
+        The number of rows of the side that they are grouped by; at most MOST_PARTS.
     """
-    cdef Part part
-    cdef AnySolver s
-    cdef int code = SOLVERS.index(solver)
-    cdef Py_ssize_t n = side.rows.n
-    part.rows, part.others, part.first, part.last = side.rows, other_side.rows.old, first, last
-    part.count = row.shape[0]
-    part.weight = NULL
-    if part.count:
-        part.row, part.other, part.rating = &row[0], &other[0], &rating[0]
-        part.weight = &weight[0] if weight.shape[0] else NULL
-    part.mean, part.scale, part.cursor = <real>mean, <real>scale, &cursor[0]
-    part.entries, part.squares = <Entry*>&entries[0], &squares[0]
-    with nogil:
-        BEGIN[code](&s, &side.rows)
-        if n == 16 / LANES:
-            forward_rows(<Py_ssize_t>(16 / LANES), &part, STEP[code], &s)
-        elif n == 24 / LANES:
-            forward_rows(<Py_ssize_t>(24 / LANES), &part, STEP[code], &s)
-        elif n == 40 / LANES:
-            forward_rows(<Py_ssize_t>(40 / LANES), &part, STEP[code], &s)
-        else:
-            forward_rows(n, &part, STEP[code], &s)
+
+    cdef Part parts[MOST]
+    cdef Forward work  # all but its part, rows and entries
+    cdef object arrays
+
+    def __init__(
+        self, const int32_t[::1] row, const int32_t[::1] other, const real[::1] rating,
+        const real[::1] weight, double mean, Py_ssize_t n_rows, Py_ssize_t n_parts,
+    ):
+        cdef Py_ssize_t part, work, cut
+        cdef Py_ssize_t count = row.shape[0]
+        cdef Part* of
+        self.arrays = (row, other, rating, weight)
+        self.work.row = &row[0]
+        self.work.other = &other[0]
+        self.work.rating = &rating[0]
+        self.work.weight = &weight[0] if weight.shape[0] else NULL
+        self.work.mean = <real>mean
+        self.work.scale = <real>(2 / <double>count)
+        self.parts[0].first = 0
+        self.parts[0].start = 0
+        for part in range(1, n_parts):
+            work = (RATING_COST * count + n_rows) * part // n_parts
+            of = &self.parts[part]
+            of.first = row_at(&row[0], count, n_rows, work)
+            of.start = first_not_below(&row[0], count, of.first)
+            self.parts[part - 1].last = of.first
+            self.parts[part - 1].stop = of.start
+        self.parts[n_parts - 1].last = n_rows
+        self.parts[n_parts - 1].stop = count
 
 
-def backward(Side side, Side other_side, str solver, Py_ssize_t first, Py_ssize_t last, const int32_t[::1] start,
-             const unsigned char[::1] entries):
-    """Rows first to last of the other side after the step, by their entries."""
-    cdef AnySolver s
-    cdef int code = SOLVERS.index(solver)
-    cdef Py_ssize_t n = side.rows.n
-    cdef const Entry* entry = <const Entry*>&entries[0]
+cdef class Entries:
+    """Room for what the ratings of one batch leave for the other side.
+
+    Parameters
+    ----------
+    counts : (n_parts, rows of the other side) int32
+    start : (rows of the other side + 1,) int32
+    entries : (ratings * entry_bytes(),) uint8
+        All are written before they are read.
+    """
+
+    cdef int32_t[:, ::1] counts
+    cdef int32_t[::1] start
+    cdef Entry* entries
+    cdef Part parts[MOST]
+    cdef object arrays
+
+    def __init__(self, int32_t[:, ::1] counts, int32_t[::1] start, unsigned char[::1] entries):
+        self.counts = counts
+        self.start = start
+        self.entries = <Entry*>&entries[0]
+        self.arrays = entries
+
+
+def entry_bytes():
+    """Return the size of what a rating leaves for the other side."""
+    return sizeof(Entry)
+
+
+def count(Batch batch, Entries entries, Py_ssize_t part):
+    """Count the ratings of a part by their rows of the other side, in entries.counts[part]."""
+    cdef int32_t* counts = &entries.counts[part, 0]
+    cdef Py_ssize_t n = entries.counts.shape[1]
+    cdef Py_ssize_t t
     with nogil:
-        BEGIN[code](&s, &side.rows)
+        for t in range(n):
+            counts[t] = 0
+        for t in range(batch.parts[part].start, batch.parts[part].stop):
+            counts[batch.work.other[t]] += 1
+
+
+def starts(Entries entries):
+    """Turn the counts of all parts into places, and cut the other side into parts.
+
+    start[row] is then where a row's entries begin, and counts[part, row] where those of the part's
+    ratings do.
+    """
+    cdef int32_t[:, ::1] counts = entries.counts
+    cdef int32_t[::1] start = entries.start
+    cdef Py_ssize_t n_parts = counts.shape[0]
+    cdef Py_ssize_t n_rows = counts.shape[1]
+    cdef Py_ssize_t part, row, work
+    cdef Part* of
+    cdef int32_t total = 0
+    cdef int32_t size
+    with nogil:
+        for row in range(n_rows):
+            start[row] = total
+            for part in range(n_parts):
+                size = counts[part, row]
+                counts[part, row] = total
+                total += size
+        start[n_rows] = total
+    entries.parts[0].first = 0
+    for part in range(1, n_parts):
+        of = &entries.parts[part]
+        work = (RATING_COST * <Py_ssize_t>total + n_rows) * part // n_parts
+        of.first = row_of_starts_at(&start[0], n_rows, work)
+        entries.parts[part - 1].last = of.first
+    entries.parts[n_parts - 1].last = n_rows
+    for part in range(n_parts):
+        entries.parts[part].start = start[entries.parts[part].first]
+        entries.parts[part].stop = start[entries.parts[part].last]
+
+
+def forward(
+    Side side, Side other_side, str solver, Batch batch, Entries entries, Py_ssize_t part,
+    double[::1] squares,
+):
+    """Compute the errors of a part of the batch, leave its entries and step its rows.
+
+    Parameters
+    ----------
+    side, other_side : Side
+        That which the batch is grouped by, and the other one.
+    solver : str
+        A name that `kind_of` knows.
+    squares : (rows,)
+        Grows by the weighted squared errors of each row.
+    """
+    cdef Forward work = batch.work
+    cdef Moving moving
+    cdef Py_ssize_t n = side.rows.n
+    moving.rows = side.rows
+    moving.kind = kind_of(solver)
+    work.part = batch.parts[part]
+    work.others = other_side.rows.old
+    work.cursor = &entries.counts[part, 0]
+    work.entries = entries.entries
+    work.squares = &squares[0]
+    with nogil:
+        moving.kind.begin(&moving.solver, &moving.rows)
+        # Rows of these widths have loops of their own, of a length that the compiler knows.
         if n == 16 / LANES:
-            backward_rows(<Py_ssize_t>(16 / LANES), &side.rows, other_side.rows.old, first, last, &start[0], entry,
-                          STEP[code], &s)
+            forward_rows(<Py_ssize_t>(16 / LANES), &work, &moving)
         elif n == 24 / LANES:
-            backward_rows(<Py_ssize_t>(24 / LANES), &side.rows, other_side.rows.old, first, last, &start[0], entry,
-                          STEP[code], &s)
+            forward_rows(<Py_ssize_t>(24 / LANES), &work, &moving)
         elif n == 40 / LANES:
-            backward_rows(<Py_ssize_t>(40 / LANES), &side.rows, other_side.rows.old, first, last, &start[0], entry,
-                          STEP[code], &s)
+            forward_rows(<Py_ssize_t>(40 / LANES), &work, &moving)
         else:
-            backward_rows(n, &side.rows, other_side.rows.old, first, last, &start[0], entry, STEP[code], &s)
+            forward_rows(n, &work, &moving)
+
+
+def backward(Side side, Side other_side, str solver, Entries entries, Py_ssize_t part):
+    """Step a part of the rows of `side` by their entries.
+
+    `other_side` is that which the batch is grouped by.
+    """
+    cdef Backward work
+    cdef Moving moving
+    cdef Py_ssize_t n = side.rows.n
+    moving.rows = side.rows
+    moving.kind = kind_of(solver)
+    work.part = entries.parts[part]
+    work.others = other_side.rows.old
+    work.start = &entries.start[0]
+    work.entries = entries.entries
+    with nogil:
+        moving.kind.begin(&moving.solver, &moving.rows)
+        if n == 16 / LANES:
+            backward_rows(<Py_ssize_t>(16 / LANES), &work, &moving)
+        elif n == 24 / LANES:
+            backward_rows(<Py_ssize_t>(24 / LANES), &work, &moving)
+        elif n == 40 / LANES:
+            backward_rows(<Py_ssize_t>(40 / LANES), &work, &moving)
+        else:
+            backward_rows(n, &work, &moving)

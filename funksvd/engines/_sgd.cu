@@ -1,39 +1,117 @@
-// CUDA kernels of one rating at a time: the rules of _sgd.pyx, one warp to a block of the grid. Compiled behind
-// _solvers.cu, with -D for BIASED, WEIGHTED and PROXIMAL.
+// CUDA kernels that train on the block grid, one warp to a block: the rules of _sgd.pyx.
 //
-// The unit of work is the CPU's micro-batch: up to 8 ratings of one run, in ROUNDS rounds. Every group of lanes holds the
-// whole row of the run.
+// cuda_source.py compiles this text behind _solvers.cu, with three more macros: BIASED (biases are
+// learned), WEIGHTED (ratings have weights) and PROXIMAL (there is an L1 penalty or a lower bound).
+//
+// A block holds runs: one row p of one side with its ratings, whose other rows q are "gathered". A
+// run is worked on in micro-batches of m <= 8 ratings r, like on the CPU:
+//
+//   errors    e = r - (mean + (b_p + b_q) + p . q)        for each rating
+//   rates     of each row, from its clock or accumulator
+//   biases    b_q <- step(b_q, e),    b_p <- step(b_p, sum of e)
+//   factors   q   <- step(q, e p),    p   <- step(p, sum of e q),    from the old p and q
+//
+// where l2 and l1 count once for each rating. A warp takes the ratings of a micro-batch in ROUNDS
+// rounds; every group of lanes holds the whole row of the run.
 
 #define MICRO_BATCH 8
-#define NO_BOUND (-3.4e38f)
-#define N_VALUES (float)(N_FACTORS + BIASED)  // of a row
 #define ROUNDS (MICRO_BATCH / AT_ONCE)
-#define IN_REGISTERS (ROUNDS * OWN * VEC * (1 + STATES) <= 64)  // else gathered rows are read again for their step
+#define NO_BOUND (-3.4e38f)
+#define N_VALUES (float)(N_FACTORS + BIASED)  // learned values of a row
+
+// The gathered rows of a micro-batch stay in registers from the errors to the step where they fit.
+// Otherwise each round reads its row twice.
+#define IN_REGISTERS (ROUNDS * OWN * VEC * (1 + STATES) <= 64)
 #define UNROLLED (IN_REGISTERS ? ROUNDS : 1)
+#define KEPT_ROUNDS (IN_REGISTERS ? ROUNDS : 1)
+#define KEPT_OWN (IN_REGISTERS ? OWN : 1)
 #define KEPT(array, c, n) array[IN_REGISTERS ? c : 0][IN_REGISTERS ? n : 0]
 
-struct Task {  // a block: where its ratings and runs begin, how many runs, the row of the gathered side's index 0
-  long long rating, run;
-  int runs, gathered, block, unused;
+struct Task {  // a block; `TASK` of cuda_grid.py
+  long long rating, run;  // where its ratings and its runs begin
+  int runs;               // how many runs it has
+  int gathered;           // the gathered side's row of index 0
+  int block, unused;
 };
 
-struct Side {  // extra: for each row its clocks (ADAGRAD_ROW: its accumulator), then the states of its bias
+struct Tasks {
+  const Task* all;
+  const int* order;  // the tasks of this launch
+  int n;
+};
+
+struct Block {  // the arrays of all blocks, or of the blocks that are on the card
+  const int* run_row;
+  const unsigned* run_end;
+  const unsigned short* index;
+  const float *rating, *weight;
+};
+
+struct Side {
   stored* factors;
   float *biases, *state;
-  float4* extra;
+  float4* extra;  // of each row: its clocks, or ADAGRAD_ROW's accumulator, and its bias' states
+};
+
+struct Ahead {  // the ratings of the next micro-batch, on their way from memory
+  int index[ROUNDS];
+  float rating[ROUNDS];
+};
+
+struct Run {  // the row whose ratings are worked on
+  stored* row;
+  float* state;
+  float bias, rate;
+  float4 extra;
+  float p[OWN][VEC], states[OWN][STATES + 1][VEC];
+};
+
+struct MicroBatch {
+  unsigned t;     // the first rating's place in the block
+  int m;          // its ratings, of all groups
+  unsigned seed;  // of the rounding of halves
+  Lane lane;
+
+  // Return whether round c has a rating for this group.
+  __device__ __forceinline__ bool has(int c) const { return c * AT_ONCE + lane.group < m; }
+
+  // Return the place in the block of the rating of round c.
+  __device__ __forceinline__ unsigned place(int c) const { return t + c * AT_ONCE + lane.group; }
+};
+
+// This group's ratings of a micro-batch, one a round, and what belongs to their gathered rows. The
+// three are apart because the rounds of long rows are not unrolled: the compiler then keeps in
+// local memory the whole struct, not the field, that a round indexes.
+
+struct Ratings {
+  int at[ROUNDS];  // the gathered row
+  float e[ROUNDS], bias[ROUNDS], dot[ROUNDS];
+};
+
+struct Rates {
+  float rate[ROUNDS];
+  float4 extra[ROUNDS];
+};
+
+struct Rows {
+  float q[KEPT_ROUNDS][KEPT_OWN][VEC], states[KEPT_ROUNDS][KEPT_OWN][STATES + 1][VEC];
 };
 
 __device__ __forceinline__ float predicted(float mean, float bias, float other_bias, float dot) {
   return mean + (bias + other_bias) + dot;
 }
 
-// One slot after m ratings; `push` as `step` wants it.
-__device__ __forceinline__ void step_slot(const Hyper& h, int m, float rate, float* x, const float* push, float (*z)[VEC]) {
+// -------------------------------------------------------------------------------- one step
+
+// Step one slot of a row by the pushes of m ratings, already times `gain`.
+__device__ __forceinline__ void step_slot(const Hyper& h, int m, float rate, float* x,
+                                          const float* push, float (*z)[VEC]) {
   float none[2] = {0.0f, 0.0f};
   const float shrink = shrinkage(rate, (float)m * h.l2);
 #pragma unroll
   for (int v = 0; v < VEC; ++v) {
-    float &a = STATES > 0 ? z[0][v] : none[0], &b = STATES > 1 ? z[STATES - 1][v] : none[1];
+    float& a = STATES > 0 ? z[0][v] : none[0];
+    float& b = STATES > 1 ? z[STATES - 1][v] : none[1];
     x[v] = step(h, shrink, rate, x[v], push[v], a, b);
 #if PROXIMAL
     x[v] = proximal(x[v], (float)m * h.l1 * reach(h, rate, a, b), h.low);
@@ -41,231 +119,307 @@ __device__ __forceinline__ void step_slot(const Hyper& h, int m, float rate, flo
   }
 }
 
-// A bias after the summed gradient of m ratings.
-__device__ __forceinline__ float bias_step(const Hyper& h, int m, float rate, float x, float push, float4& extra) {
-  x = step(h, shrinkage(rate, (float)m * h.l2_bias), rate, x, gain(rate) * push, extra.z, extra.w);
+// Return a bias after the summed errors of m ratings.
+__device__ __forceinline__ float step_bias(const Hyper& h, int m, float rate, float x, float push,
+                                           float4& extra) {
+  const float shrink = shrinkage(rate, (float)m * h.l2_bias);
+  x = step(h, shrink, rate, x, gain(rate) * push, extra.z, extra.w);
 #if PROXIMAL
-  x = proximal(x, (float)m * h.l1_bias * reach(h, rate, extra.z, extra.w), NO_BOUND);
+  const float threshold = (float)m * h.l1_bias * reach(h, rate, extra.z, extra.w);
+  x = proximal(x, threshold, NO_BOUND);
 #endif
   return x;
 }
 
-// ---------------------------------------------------------------------------------------------- one block
+// ---------------------------------------------------------------------- stages of a micro-batch
 
-struct Block {  // the arrays of all blocks, or of those that are on the card
-  const int* run_row;
-  const unsigned* run_end;
-  const unsigned short* index;
-  const float *rating, *weight;
-};
-
-// Every run of a block in its order; returns this group's sum of squared errors, each seen before its own step.
-template <bool TRAIN>
-__device__ __forceinline__ double walk(const Task& task, const Block& data, const Side& runs, const Side& gathered,
-                                       const Constants& h, unsigned seed) {
-  const int sub = threadIdx.x % LANES, group = threadIdx.x / LANES;
-  const int* const run_row = data.run_row + task.run;
-  const unsigned* const run_end = data.run_end + task.run;
-  const unsigned short* const index = data.index + task.rating;
-  const float* const rating = data.rating + task.rating;
-#if WEIGHTED
-  const float* const weight = data.weight + task.rating;
-#endif
-  double squares = 0.0;
-  unsigned t = 0;
-  // The next micro-batch begins where this one ends, so its indices and ratings can be on their way during this one.
-  // Reads past the block but never past the arrays, which have 8 more entries.
-  int next_index[ROUNDS];
-  float next_rating[ROUNDS];
+// Ask for the ratings from place t on. The next micro-batch begins where this one ends, so they can
+// be on their way while this one is worked on. This reads past the block, but never past the
+// arrays, which have 8 more entries.
+__device__ __forceinline__ void fetch(Ahead& next, const Block& data, unsigned t,
+                                      const Lane& lane) {
 #pragma unroll
   for (int c = 0; c < ROUNDS; ++c) {
-    next_index[c] = __ldcs(index + (c * AT_ONCE + group));
-    next_rating[c] = __ldcs(rating + (c * AT_ONCE + group));
+    next.index[c] = __ldcs(data.index + (t + c * AT_ONCE + lane.group));
+    next.rating[c] = __ldcs(data.rating + (t + c * AT_ONCE + lane.group));
   }
-  int next_row = __ldcs(run_row);
-  unsigned next_end = __ldcs(run_end);
+}
+
+// Read the row of a run.
+template <bool TRAIN>
+__device__ __forceinline__ void load_run(Run& run, const Side& runs, int row, const Lane& lane) {
+  run.row = runs.factors + (long long)row * STRIDE;
+  run.state = runs.state + (long long)row * STATE_STRIDE;
+  run.bias = __ldcg(runs.biases + row);
+  run.extra = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  if (TRAIN && SOLVER != SGD) run.extra = __ldcg(runs.extra + row);
+#pragma unroll
+  for (int n = 0; n < OWN; ++n) {
+    const int slot = n * LANES + lane.sub;
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) run.p[n][v] = 0.0f;
+    if (slot < SLOTS) {
+      load_slot(run.row, slot, run.p[n]);
+      if (TRAIN) load_states(run.state, slot, run.states[n]);
+    }
+  }
+}
+
+// Read the gathered rows; compute this lane's part of each dot product.
+template <bool TRAIN>
+__device__ __forceinline__ void dot_products(const MicroBatch& batch, Ratings& of, Rates& rates,
+                                             Rows& rows, const Run& run, const Side& gathered) {
+#pragma unroll UNROLLED
+  for (int c = 0; c < ROUNDS; ++c) {
+    const bool mine = batch.has(c);
+    const long long at = of.at[c];
+    of.dot[c] = 0.0f;
+    of.bias[c] = mine ? __ldcg(gathered.biases + at) : 0.0f;
+    rates.extra[c] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    if (TRAIN && SOLVER != SGD && mine) rates.extra[c] = __ldcg(gathered.extra + at);
+#pragma unroll
+    for (int n = 0; n < OWN; ++n) {
+      const int slot = n * LANES + batch.lane.sub;
+      float* const q = KEPT(rows.q, c, n);
+#pragma unroll
+      for (int v = 0; v < VEC; ++v) q[v] = 0.0f;
+      if (mine && slot < SLOTS) {
+        load_slot(gathered.factors + at * STRIDE, slot, q);
+        if (TRAIN && IN_REGISTERS)
+          load_states(gathered.state + at * STATE_STRIDE, slot, KEPT(rows.states, c, n));
+      }
+#pragma unroll
+      for (int v = 0; v < VEC; ++v) of.dot[c] += run.p[n][v] * q[v];
+    }
+  }
+}
+
+// Turn the ratings in `e` into errors times weights and return their sum over this group; add the
+// weighted squares to `squares`.
+__device__ __forceinline__ float errors(const MicroBatch& batch, Ratings& of, float mean,
+                                        float run_bias, const float* weight, double& squares) {
+  float total = 0.0f;
+#pragma unroll
+  for (int c = 0; c < ROUNDS; ++c) {
+    const bool mine = batch.has(c);
+    float e = of.e[c] - predicted(mean, run_bias, of.bias[c], sum_in_group(of.dot[c]));
+    if (!mine) e = 0.0f;
+#if WEIGHTED
+    const float w = mine ? __ldcs(weight + batch.place(c)) : 0.0f;
+    squares += (double)(w * e * e);
+    e *= w;
+#else
+    squares += (double)(e * e);
+#endif
+    of.e[c] = e;
+    total += e;
+  }
+  return total;
+}
+
+// Advance the clocks of all rows and compute their learning rates.
+__device__ __forceinline__ void step_rates(Rates& rates, Run& run, const Constants& h) {
+#pragma unroll
+  for (int c = 0; c < ROUNDS; ++c) {
+    tick(h.gathered, rates.extra[c]);
+    rates.rate[c] = scaled_rate(h.gathered, rates.extra[c].x, rates.extra[c].y);
+  }
+  tick(h.run, run.extra);
+  run.rate = scaled_rate(h.run, run.extra.x, run.extra.y);
+}
+
+// Step the biases; `total` is the sum of the errors of the whole micro-batch.
+__device__ __forceinline__ void step_biases(const MicroBatch& batch, Ratings& of, Rates& rates,
+                                            Run& run, const Side& gathered, const Constants& h,
+                                            float total) {
+#if BIASED
+#pragma unroll
+  for (int c = 0; c < ROUNDS; ++c) {
+    const float bias = of.bias[c];
+    of.bias[c] = step_bias(h.gathered, 1, rates.rate[c], bias, of.e[c], rates.extra[c]);
+    if (batch.lane.sub == 0 && batch.has(c)) gathered.biases[of.at[c]] = of.bias[c];
+  }
+  run.bias = step_bias(h.run, batch.m, run.rate, run.bias, total, run.extra);
+#endif
+}
+
+// Step the gathered rows by the run's old row; add their pushes on the run's row to `push`.
+__device__ __forceinline__ void step_gathered(const MicroBatch& batch, const Ratings& of,
+                                              const Rates& rates, Rows& rows, const Run& run,
+                                              const Side& gathered, const Hyper& h,
+                                              float (*push)[VEC]) {
+  float q_push[VEC];
+#pragma unroll UNROLLED
+  for (int c = 0; c < ROUNDS; ++c) {
+    stored* const q_row = gathered.factors + (long long)of.at[c] * STRIDE;
+    float* const q_state = gathered.state + (long long)of.at[c] * STATE_STRIDE;
+#pragma unroll
+    for (int n = 0; n < OWN; ++n) {
+      const int slot = n * LANES + batch.lane.sub;
+      if (!batch.has(c) || slot >= SLOTS) continue;
+      float* const q = KEPT(rows.q, c, n);
+      float(*const states)[VEC] = KEPT(rows.states, c, n);
+      if (!IN_REGISTERS) {
+        load_slot(q_row, slot, q);
+        load_states(q_state, slot, states);
+      }
+#pragma unroll
+      for (int v = 0; v < VEC; ++v) {
+        push[n][v] += of.e[c] * q[v];
+        q_push[v] = gain(rates.rate[c]) * of.e[c] * run.p[n][v];
+      }
+      step_slot(h, 1, rates.rate[c], q, q_push, states);
+      store_slot(q_row, slot, q, mix(batch.seed + 2 * batch.place(c)));
+      store_states(q_state, slot, states);
+    }
+  }
+}
+
+// Step the run's row by the pushes of all groups; return the sum of their squares for ADAGRAD_ROW.
+__device__ __forceinline__ float step_run(Run& run, int m, const Hyper& h, float (*push)[VEC],
+                                          const Lane& lane) {
+  float push_square = 0.0f;
+#pragma unroll
+  for (int n = 0; n < OWN; ++n) {
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) {
+      push[n][v] = sum_over_groups(push[n][v]);
+      if (SOLVER == ADAGRAD_ROW) push_square += push[n][v] * push[n][v];
+      push[n][v] *= gain(run.rate);
+    }
+    if (n * LANES + lane.sub < SLOTS) step_slot(h, m, run.rate, run.p[n], push[n], run.states[n]);
+  }
+  return SOLVER == ADAGRAD_ROW ? sum_in_group(push_square) : 0.0f;
+}
+
+// Return the sum of the squares of a run's row.
+__device__ __forceinline__ float square_of(const Run& run) {
+  float square = 0.0f;
+#pragma unroll
+  for (int n = 0; n < OWN; ++n)
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) square += run.p[n][v] * run.p[n][v];
+  return sum_in_group(square);
+}
+
+// Step the factors of both sides, and the accumulators of ADAGRAD_ROW. Both old values are read
+// before either is written.
+__device__ __forceinline__ void step_factors(const MicroBatch& batch, const Ratings& of,
+                                             Rates& rates, Rows& rows, Run& run,
+                                             const Side& gathered, const Constants& h,
+                                             float total) {
+  const float p_square = SOLVER == ADAGRAD_ROW ? square_of(run) : 0.0f;
+  float push[OWN][VEC];
+#pragma unroll
+  for (int n = 0; n < OWN; ++n)
+#pragma unroll
+    for (int v = 0; v < VEC; ++v) push[n][v] = 0.0f;
+  step_gathered(batch, of, rates, rows, run, gathered, h.gathered, push);
+  const float push_square = step_run(run, batch.m, h.run, push, batch.lane);
+  if (SOLVER == ADAGRAD_ROW) {
+    run.extra.x += (push_square + BIASED * total * total) / N_VALUES;
+#pragma unroll
+    for (int c = 0; c < ROUNDS; ++c)
+      rates.extra[c].x += of.e[c] * of.e[c] * (p_square + BIASED) / N_VALUES;
+  }
+}
+
+// Write the clocks of the gathered rows and the states of their biases.
+__device__ __forceinline__ void store_extra(const MicroBatch& batch, const Ratings& of,
+                                            const Rates& rates, const Side& gathered) {
+  if (SOLVER == SGD) return;
+#pragma unroll
+  for (int c = 0; c < ROUNDS; ++c)
+    if (batch.lane.sub == 0 && batch.has(c)) gathered.extra[of.at[c]] = rates.extra[c];
+}
+
+// Write the row of a run whose ratings end at place t.
+__device__ __forceinline__ void store_run(const Run& run, const Side& runs, int row, unsigned t,
+                                          unsigned seed, const Lane& lane) {
+  if (lane.group == 0) {
+#pragma unroll
+    for (int n = 0; n < OWN; ++n) {
+      const int slot = n * LANES + lane.sub;
+      if (slot >= SLOTS) continue;
+      store_slot(run.row, slot, run.p[n], mix(seed + 2 * t + 1));
+      store_states(run.state, slot, run.states[n]);
+    }
+    if (lane.sub == 0) {
+      if (BIASED) runs.biases[row] = run.bias;
+      if (SOLVER != SGD) runs.extra[row] = run.extra;
+    }
+  }
+  __syncwarp(ALL);  // the next run may meet the same rows in other lanes
+}
+
+// ------------------------------------------------------------------------------- one block
+
+// Return the arrays of a block, which begin at its own ratings and runs.
+__device__ __forceinline__ Block block_of(const Block& all, const Task& task) {
+  Block own = {all.run_row + task.run, all.run_end + task.run, all.index + task.rating,
+               all.rating + task.rating, all.weight};
+  if (WEIGHTED) own.weight += task.rating;
+  return own;
+}
+
+// Work through the runs of a block in their order; return this group's sum of squared errors, each
+// seen before its own step.
+template <bool TRAIN>
+__device__ __forceinline__ double walk(const Task& task, const Block& all, const Side& runs,
+                                       const Side& gathered, const Constants& h, unsigned seed) {
+  const Lane lane = this_lane();
+  const Block data = block_of(all, task);
+  double squares = 0.0;
+  unsigned t = 0;
+  Ahead next;
+  fetch(next, data, t, lane);
+  int next_row = __ldcs(data.run_row);
+  unsigned next_end = __ldcs(data.run_end);
   for (int r = 0; r < task.runs; ++r) {
     const int row = next_row;
     const unsigned end = next_end;
     if (r + 1 < task.runs) {
-      next_row = __ldcs(run_row + r + 1);
-      next_end = __ldcs(run_end + r + 1);
+      next_row = __ldcs(data.run_row + r + 1);
+      next_end = __ldcs(data.run_end + r + 1);
     }
-    stored* const p_row = runs.factors + (long long)row * STRIDE;
-    float* const p_state = runs.state + (long long)row * STATE_STRIDE;
-    float p[OWN][VEC], p_bias = __ldcg(runs.biases + row);
-    float p_states[OWN][STATES + 1][VEC];
-    float4 p_extra = {0.0f, 0.0f, 0.0f, 0.0f};
-    if (TRAIN && SOLVER != SGD) p_extra = __ldcg(runs.extra + row);
-#pragma unroll
-    for (int n = 0; n < OWN; ++n) {
-#pragma unroll
-      for (int v = 0; v < VEC; ++v) p[n][v] = 0.0f;
-      if (n * LANES + sub < SLOTS) {
-        load_slot(p_row, n * LANES + sub, p[n]);
-        if (TRAIN) load_states(p_state, n * LANES + sub, p_states[n]);
-      }
-    }
+    Run run;
+    load_run<TRAIN>(run, runs, row, lane);
     while (t < end) {
       const int m = end - t < MICRO_BATCH ? (int)(end - t) : MICRO_BATCH;
-      int at[ROUNDS];
-      float e[ROUNDS], b[ROUNDS], dot[ROUNDS];
-      float q[IN_REGISTERS ? ROUNDS : 1][IN_REGISTERS ? OWN : 1][VEC];
-      float q_states[IN_REGISTERS ? ROUNDS : 1][IN_REGISTERS ? OWN : 1][STATES + 1][VEC];
-      float4 q_extra[ROUNDS];
+      const MicroBatch batch = {t, m, seed, lane};
+      Ratings of;
+      Rates rates;
+      Rows rows;
 #pragma unroll
       for (int c = 0; c < ROUNDS; ++c) {
-        at[c] = task.gathered + next_index[c];
-        e[c] = next_rating[c];
-        next_index[c] = __ldcs(index + (t + m + c * AT_ONCE + group));
-        next_rating[c] = __ldcs(rating + (t + m + c * AT_ONCE + group));
+        of.at[c] = task.gathered + next.index[c];
+        of.e[c] = next.rating[c];
       }
-
-      // Dot products.
-#pragma unroll UNROLLED
-      for (int c = 0; c < ROUNDS; ++c) {
-        const bool mine = c * AT_ONCE + group < m;
-        dot[c] = 0.0f;
-        b[c] = mine ? __ldcg(gathered.biases + at[c]) : 0.0f;
-        q_extra[c] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (TRAIN && SOLVER != SGD && mine) q_extra[c] = __ldcg(gathered.extra + at[c]);
-#pragma unroll
-        for (int n = 0; n < OWN; ++n) {
-          const int slot = n * LANES + sub;
-#pragma unroll
-          for (int v = 0; v < VEC; ++v) KEPT(q, c, n)[v] = 0.0f;
-          if (mine && slot < SLOTS) {
-            load_slot(gathered.factors + (long long)at[c] * STRIDE, slot, KEPT(q, c, n));
-            if (TRAIN && IN_REGISTERS) load_states(gathered.state + (long long)at[c] * STATE_STRIDE, slot, KEPT(q_states, c, n));
-          }
-#pragma unroll
-          for (int v = 0; v < VEC; ++v) dot[c] += p[n][v] * KEPT(q, c, n)[v];
-        }
-      }
-
-      // Errors.
-      float total = 0.0f;
-#pragma unroll
-      for (int c = 0; c < ROUNDS; ++c) {
-        const bool mine = c * AT_ONCE + group < m;
-        e[c] -= predicted(h.mean, p_bias, b[c], sum_in_group(dot[c]));
-        if (!mine) e[c] = 0.0f;
-#if WEIGHTED
-        const float w = mine ? __ldcs(weight + (t + c * AT_ONCE + group)) : 0.0f;
-        squares += (double)(w * e[c] * e[c]);
-        e[c] *= w;
-#else
-        squares += (double)(e[c] * e[c]);
-#endif
-        total += e[c];
-      }
-
+      fetch(next, data, t + m, lane);
+      dot_products<TRAIN>(batch, of, rates, rows, run, gathered);
+      float total = errors(batch, of, h.mean, run.bias, data.weight, squares);
       if (TRAIN) {
-        // Clocks and rates of the rows.
-        float rate[ROUNDS];
-#pragma unroll
-        for (int c = 0; c < ROUNDS; ++c) {
-          tick(h.gathered, q_extra[c]);
-          rate[c] = scaled_rate(h.gathered, q_extra[c].x, q_extra[c].y);
-        }
-        tick(h.run, p_extra);
-        const float p_rate = scaled_rate(h.run, p_extra.x, p_extra.y);
-        float p_square = 0.0f, push_square = 0.0f;
-        if (SOLVER == ADAGRAD_ROW) {
-#pragma unroll
-          for (int n = 0; n < OWN; ++n)
-#pragma unroll
-            for (int v = 0; v < VEC; ++v) p_square += p[n][v] * p[n][v];
-          p_square = sum_in_group(p_square);
-        }
-
-        // Biases.
         total = sum_over_groups(total);
-#if BIASED
-#pragma unroll
-        for (int c = 0; c < ROUNDS; ++c) {
-          b[c] = bias_step(h.gathered, 1, rate[c], b[c], e[c], q_extra[c]);
-          if (sub == 0 && c * AT_ONCE + group < m) gathered.biases[at[c]] = b[c];
-        }
-        p_bias = bias_step(h.run, m, p_rate, p_bias, total, p_extra);
-#endif
-
-        // Factors: both old values are read before either is written.
-        float push[OWN][VEC], q_push[VEC];
-#pragma unroll
-        for (int n = 0; n < OWN; ++n)
-#pragma unroll
-          for (int v = 0; v < VEC; ++v) push[n][v] = 0.0f;
-#pragma unroll UNROLLED
-        for (int c = 0; c < ROUNDS; ++c) {
-          stored* const q_row = gathered.factors + (long long)at[c] * STRIDE;
-          float* const q_state = gathered.state + (long long)at[c] * STATE_STRIDE;
-#pragma unroll
-          for (int n = 0; n < OWN; ++n) {
-            const int slot = n * LANES + sub;
-            if (c * AT_ONCE + group >= m || slot >= SLOTS) continue;
-            if (!IN_REGISTERS) {
-              load_slot(q_row, slot, KEPT(q, c, n));
-              load_states(q_state, slot, KEPT(q_states, c, n));
-            }
-#pragma unroll
-            for (int v = 0; v < VEC; ++v) {
-              push[n][v] += e[c] * KEPT(q, c, n)[v];
-              q_push[v] = gain(rate[c]) * e[c] * p[n][v];
-            }
-            step_slot(h.gathered, 1, rate[c], KEPT(q, c, n), q_push, KEPT(q_states, c, n));
-            store_slot(q_row, slot, KEPT(q, c, n), mix(seed + 2 * (t + c * AT_ONCE + group)));
-            store_states(q_state, slot, KEPT(q_states, c, n));
-          }
-        }
-#pragma unroll
-        for (int n = 0; n < OWN; ++n) {
-#pragma unroll
-          for (int v = 0; v < VEC; ++v) {
-            push[n][v] = sum_over_groups(push[n][v]);
-            if (SOLVER == ADAGRAD_ROW) push_square += push[n][v] * push[n][v];
-            push[n][v] *= gain(p_rate);
-          }
-          if (n * LANES + sub < SLOTS) step_slot(h.run, m, p_rate, p[n], push[n], p_states[n]);
-        }
-
-        // Clocks of the gathered rows and states of their biases go back.
-        if (SOLVER == ADAGRAD_ROW) p_extra.x += (sum_in_group(push_square) + BIASED * total * total) / N_VALUES;
-#pragma unroll
-        for (int c = 0; c < ROUNDS; ++c) {
-          if (SOLVER == ADAGRAD_ROW) q_extra[c].x += e[c] * e[c] * (p_square + BIASED) / N_VALUES;
-          if (SOLVER != SGD && sub == 0 && c * AT_ONCE + group < m) gathered.extra[at[c]] = q_extra[c];
-        }
+        step_rates(rates, run, h);
+        step_biases(batch, of, rates, run, gathered, h, total);
+        step_factors(batch, of, rates, rows, run, gathered, h, total);
+        store_extra(batch, of, rates, gathered);
       }
       t += m;
     }
-    if (TRAIN) {
-      if (group == 0) {
-#pragma unroll
-        for (int n = 0; n < OWN; ++n)
-          if (n * LANES + sub < SLOTS) {
-            store_slot(p_row, n * LANES + sub, p[n], mix(seed + 2 * t + 1));
-            store_states(p_state, n * LANES + sub, p_states[n]);
-          }
-        if (sub == 0) {
-          if (BIASED) runs.biases[row] = p_bias;
-          if (SOLVER != SGD) runs.extra[row] = p_extra;
-        }
-      }
-      __syncwarp(ALL);  // the next run may meet the same rows in other lanes
-    }
+    if (TRAIN) store_run(run, runs, row, t, seed, lane);
   }
   return squares;
 }
 
-// Tasks order[c], order[c + gridDim.x], ... by warp c. A task's sum of squared errors goes to out[its block].
+// Work on the tasks order[c], order[c + gridDim.x], ... by warp c. Write the sum of squared errors
+// of a task to out[its block].
 template <bool TRAIN>
-__device__ __forceinline__ void walk_all(const Task* tasks, const int* order, int n_tasks, const Block& data,
-                                         const Side& runs, const Side& gathered, const Constants* constants, unsigned seed,
+__device__ __forceinline__ void walk_all(const Tasks& tasks, const Block& data, const Side& runs,
+                                         const Side& gathered, const Constants& h, unsigned seed,
                                          double* out) {
-  const Constants h = *constants;
-  for (int c = blockIdx.x; c < n_tasks; c += gridDim.x) {
-    const Task task = tasks[order[c]];
+  for (int c = blockIdx.x; c < tasks.n; c += gridDim.x) {
+    const Task task = tasks.all[tasks.order[c]];
     double squares = 0.0;
     if (task.runs) squares = walk<TRAIN>(task, data, runs, gathered, h, mix(seed + task.block));
     squares = sum_over_groups(squares);
@@ -273,31 +427,53 @@ __device__ __forceinline__ void walk_all(const Task* tasks, const int* order, in
   }
 }
 
-#define PASS(name, train)                                                                                              \
-  extern "C" __global__ void __launch_bounds__(32, 1)                                                                  \
-  name(const Task* tasks, const int* order, int n_tasks, const int* run_row, const unsigned* run_end,                  \
-       const unsigned short* index, const float* rating, const float* weight, stored* run_factors, float* run_biases,  \
-       float* run_state, float4* run_extra, stored* factors, float* biases, float* state, float4* extra,               \
-       const Constants* constants, unsigned seed, double* out) {                                                       \
-    const Block data = {run_row, run_end, index, rating, weight};                                                      \
-    const Side runs = {run_factors, run_biases, run_state, run_extra}, gathered = {factors, biases, state, extra};     \
-    walk_all<train>(tasks, order, n_tasks, data, runs, gathered, constants, seed, out);                                \
+// The arguments of a kernel are those of the records `Tasks`, `Columns`, `SideArrays` (twice) and
+// `Pass` of cuda_grid.py, one after another.
+#define PASS(name, train)                                                                      \
+  extern "C" __global__ void __launch_bounds__(32, 1) name(                                    \
+      const Task* all, const int* order, int n_tasks, const int* run_row,                      \
+      const unsigned* run_end, const unsigned short* index, const float* rating,               \
+      const float* weight, stored* run_factors, float* run_biases, float* run_state,           \
+      float4* run_extra, stored* factors, float* biases, float* state, float4* extra,          \
+      const Constants* constants, unsigned seed, double* out) {                                \
+    const Tasks tasks = {all, order, n_tasks};                                                 \
+    const Block data = {run_row, run_end, index, rating, weight};                              \
+    const Side runs = {run_factors, run_biases, run_state, run_extra};                         \
+    const Side gathered = {factors, biases, state, extra};                                     \
+    const Constants h = *constants;                                                            \
+    walk_all<train>(tasks, data, runs, gathered, h, seed, out);                                \
   }
 PASS(train, true)
 PASS(measure, false)
 
-// The penalties of reg_scale="row", one proximal step for every row: thresholds of factors and biases, then factors.
-extern "C" __global__ void shrink(stored* factors, float* biases, long long n_rows, float threshold, float factor,
-                                  float bias_threshold, float bias_factor, unsigned seed) {
-  const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x, all = (long long)gridDim.x * blockDim.x;
+// ----------------------------------------------------------------- penalties of reg_scale="row"
+
+struct Shrinkage {  // of all factors, or of all biases, of one side
+  float threshold;  // of L1: rate l1
+  float factor;     // of L2: 1 / (1 + rate l2)
+};
+
+__device__ __forceinline__ float shrunk(float x, const Shrinkage& by) {
+  return proximal(x, by.threshold, NO_BOUND) * by.factor;
+}
+
+// Make one proximal step of every row of a side.
+extern "C" __global__ void shrink(stored* factors, float* biases, long long n_rows, float threshold,
+                                  float factor, float bias_threshold, float bias_factor,
+                                  unsigned seed) {
+  const Shrinkage of_factors = {threshold, factor};
+  const Shrinkage of_bias = {bias_threshold, bias_factor};
+  const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+  const long long all = (long long)gridDim.x * blockDim.x;
   for (long long i = first; i < n_rows * SLOTS; i += all) {
-    stored* const row = factors + i / SLOTS * STRIDE;
+    const long long row = i / SLOTS;
     const int slot = (int)(i % SLOTS);
+    stored* const values = factors + row * STRIDE;
     float x[VEC];
-    load_slot(row, slot, x);
+    load_slot(values, slot, x);
 #pragma unroll
-    for (int v = 0; v < VEC; ++v) x[v] = proximal(x[v], threshold, NO_BOUND) * factor;
-    store_slot(row, slot, x, mix(seed + (unsigned)(i / SLOTS)));
-    if (slot == 0) biases[i / SLOTS] = proximal(biases[i / SLOTS], bias_threshold, NO_BOUND) * bias_factor;
+    for (int v = 0; v < VEC; ++v) x[v] = shrunk(x[v], of_factors);
+    store_slot(values, slot, x, mix(seed + (unsigned)row));
+    if (slot == 0) biases[row] = shrunk(biases[row], of_bias);
   }
 }

@@ -1,30 +1,54 @@
-// What all CUDA kernels share: rows in memory, sums over a warp, and the solvers. gpu.py puts this text before that of
-// _sgd.cu or _minibatch.cu and compiles it for one model, with -D for N_FACTORS (values in a row), LANES, HALF and SOLVER.
-// There is no #include: NVRTC then needs no headers, and tests/cuda_host compiles the same text as C++, runs it on a CPU.
+// The part that all CUDA kernels share: the solvers, rows in memory, and sums over a warp.
 //
-// LANES lanes share a rating, a warp works on AT_ONCE ratings at once. Lane `sub` of a group holds the 16-byte slots sub,
-// sub + LANES, ... of a row. All 32 lanes take every branch with a shuffle in it together, so this also holds on cards
-// whose lanes cannot part (before Volta).
+// cuda_source.py puts this text before that of _sgd.cu or _minibatch.cu and compiles it for one
+// model, with these macros:
+//   N_FACTORS  number of values in a row
+//   LANES      lanes that share a rating, a power of two from 4 to 32
+//   HALF       1: rows are stored as IEEE halves; 0: as floats
+//   SOLVER     one of the names in SOLVERS below
+//   RULE       the hyper-parameters of one side, a list of names
+// There is no #include, so NVRTC needs no headers. tests/cuda_host compiles the same text as C++
+// and runs it on a CPU.
 //
-// Rows and solver state are read with __ldcg: L1 is not coherent between SMs, and a plain load could keep an old popular
-// row for a whole launch. What is read once is read with __ldcs. Offsets are 64-bit.
+// A warp works on AT_ONCE ratings at once, and LANES lanes share each of them. Lane `sub` of such a
+// group holds the 16-byte slots sub, sub + LANES, ... of a row. All 32 lanes of a warp take every
+// branch that contains a shuffle together, because before Volta the lanes cannot diverge there.
+//
+// Rows and solver state are read with __ldcg: the L1 caches of different multiprocessors are not
+// coherent, so a plain load could keep an old copy of a popular row for a whole launch. Data that
+// is read once is read with __ldcs. Offsets have 64 bits.
 
-#define ALL 0xffffffffu
-#define TINY 1e-30f
+// ------------------------------------------------------------------------------ table of solvers
 
-#define SGD 0
-#define MOMENTUM 1
-#define ADAGRAD_ROW 2
-#define ADAGRAD 3
-#define ADAM 4
-#define ADAMAX 5
-#if SOLVER == ADAM || SOLVER == ADAMAX
-#define STATES 2  // numbers of state for each factor
-#elif SOLVER == MOMENTUM || SOLVER == ADAGRAD
-#define STATES 1
-#else
-#define STATES 0
-#endif
+// X(name, numbers of state for each factor, whether `step` takes a push already times the rate).
+// _solvers.pxi gives the formulas.
+#define SOLVERS(X)         \
+  X(SGD, 0, true)          \
+  X(MOMENTUM, 1, false)    \
+  X(ADAGRAD_ROW, 0, true)  \
+  X(ADAGRAD, 1, false)     \
+  X(ADAM, 2, false)        \
+  X(ADAMAX, 2, false)
+
+#define NAME_OF(name, states, by_rate) name,
+#define STATES_OF(name, states, by_rate) SOLVER == name ? states:
+#define BY_RATE_OF(name, states, by_rate) SOLVER == name ? by_rate:
+
+enum Solver { SOLVERS(NAME_OF) };
+constexpr int STATES = SOLVERS(STATES_OF) 0;
+constexpr bool PUSH_BY_RATE = SOLVERS(BY_RATE_OF) false;
+
+struct Hyper {  // of one side
+  float RULE;
+  float fresh_1, fresh_2;  // 1 - beta_1, 1 - beta_2, which the host computes in double precision
+};
+
+struct Constants {
+  float mean;
+  Hyper run, gathered;  // the side whose ratings lie in runs, and the other one
+};
+
+// ------------------------------------------------------------------------------ layout of a row
 
 #if HALF
 typedef unsigned short stored;  // the bits of an IEEE half; arithmetic and solver state are float
@@ -36,21 +60,26 @@ typedef float stored;
 #define SLOTS ((N_FACTORS + VEC - 1) / VEC)
 #define STRIDE ((N_FACTORS + 7) / 8 * 8)  // as the CPU's rows, zero padded
 #define STATE_STRIDE (STATES * STRIDE)
-#define OWN ((SLOTS + LANES - 1) / LANES)  // slots of a lane
+#define OWN ((SLOTS + LANES - 1) / LANES)  // slots of one lane
 #define AT_ONCE (32 / LANES)
 
-struct Hyper {  // of one side
-  float rate, l2, l1, l2_bias, l1_bias, low, momentum, beta_1, beta_2, fresh_1, fresh_2, epsilon;
+#define ALL 0xffffffffu       // the mask of all lanes of a warp
+#define TINY 1e-30f           // the least value of a clock: subnormal numbers are slow on a CPU
+#define FRACTION 0x9e3779b9u  // 2^32 / golden ratio: spreads consecutive counters
+
+struct Lane {  // the place of a thread in its warp
+  int sub;    // in its group
+  int group;  // the number of the group
 };
 
-struct Constants {
-  float mean;
-  Hyper run, gathered;
-};
+__device__ __forceinline__ Lane this_lane() {
+  return {(int)(threadIdx.x % LANES), (int)(threadIdx.x % 32 / LANES)};
+}
 
-// ---------------------------------------------------------------------------------------------- rows
+// -------------------------------------------------------------------------- stochastic rounding
 
-__device__ __forceinline__ unsigned mix(unsigned h) {  // counter -> random bits (Wellons' lowbias32)
+// Turn a counter into random bits (the hash lowbias32 of C. Wellons).
+__device__ __forceinline__ unsigned mix(unsigned h) {
   h ^= h >> 16;
   h *= 0x7feb352du;
   h ^= h >> 15;
@@ -73,44 +102,58 @@ __device__ __forceinline__ unsigned short to_half(float f) {
 }
 #endif
 
-// Up or down to a neighbour, with the chances that make the mean f: rounding to the nearest would lose every step
-// smaller than half a unit of the last place.
+// Round f up or down to a neighbouring half, with the probabilities that make the mean f. Rounding
+// to the nearest half would lose every step smaller than half a unit of the last place: less than
+// 30 % of the movement survived it, against 80 to 120 % here.
 __device__ __forceinline__ unsigned rounded(float f, unsigned random16) {
   unsigned short h = to_half(f);
-  const float nearest = fabsf(to_float(h)), size = fabsf(f);
+  const float nearest = fabsf(to_float(h));
+  const float size = fabsf(f);
   if (nearest != size && size < 65504.0f) {
-    const unsigned short low = nearest > size ? (unsigned short)(h - 1) : h, high = (unsigned short)(low + 1);
-    const float below = fabsf(to_float(low)), above = fabsf(to_float(high));
-    h = (float)random16 * (1.0f / 65536.0f) * (above - below) < size - below ? high : low;
+    const unsigned short low = nearest > size ? (unsigned short)(h - 1) : h;
+    const unsigned short high = (unsigned short)(low + 1);
+    const float below = fabsf(to_float(low));
+    const float above = fabsf(to_float(high));
+    const float uniform = (float)random16 * (1.0f / 65536.0f);
+    h = uniform * (above - below) < size - below ? high : low;
   }
   return h;
 }
 #endif
 
+// ----------------------------------------------------------------------- rows: load and store
+
+// Read slot number `slot` of a row as VEC floats.
 __device__ __forceinline__ void load_slot(const stored* row, int slot, float* x) {
 #if HALF
   const uint4 w = __ldcg((const uint4*)(row + slot * VEC));
-  const unsigned a[4] = {w.x, w.y, w.z, w.w};
+  const unsigned pairs[4] = {w.x, w.y, w.z, w.w};
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    x[2 * j] = to_float((unsigned short)(a[j] & 0xffffu));
-    x[2 * j + 1] = to_float((unsigned short)(a[j] >> 16));
+    x[2 * j] = to_float((unsigned short)(pairs[j] & 0xffffu));
+    x[2 * j + 1] = to_float((unsigned short)(pairs[j] >> 16));
   }
 #else
   const float4 w = __ldcg((const float4*)(row + slot * VEC));
-  x[0] = w.x, x[1] = w.y, x[2] = w.z, x[3] = w.w;
+  x[0] = w.x;
+  x[1] = w.y;
+  x[2] = w.z;
+  x[3] = w.w;
 #endif
 }
 
+// Write VEC floats to a slot; `random` seeds the rounding of halves.
 __device__ __forceinline__ void store_slot(stored* row, int slot, const float* x, unsigned random) {
 #if HALF
-  unsigned a[4];
+  unsigned pairs[4];
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
-    const unsigned bits = mix(random + (unsigned)(slot * 4 + j) * 0x9e3779b9u);
-    a[j] = rounded(x[2 * j], bits & 0xffffu) | (rounded(x[2 * j + 1], bits >> 16) << 16);
+    const unsigned bits = mix(random + (unsigned)(slot * 4 + j) * FRACTION);
+    const unsigned even = rounded(x[2 * j], bits & 0xffffu);
+    const unsigned odd = rounded(x[2 * j + 1], bits >> 16);
+    pairs[j] = even | (odd << 16);
   }
-  const uint4 w = {a[0], a[1], a[2], a[3]};
+  const uint4 w = {pairs[0], pairs[1], pairs[2], pairs[3]};
   *(uint4*)(row + slot * VEC) = w;
 #else
   const float4 w = {x[0], x[1], x[2], x[3]};
@@ -118,17 +161,21 @@ __device__ __forceinline__ void store_slot(stored* row, int slot, const float* x
 #endif
 }
 
-// A slot's states: z[0][v] and, where the solver keeps two, z[1][v].
+// Read a slot's states: z[0][v] and, where the solver keeps two, z[1][v].
 __device__ __forceinline__ void load_states(const float* state, int slot, float (*z)[VEC]) {
 #pragma unroll
   for (int s = 0; s < STATES; ++s)
 #pragma unroll
     for (int v = 0; v < VEC; v += 4) {
       const float4 w = __ldcg((const float4*)(state + s * STRIDE + slot * VEC + v));
-      z[s][v] = w.x, z[s][v + 1] = w.y, z[s][v + 2] = w.z, z[s][v + 3] = w.w;
+      z[s][v] = w.x;
+      z[s][v + 1] = w.y;
+      z[s][v + 2] = w.z;
+      z[s][v + 3] = w.w;
     }
 }
 
+// Write a slot's states.
 __device__ __forceinline__ void store_states(float* state, int slot, const float (*z)[VEC]) {
 #pragma unroll
   for (int s = 0; s < STATES; ++s)
@@ -139,13 +186,19 @@ __device__ __forceinline__ void store_states(float* state, int slot, const float
     }
 }
 
-// Butterflies: a fixed order, and every lane ends with the same bits.
+// ------------------------------------------------------------------------------------- sums
+
+// Both sums are butterflies: the order of the additions is fixed, and every lane ends with the
+// same bits.
+
+// Return the sum over the lanes that share a rating.
 __device__ __forceinline__ float sum_in_group(float v) {
 #pragma unroll
   for (int o = LANES / 2; o > 0; o >>= 1) v += __shfl_xor_sync(ALL, v, o);
   return v;
 }
 
+// Return the sum over the groups of a warp, of the values in lanes of equal place.
 template <class T>
 __device__ __forceinline__ T sum_over_groups(T v) {
 #pragma unroll
@@ -153,24 +206,27 @@ __device__ __forceinline__ T sum_over_groups(T v) {
   return v;
 }
 
-// ---------------------------------------------------------------------------------------------- solvers
-// As in _solvers.pxi, whose comments state each rule. `extra` is a row's clocks (x, y) and its bias' states (z, w).
+// ------------------------------------------------------------------------------- one step
 
-// What a step wants its push multiplied by beforehand.
-__device__ __forceinline__ float gain(float rate) { return SOLVER == SGD || SOLVER == ADAGRAD_ROW ? rate : 1.0f; }
+// The functions below mirror those of _solvers.pxi. `extra` holds four numbers of a row: its clocks
+// beta_1^t and beta_2^t (x, y) and the states of its bias (z, w). ADAGRAD_ROW keeps its accumulator
+// in x.
 
-// What a step wants to know of a penalty of l2 (times the ratings that ask for it).
+// Return the factor that the caller must apply to `push` before calling `step`.
+__device__ __forceinline__ float gain(float rate) { return PUSH_BY_RATE ? rate : 1.0f; }
+
+// Return the argument `shrink` of `step`; `l2` is the penalty times the ratings that ask for it.
 __device__ __forceinline__ float shrinkage(float rate, float l2) {
-  return SOLVER == SGD || SOLVER == ADAGRAD_ROW ? 1.0f - rate * l2 : l2;
+  return PUSH_BY_RATE ? 1.0f - rate * l2 : l2;
 }
 
-// One more step of a row.
+// Advance a row's clocks by one step.
 __device__ __forceinline__ void tick(const Hyper& h, float4& extra) {
   if (SOLVER == ADAM || SOLVER == ADAMAX) extra.x = fmaxf(extra.x * h.beta_1, TINY);
   if (SOLVER == ADAM) extra.y = fmaxf(extra.y * h.beta_2, TINY);
 }
 
-// A row's rate; the clocks hold beta^t, or ADAGRAD_ROW's accumulator.
+// Return the learning rate of a row from its clocks (beta^t), or from ADAGRAD_ROW's accumulator.
 __device__ __forceinline__ float scaled_rate(const Hyper& h, float clock_1, float clock_2) {
   if (SOLVER == ADAGRAD_ROW) return h.rate / sqrtf(clock_1 + h.epsilon);
   if (SOLVER == ADAM) return h.rate * sqrtf(1.0f - clock_2) / (1.0f - clock_1);
@@ -178,10 +234,11 @@ __device__ __forceinline__ float scaled_rate(const Hyper& h, float clock_1, floa
   return h.rate;
 }
 
-// x after one step: `push` is minus the gradient of the loss times `gain`, `shrink` what `shrinkage` gave; a and b are
-// its states.
-__device__ __forceinline__ float step(const Hyper& h, float shrink, float rate, float x, float push, float& a, float& b) {
-  if (SOLVER == SGD || SOLVER == ADAGRAD_ROW) return x * shrink + push;
+// Return x after one step and change its states a and b. `push` is minus the gradient of the loss,
+// times `gain`; `shrink` is of `shrinkage`.
+__device__ __forceinline__ float step(const Hyper& h, float shrink, float rate, float x, float push,
+                                      float& a, float& b) {
+  if (PUSH_BY_RATE) return x * shrink + push;
   const float g = x * shrink - push;
   if (SOLVER == MOMENTUM) {
     a = h.momentum * a - rate * g;
@@ -196,7 +253,7 @@ __device__ __forceinline__ float step(const Hyper& h, float shrink, float rate, 
   return x - rate * a / ((SOLVER == ADAM ? sqrtf(b) : b) + h.epsilon);
 }
 
-// How far the last step went for a gradient of 1: L1's threshold is that times l1.
+// Return the effective step size of the last update; the L1 threshold is l1 times this.
 __device__ __forceinline__ float reach(const Hyper& h, float rate, float a, float b) {
   if (SOLVER == ADAGRAD) return rate / sqrtf(a + h.epsilon);
   if (SOLVER == ADAM) return rate / (sqrtf(b) + h.epsilon);
@@ -204,7 +261,7 @@ __device__ __forceinline__ float reach(const Hyper& h, float rate, float a, floa
   return rate;
 }
 
-// The soft threshold of L1, then the lower bound.
+// Return x after the soft threshold of L1, then after the lower bound.
 __device__ __forceinline__ float proximal(float x, float threshold, float low) {
   return fmaxf(fmaxf(x - threshold, 0.0f) + fminf(x + threshold, 0.0f), low);
 }

@@ -1,13 +1,21 @@
-"""The engine of mini-batches: exactly what Keras does with two embeddings, over the kernels of `_minibatch.pyx`.
+"""The engine of mini-batches: the steps of Keras with two embeddings, by `_minibatch.pyx`.
 
-Each step is that of Keras for the loss of one batch of B ratings: the mean of w e^2 (w: `sample_weight`), and with
-reg_scale="row" the sum of l2 x^2 + l1 |x| over **all** rows (its `embeddings_regularizer`), with "rating" the mean over
-the batch of the same for the rows of each of its ratings. Its gradient has a factor 2, -2 e q + 2 l2 p + l1 sign(p), that
-the per-rating engine leaves out: for equal steps a learning rate is half of that engine's, l1 is twice its l1, l2 is the
-same. Every row takes a step with every batch, rated in it or not: its moments go on.
+Each step is that of Keras for the loss of one batch of B ratings. The loss is the mean of w e^2,
+where w are sample weights, plus penalties. With reg_scale="row" they are the sum of l2 x^2 + l1 |x|
+over **all** rows (Keras' `embeddings_regularizer`); with "rating" they are the mean over the batch
+of the same sum over the rows of each of its ratings.
+
+The gradient of this loss, -2 e q + 2 l2 p + l1 sign(p), has a factor 2 that the engine of single
+ratings leaves out. For equal steps a learning rate is half of that engine's, l1 is twice its l1,
+and l2 is the same. Every row takes a step with every batch, rated in it or not, because its moments
+go on.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,279 +24,413 @@ from funksvd.engines.start import first_state, rule, start_factors
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import team
-from funksvd.parameters import of_side, solver_of
+from funksvd.parameters import Hyper, of_side, solver_of
 from funksvd.ratings import _keys
-from funksvd.ratings.bands import users_have_more
+from funksvd.ratings.triples import Ratings
 from funksvd.weights import PAIRS_OF_A_CALL, Weights, predict
 
-DEAL = 1 << 16  # ratings that are dealt to the batches at a time: their shuffle stays in the cache
-MOST = 10**9  # of NumPy's hypergeometric distribution
-BUSY = 50_000  # ratings and rows of a step below which threads cost more than they bring
+# How many ratings are dealt to the batches at a time: their shuffle stays in the cache.
+DEAL = 1 << 16
+MOST = 10**9  # ratings that NumPy's hypergeometric distribution can deal
+# Ratings and rows of a step below which threads cost more than they bring.
+BUSY = 50_000
+PAIRS_OF_A_CHECK = 16 * PAIRS_OF_A_CALL
+PARTS_A_THREAD = 4
+DEAL_STREAM = 2  # of the engine's random numbers
+
+# The names in a snapshot of the rows and of the state of either side.
+ROW_NAMES = ("run_rows", "rows")
+STATE_NAMES = ("run_state", "state")
+
+# Runs a function on each of some arguments, on the threads of a team.
+Run = Callable[[Callable[[int], None], Sequence[int]], object]
 
 
-def ordered(rows, others, n_rows, n_others):
-    """The places of ratings by (row, other), ties in the order they come; where the ratings of each row start."""
-    by_other, out, start = (
-        np.empty(len(rows), np.int32),
-        np.empty(len(rows), np.int32),
-        np.zeros(n_rows + 1, np.int64),
-    )
-    _keys.group(
-        others, np.arange(len(rows), dtype=np.int32), np.zeros(n_others + 1, np.int64), by_other
-    )
-    _keys.group(rows[by_other], by_other, start, out)
-    return out, start
+class Batches(NamedTuple):
+    """The ratings of an epoch, one batch after the other, each grouped by its rows.
+
+    `row` and `other` are codes of the first and of the second side. An empty `weight` means that
+    all ratings weigh 1.
+    """
+
+    row: np.ndarray
+    other: np.ndarray
+    rating: np.ndarray
+    weight: np.ndarray
+
+    def part(self, first: int, size: int) -> Batches:
+        """Return at most `size` ratings from the place `first` on."""
+        return Batches(*(column[first : first + size] for column in self))
 
 
-def canonical(rows, others, values, weights, n_rows, n_others):
-    """`ordered`, and repeated pairs by value and weight: the same for any order of the ratings."""
-    order, start = ordered(rows, others, n_rows, n_others)
-    same = (np.diff(rows[order]) == 0) & (np.diff(others[order]) == 0)
+class HeldOut(NamedTuple):
+    """Ratings to validate on; -1 is the code of an unknown id."""
+
+    users: np.ndarray
+    items: np.ndarray
+    values: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass
+class SideRows:
+    """The rows of one side.
+
+    Attributes
+    ----------
+    name : "users" or "items"
+    rows, spare : (n, width)
+        Factors, bias and 1, or factors, 1 and bias. A step writes `spare`; the two then change
+        places.
+    state : (n, n_states * width)
+    columns : (4, width)
+        Of each value of a row: 2 l2, l1, lower bound, and whether it is learned (1, 0).
+    """
+
+    name: str
+    rows: np.ndarray
+    spare: np.ndarray
+    state: np.ndarray
+    columns: np.ndarray
+
+
+def group_pairs(
+    rows: np.ndarray,
+    others: np.ndarray,
+    n_rows: int,
+    n_others: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the places of ratings by (row, other), and where the ratings of each row start.
+
+    Repeated pairs stay in the order in which they come.
+    """
+    n = len(rows)
+    by_other = np.empty(n, np.int32)
+    order = np.empty(n, np.int32)
+    start = np.zeros(n_rows + 1, np.int64)
+    places = np.arange(n, dtype=np.int32)
+    _keys.group(others, places, np.zeros(n_others + 1, np.int64), by_other)
+    _keys.group(rows[by_other], by_other, start, order)
+    return order, start
+
+
+def canonical(
+    codes: tuple[np.ndarray, np.ndarray],
+    values: np.ndarray,
+    weights: np.ndarray | None,
+    n_codes: tuple[int, int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `group_pairs`, with repeated pairs by value and weight.
+
+    The ratings then stand in the same order, in whichever order they were given.
+    """
+    rows, others = codes
+    order, start = group_pairs(rows, others, *n_codes)
+    same_row = np.diff(rows[order]) == 0
+    same = same_row & (np.diff(others[order]) == 0)
     if same.any():
         tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-        some = order[tied]
-        keys = (values[some], others[some], rows[some])
-        order[tied] = some[np.lexsort(keys if weights is None else (weights[some], *keys))]
+        places = order[tied]
+        keys = [values[places], others[places], rows[places]]
+        if weights is not None:
+            keys.insert(0, weights[places])
+        order[tied] = places[np.lexsort(keys)]
     return order, start
 
 
 class MiniBatchEngine(Engine):
-    """Keras' algorithm; the methods and the arguments are those of `SgdEngine`.
+    """Keras' algorithm; the methods and their arguments are those of `SgdEngine`.
 
-    The side with more ids is the one that a batch's ratings are grouped by, so that users and items can be swapped
-    without changing a bit. With shuffle=True a batch is a random part of the ratings, drawn by the seed and the epoch,
-    whatever their order; with shuffle=False the batches are the ratings as they were given, B at a time.
+    The side with more ids is the first one: a batch's ratings are grouped by it. So users and items
+    can be swapped without changing a bit. With shuffle=True a batch is a random part of the
+    ratings, drawn by the seed and the epoch, whatever their order. With shuffle=False the batches
+    are the ratings as they were given, B at a time.
     """
 
-    def __init__(self, ratings, held_out, hyper, *, seed=0, n_jobs=1):
+    def __init__(
+        self,
+        ratings: Ratings,
+        held_out: Ratings | None,
+        hyper: Hyper,
+        *,
+        seed: int = 0,
+        n_jobs: int = 1,
+    ) -> None:
         n = len(ratings)
         if n >= MOST:
             raise ValueError(
-                f"batch_size must be 1 for {MOST:,} ratings or more, got {hyper.batch_size} for {n:,}"
+                f"batch_size must be 1 for {MOST:,} ratings or more, "
+                f"got {hyper.batch_size} for {n:,}"
             )
-        self.hyper, self.k, self.dtype, self.seed = (
-            hyper,
-            hyper.n_factors,
-            np.dtype(hyper.dtype),
-            seed,
-        )
-        self.kernel, self.solver = kernels("engines._minibatch", self.dtype), solver_of(hyper)
-        codes, sizes = (ratings.users, ratings.items), (ratings.n_users, ratings.n_items)
-        counts = [np.bincount(c, minlength=size) for c, size in zip(codes, sizes, strict=True)]
-        self.users_first = users_have_more(*counts)
-        a, b = (0, 1) if self.users_first else (1, 0)
-        self.sizes, self.batch_size = (sizes[a], sizes[b]), min(hyper.batch_size, n)
+        self.hyper = hyper
+        self.k = hyper.n_factors
+        self.dtype = np.dtype(hyper.dtype)
+        self.seed = seed
+        self.kernel = kernels("engines._minibatch", self.dtype)
+        self.solver = solver_of(hyper)
+        self.steps = np.zeros(1, np.int64)
+        counts = [
+            np.bincount(ratings.users, minlength=ratings.n_users),
+            np.bincount(ratings.items, minlength=ratings.n_items),
+        ]
+        self.users_first = ratings._users_run(counts)
+        self.sizes = self._by_side(ratings.n_users, ratings.n_items)
+        self.batch_size = min(hyper.batch_size, n)
         self.n_batches = -(-n // self.batch_size)
-        self.n_jobs = n_jobs if min(n, self.batch_size + sum(sizes)) >= BUSY else 1
+        self.n_jobs = n_jobs if min(n, self.batch_size + sum(self.sizes)) >= BUSY else 1
+        self._group(ratings)
+        self.check = None if held_out is None else self._held_out(ratings, held_out)
+        self._make_rows(self._by_side(*counts), n_jobs)
+        self._make_room()
 
-        order, self.start = canonical(
-            codes[a], codes[b], ratings.values, ratings.weights, *self.sizes
-        )
-        weight = np.ones(0) if ratings.weights is None else ratings.weights[order]
-        self.total_weight = float(weight.sum()) if len(weight) else float(n)
+    def _by_side(self, of_users: Any, of_items: Any) -> tuple[Any, Any]:
+        """Return two things in the order of the sides."""
+        return (of_users, of_items) if self.users_first else (of_items, of_users)
+
+    def _group(self, ratings: Ratings) -> None:
+        """Sort the ratings by their rows; with shuffle=False make the batches of all epochs."""
+        n = len(ratings)
+        codes = self._by_side(ratings.users, ratings.items)
+        order, self.start = canonical(codes, ratings.values, ratings.weights, self.sizes)
         values = ratings.values[order]
-        total = np.sum(values * weight if len(weight) else values, dtype=np.float64)
-        self.mean = float(total) / self.total_weight if hyper.center else 0.0
-        kept = codes[b][order], values.astype(self.dtype), weight.astype(self.dtype)
-        # The batches of an epoch: row, other, rating, weight, one batch after the other.
-        if hyper.shuffle:
-            self.kept, self.batches = (
-                kept,
-                (np.empty(n, np.int32), *(np.empty_like(x) for x in kept)),
-            )
+        sample_weights = np.ones(0)
+        weighted_values = values
+        self.total_weight = float(n)
+        if ratings.weights is not None:
+            sample_weights = ratings.weights[order]
+            weighted_values = values * sample_weights
+            self.total_weight = float(sample_weights.sum())
+        total = np.sum(weighted_values, dtype=np.float64)
+        self.mean = float(total) / self.total_weight if self.hyper.center else 0.0
+        rows, others = codes
+        columns = (
+            others[order],
+            values.astype(self.dtype),
+            sample_weights.astype(self.dtype),
+        )
+        if self.hyper.shuffle:
+            self.sorted_columns = columns  # `start` tells the rows
+            room = [np.empty_like(column) for column in columns]
+            self.batches = Batches(np.empty(n, np.int32), *room)
         else:
-            ordered_batches = np.empty(n, np.int32)
-            _keys.group(
-                order // np.int32(self.batch_size),
-                np.arange(n, dtype=np.int32),
-                np.zeros(self.n_batches + 1, np.int64),
-                ordered_batches,
-            )
-            self.batches = tuple(
-                x[ordered_batches] if len(x) else x for x in (codes[a][order], *kept)
-            )
+            self.batches = self._in_file_order(Batches(rows[order], *columns), order)
 
-        self.check = None
-        if held_out is not None:
-            known = held_out.codes_in(ratings.tables)
-            shifted = [c + np.int32(1) for c in known]  # unknown ids are -1
-            order, _ = canonical(
-                *shifted, held_out.values, held_out.weights, *(size + 1 for size in sizes)
-            )
-            weights = np.ones(len(order)) if held_out.weights is None else held_out.weights[order]
-            self.check = known[0][order], known[1][order], held_out.values[order], weights
-        self._rows(hyper, (counts[a], counts[b]), n_jobs)
-        self.n_parts = min(4 * self.n_jobs, 32) if self.n_jobs > 1 else 1
-        self.counts = np.empty((self.n_parts, self.sizes[1]), np.int32)
-        self.entry_start = np.empty(self.sizes[1] + 1, np.int32)
+    def _in_file_order(self, sorted_ratings: Batches, order: np.ndarray) -> Batches:
+        """Return the ratings B at a time as they were given, each batch sorted by its rows."""
+        places = np.empty(len(order), np.int32)
+        _keys.group(
+            order // np.int32(self.batch_size),
+            np.arange(len(order), dtype=np.int32),
+            np.zeros(self.n_batches + 1, np.int64),
+            places,
+        )
+        return Batches(*(column[places] if len(column) else column for column in sorted_ratings))
+
+    def _held_out(self, ratings: Ratings, held_out: Ratings) -> HeldOut:
+        """Return the ratings to validate on, in an order that does not depend on theirs."""
+        users, items = held_out.codes_in(ratings.tables)
+        shifted = (users + np.int32(1), items + np.int32(1))  # unknown ids are -1
+        n_codes = (ratings.n_users + 1, ratings.n_items + 1)
+        order, _ = canonical(shifted, held_out.values, held_out.weights, n_codes)
+        sample_weights = np.ones(len(order))
+        if held_out.weights is not None:
+            sample_weights = held_out.weights[order]
+        return HeldOut(users[order], items[order], held_out.values[order], sample_weights)
+
+    def _make_rows(self, counts: tuple[np.ndarray, np.ndarray], n_jobs: int) -> None:
+        """Make the rows of both sides, with random factors, and their states."""
+        hyper = self.hyper
+        width = -(-(self.k + 2 * hyper.biased) // 8) * 8
+        self.sides = []
+        for side, name in enumerate(self._by_side("users", "items")):
+            size = self.sizes[side]
+            rows = aligned(size, width, self.dtype)
+            start_factors(rows, np.arange(size), counts[side], side, hyper, self.seed, n_jobs)
+            if hyper.biased:
+                rows[:, self._one(side)] = 1
+            spare = aligned(size, width, self.dtype)
+            state, _ = first_state(self.solver, size, width, self.dtype, hyper)
+            columns = self._columns(side, name, width)
+            self.sides.append(SideRows(name, rows, spare, state, columns))
+
+    def _bias(self, side: int) -> int:
+        """Return the column of the biases of a side, which is that of the ones of the other."""
+        return self.k + side
+
+    def _one(self, side: int) -> int:
+        """Return the column of the ones of a side."""
+        return self.k + 1 - side
+
+    def _columns(self, side: int, name: str, width: int) -> np.ndarray:
+        """Return `SideRows.columns` of a side, as Keras' gradient has the penalties."""
+        hyper = self.hyper
+        columns = aligned(4, width, self.dtype)
+        l2, l1, low, learned = columns
+        low[:] = -np.inf
+        l2[: self.k] = 2 * of_side(hyper.l2, name)
+        l1[: self.k] = of_side(hyper.l1, name)
+        learned[: self.k] = 1
+        if hyper.non_negative:
+            low[: self.k] = 0
+        if hyper.biased:
+            bias = self._bias(side)
+            l2[bias] = 2 * of_side(hyper.l2_bias, name)
+            l1[bias] = of_side(hyper.l1_bias, name)
+            learned[bias] = 1
+        return columns
+
+    def _make_room(self) -> None:
+        """Make the arrays that the ratings of a batch leave for the second side."""
+        n_others = self.sizes[1]
+        self.n_parts = 1
+        if self.n_jobs > 1:
+            self.n_parts = min(PARTS_A_THREAD * self.n_jobs, self.kernel.MOST_PARTS)
+        self.counts = np.empty((self.n_parts, n_others), np.int32)
+        self.entry_start = np.empty(n_others + 1, np.int32)
         self.entries = np.empty(self.batch_size * self.kernel.entry_bytes(), np.uint8)
 
-    def _rows(self, hyper, counts, n_jobs):
-        """Tables, states, and what a step has to know of each column: see `_minibatch.pyx`."""
-        width = -(-(self.k + 2 * hyper.biased) // 8) * 8
-        self.tables = [aligned(size, width, self.dtype) for size in self.sizes]
-        self.spare = [aligned(size, width, self.dtype) for size in self.sizes]
-        self.states = [
-            first_state(self.solver, size, width, self.dtype, hyper)[0] for size in self.sizes
-        ]
-        self.steps = np.zeros(1, np.int64)
-        self.sides = ("users", "items") if self.users_first else ("items", "users")
-        self.columns = []
-        for side, (name, table) in enumerate(zip(self.sides, self.tables, strict=True)):
-            start_factors(
-                table, np.arange(len(table)), counts[side], side, hyper, self.seed, n_jobs
-            )
-            columns = aligned(4, width, self.dtype)
-            l2, l1, low, learnt = columns
-            factors, bias = slice(self.k), self.k + side
-            l2[factors], l1[factors] = 2 * of_side(hyper.l2, name), of_side(hyper.l1, name)
-            learnt[factors], low[:] = 1, -np.inf
-            if hyper.non_negative:
-                low[factors] = 0
-            if hyper.biased:
-                l2[bias], l1[bias] = 2 * of_side(hyper.l2_bias, name), of_side(hyper.l1_bias, name)
-                learnt[bias] = 1
-                table[:, self.k + 1 - side] = 1
-            self.columns.append(columns)
-
-    def epoch(self, epoch, learning_rate):
-        """A step for each batch; returns the mean squared error seen on the way."""
-        rules = [
-            np.array(rule(self.hyper, name, learning_rate, penalties=False)) for name in self.sides
-        ]
+    def epoch(self, epoch: int, learning_rate: float) -> float:
+        """Make a step for each batch; return the mean squared error seen on the way."""
+        rules = []
+        for side in self.sides:
+            values = rule(self.hyper, side.name, learning_rate, penalties=False)
+            rules.append(np.array(values))
         squares = np.zeros(self.sizes[0])
         with team(self.n_jobs) as run:
             if self.hyper.shuffle:
                 self._deal(epoch, run)
-            for first in range(0, len(self.batches[0]), self.batch_size):
-                self._step(
-                    [x[first : first + self.batch_size] for x in self.batches], rules, squares, run
-                )
+            for first in range(0, len(self.batches.row), self.batch_size):
+                self._step(self.batches.part(first, self.batch_size), rules, squares, run)
         return float(squares.sum()) / self.total_weight
 
-    def _deal(self, epoch, run):
-        """Every rating to a random batch: how many of each stretch go to which, then a shuffle of the stretch."""
-        n, size = len(self.batches[0]), max(DEAL, 4 * self.n_batches)
-        rng = np.random.default_rng([self.seed, 2, epoch])
+    def _deal(self, epoch: int, run: Run) -> None:
+        """Deal every rating to a random batch.
+
+        For each stretch of ratings it is drawn how many of them go to which batch; then the stretch
+        is shuffled.
+        """
+        n = len(self.batches.row)
+        size = max(DEAL, 4 * self.n_batches)
+        rng = np.random.default_rng([self.seed, DEAL_STREAM, epoch])
         starts = np.arange(self.n_batches) * self.batch_size
         left = np.diff(starts, append=n)
-        firsts, hands = range(0, n, size), []
+        firsts = range(0, n, size)
+        hands = []
         for first in firsts:
-            hands.append(
-                rng.multivariate_hypergeometric(left, min(size, n - first), method="marginals")
-            )
-            left -= hands[-1]
+            stretch = min(size, n - first)
+            hand = rng.multivariate_hypergeometric(left, stretch, method="marginals")
+            hands.append(hand)
+            left -= hand
         cursors = starts + np.cumsum(hands, axis=0) - hands
         seeds = rng.integers(0, 2**64, len(hands), np.uint64)
+        columns = self.sorted_columns
 
-        def one(c):
-            hand = np.repeat(np.arange(self.n_batches, dtype=np.int32), hands[c])
-            _keys.deal(self.start, *self.kept, firsts[c], hand, seeds[c], cursors[c], *self.batches)
+        def deal_stretch(number: int) -> None:
+            batch_numbers = np.arange(self.n_batches, dtype=np.int32)
+            hand = np.repeat(batch_numbers, hands[number])
+            first = firsts[number]
+            shuffle = (hand, seeds[number], cursors[number])
+            _keys.deal(self.start, *columns, first, *shuffle, *self.batches)
 
-        run(one, range(len(hands)))
+        run(deal_stretch, range(len(hands)))
 
-    def _step(self, batch, rules, squares, run):
-        """One batch: its gradient and the step of every row."""
-        hyper, kernel, solver = self.hyper, self.kernel, self.solver
-        row, other, rating, weight = batch
-        size, n_parts = len(row), self.n_parts
+    def _clocks(self) -> list[float]:
+        """Return beta_1^t and beta_2^t of the step to come, and count it."""
         self.steps += 1
-        clocks = [float(beta) ** int(self.steps[0]) for beta in (hyper.beta_1, hyper.beta_2)]
-        share = 1 / size if hyper.reg_scale == "rating" else 0.0
+        t = int(self.steps[0])
+        return [float(beta) ** t for beta in (self.hyper.beta_1, self.hyper.beta_2)]
+
+    def _share(self, size: int) -> float:
+        """Return a row's share of the penalties for each rating of a batch; 0 is the whole."""
+        return 1 / size if self.hyper.reg_scale == "rating" else 0.0
+
+    def _step(
+        self,
+        batch: Batches,
+        rules: Sequence[np.ndarray],
+        squares: np.ndarray,
+        run: Run,
+    ) -> None:
+        """Step every row by the gradient of one batch."""
+        kernel = self.kernel
+        clocks = self._clocks()
+        share = self._share(len(batch.row))
         side, other_side = (
-            kernel.Side(*arrays, *clocks, share)
-            for arrays in zip(
-                self.tables, self.spare, self.states, self.columns, rules, strict=True
-            )
+            kernel.Side(of.rows, of.spare, of.state, of.columns, values, *clocks, share)
+            for of, values in zip(self.sides, rules, strict=True)
         )
-        rows = kernel.cut(row, self.sizes[0], n_parts)
-        places = np.searchsorted(row, rows)
-        parts = [slice(*places[i : i + 2]) for i in range(n_parts)]
+        ratings = kernel.Batch(*batch, self.mean, self.sizes[0], self.n_parts)
+        entries = kernel.Entries(self.counts, self.entry_start, self.entries)
 
-        def count(i):
-            kernel.count(other[parts[i]], self.counts[i])
+        def count(part: int) -> None:
+            kernel.count(ratings, entries, part)
 
-        def forward(i):
-            part = parts[i]
-            kernel.forward(
-                side,
-                other_side,
-                solver,
-                rows[i],
-                rows[i + 1],
-                row[part],
-                other[part],
-                rating[part],
-                weight[part],
-                self.mean,
-                2 / size,
-                self.counts[i],
-                self.entries,
-                squares,
-            )
+        def forward(part: int) -> None:
+            kernel.forward(side, other_side, self.solver, ratings, entries, part, squares)
 
-        def backward(i):
-            kernel.backward(
-                other_side, side, solver, others[i], others[i + 1], self.entry_start, self.entries
-            )
+        def backward(part: int) -> None:
+            kernel.backward(other_side, side, self.solver, entries, part)
 
-        run(count, range(n_parts))
-        kernel.starts(self.counts, self.entry_start)
-        run(forward, range(n_parts))
-        others = kernel.cut_others(self.entry_start, n_parts)
-        run(backward, range(n_parts))
-        self.tables, self.spare = self.spare, self.tables
+        parts = range(self.n_parts)
+        run(count, parts)
+        kernel.starts(entries)
+        run(forward, parts)
+        run(backward, parts)
+        for of in self.sides:
+            of.rows, of.spare = of.spare, of.rows
 
-    def validate(self):
-        """Mean squared error on the held-out ratings; those with unknown ids are predicted as `predict` does."""
-        users, items, values, weights = self.check
-        squares, n, params = 0.0, PAIRS_OF_A_CALL * 16, self.weights()
-        for part in (slice(first, first + n) for first in range(0, len(users), n)):
-            predicted = predict(params, users[part], items[part], self.n_jobs)
-            squares += float(
-                np.sum(weights[part] * (values[part] - predicted.astype(np.float64)) ** 2)
-            )
-        return squares / float(weights.sum())
+    def validate(self) -> float:
+        """Return the mean squared error on the held-out ratings, predicted as `predict` does."""
+        users, items, values, sample_weights = cast(HeldOut, self.check)
+        weights = self.weights()
+        squares = 0.0
+        for first in range(0, len(users), PAIRS_OF_A_CHECK):
+            part = slice(first, first + PAIRS_OF_A_CHECK)
+            predicted = predict(weights, users[part], items[part], self.n_jobs)
+            errors = values[part] - predicted.astype(np.float64)
+            squares += float(np.sum(sample_weights[part] * errors**2))
+        return squares / float(sample_weights.sum())
 
-    def snapshot(self):
-        """A copy of all that an epoch changes, by name."""
-        arrays = zip(
-            ("run_rows", "rows", "run_state", "state"), (*self.tables, *self.states), strict=True
-        )
-        return {name: array.copy() for name, array in arrays} | {"steps": self.steps.copy()}
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """Return all that an epoch changes, by its name in a snapshot."""
+        arrays = {name: of.rows for name, of in zip(ROW_NAMES, self.sides, strict=True)}
+        for name, of in zip(STATE_NAMES, self.sides, strict=True):
+            arrays[name] = of.state
+        return arrays | {"steps": self.steps}
 
-    def restore(self, state):
-        for name, array in zip(
-            ("run_rows", "rows", "run_state", "state"), (*self.tables, *self.states), strict=True
-        ):
+    def snapshot(self) -> dict[str, np.ndarray]:
+        """Return a copy of all that an epoch changes, by name."""
+        return {name: array.copy() for name, array in self._arrays().items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Return to the state of a snapshot."""
+        for name, array in self._arrays().items():
             array[:] = state[name]
-        self.steps[:] = state["steps"]
 
-    def weights(self):
-        """The model as it is now, a copy."""
-        sides = []
-        for side, table in enumerate(self.tables):
-            factors = aligned(len(table), self.k, self.dtype)
-            factors[:] = table[:, : self.k]
-            biases = (
-                table[:, self.k + side].copy()
-                if self.hyper.biased
-                else np.zeros(len(table), self.dtype)
-            )
-            sides.append((biases, factors))
-        (user_biases, user_factors), (item_biases, item_factors) = (
-            sides if self.users_first else sides[::-1]
-        )
+    def weights(self) -> Weights:
+        """Return the weights as they are now, in the order of the codes; a copy."""
+        learned = []
+        for side, of in enumerate(self.sides):
+            size = len(of.rows)
+            factors = aligned(size, self.k, self.dtype)
+            factors[:] = of.rows[:, : self.k]
+            biases = np.zeros(size, self.dtype)
+            if self.hyper.biased:
+                biases[:] = of.rows[:, self._bias(side)]
+            learned.append((biases, factors))
+        # The order of the sides is its own inverse.
+        users, items = self._by_side(*learned)
+        user_biases, user_factors = users
+        item_biases, item_factors = items
         return Weights(self.mean, user_biases, item_biases, user_factors, item_factors)
 
-    def load(self, params):
-        """Take over a model."""
-        sides = [
-            (params.user_biases, params.user_factors),
-            (params.item_biases, params.item_factors),
-        ]
-        self.mean = params.global_mean
-        for side, (biases, factors) in enumerate(sides if self.users_first else sides[::-1]):
-            self.tables[side][:, : self.k] = factors
+    def load(self, weights: Weights) -> None:
+        """Take over weights in the order of the codes."""
+        users = (weights.user_biases, weights.user_factors)
+        items = (weights.item_biases, weights.item_factors)
+        self.mean = weights.global_mean
+        for side, (biases, factors) in enumerate(self._by_side(users, items)):
+            rows = self.sides[side].rows
+            rows[:, : self.k] = factors
             if self.hyper.biased:
-                self.tables[side][:, self.k + side] = biases
+                rows[:, self._bias(side)] = biases

@@ -1,1 +1,1 @@
-"""The CUDA source on a machine without a GPU: run (shim, host_cupy), compiled (compiler), mutated (mutate)."""
+"""Run and compile the CUDA kernels without a GPU; see shim.cpp, host_cupy.py and compiler.py."""

@@ -1,9 +1,11 @@
-// Runs a CUDA kernel on one CPU thread. Every CUDA thread is a fiber; a warp collective (shuffle, syncwarp) parks it
-// until every lane named in the mask has arrived. Between collectives the lanes of a warp run in an order that the
-// caller chooses, a legal schedule since Volta: what silently relies on lockstep fails here. `resident` blocks are
-// interleaved at collectives, so that races between blocks happen, the same ones each time.
-// What a GPU would not report is an error here: a lane missing from its own mask, unlike masks, a shuffle from a lane
-// outside the mask, a lane that exits while others wait for it, a deadlock.
+// Runs a CUDA kernel on one CPU thread. Every CUDA thread is a fiber. A warp collective (shuffle,
+// syncwarp) parks a fiber until every lane named in the mask has arrived. Between collectives the
+// lanes of a warp run in an order that the caller chooses, which is a legal schedule since Volta: a
+// kernel that silently relies on lockstep fails here. `resident` blocks are interleaved at
+// collectives, so races between blocks happen, and they are the same each time.
+// Errors that a GPU would not report are reported here: a lane that is missing from its own mask,
+// unlike masks, a shuffle from a lane outside the mask, a lane that exits while others wait for it,
+// a deadlock.
 #include "shim.hpp"
 #include <setjmp.h>
 #include <stdio.h>
@@ -52,7 +54,8 @@ static uint64_t random_bits() {
 }
 
 static void fail(const char* message, const Fiber& f) {
-  if (!error[0]) snprintf(error, sizeof error, "%s (block %u, thread %u)", message, block.x, f.id.x);
+  if (error[0]) return;
+  snprintf(error, sizeof error, "%s (block %u, thread %u)", message, block.x, f.id.x);
 }
 
 static void begin() {
@@ -114,9 +117,10 @@ static void start(Block& b, unsigned id) {
   }
 }
 
-// Lanes run in `order`: 0 ascending, 1 descending, 2 random (then warps of several blocks also stall at random).
-int run(void (*kernel)(void**), void** arguments, unsigned n_blocks, unsigned n_threads, int resident, int order,
-        uint64_t seed) {
+// Lanes run in `order`: 0 ascending, 1 descending, 2 random; then warps of blocks also stall at
+// random.
+int run(void (*kernel)(void**), void** arguments, unsigned n_blocks, unsigned n_threads,
+        int resident, int order, uint64_t seed) {
 #if defined(__SSE__)
   struct Csr {
     unsigned before = _mm_getcsr();
@@ -161,7 +165,10 @@ int run(void (*kernel)(void**), void** arguments, unsigned n_blocks, unsigned n_
       }
       if (b.live && !progress)
         for (Fiber& f : b.fibers)
-          if (f.state == WAITING) return fail("deadlock: lanes wait at different collectives", f), 1;
+          if (f.state == WAITING) {
+            fail("deadlock: lanes wait at different collectives", f);
+            return 1;
+          }
       if (!b.live && next < n_blocks) start(b, next++);
     }
   }

@@ -1,4 +1,5 @@
-// What a CUDA source needs to be compiled as C++ and run on one CPU thread; see shim.cpp for how it runs.
+// The parts of CUDA that a source needs to be compiled as C++ and run on one CPU thread. shim.cpp
+// says how it runs.
 // Not here: dynamic shared memory, textures, cooperative groups, inline PTX.
 #pragma once
 #define ON_HOST 1
@@ -25,8 +26,8 @@ namespace host {
 enum Kind { SHUFFLE, SYNCWARP };
 extern uint3 thread, block, threads, blocks;  // of the CUDA thread that runs
 uint64_t meet(Kind kind, unsigned mask, uint64_t value, int source);
-int run(void (*kernel)(void**), void** arguments, unsigned n_blocks, unsigned n_threads, int resident, int order,
-        uint64_t seed);
+int run(void (*kernel)(void**), void** arguments, unsigned n_blocks, unsigned n_threads,
+        int resident, int order, uint64_t seed);
 
 template <class T> T shuffled(unsigned mask, T value, int source) {
   uint64_t bits = 0;
@@ -61,7 +62,8 @@ template <class T> T __ldcs(const T* p) { return *p; }
 // Halves without _Float16, which not every compiler has: to nearest, ties to even.
 inline float to_float(unsigned short h) {
   int exponent = h >> 10 & 31, fraction = h & 0x3ff;
-  float size = __builtin_ldexpf(fraction + (exponent ? 1024.0f : 0.0f), (exponent ? exponent : 1) - 25);
+  float implicit = exponent ? 1024.0f : 0.0f;
+  float size = __builtin_ldexpf(fraction + implicit, (exponent ? exponent : 1) - 25);
   if (exponent == 31) size = fraction ? __builtin_nanf("") : __builtin_inff();
   return h >> 15 ? -size : size;
 }
@@ -72,7 +74,8 @@ inline unsigned short to_half(float f) {
   if (size > 0x7f800000) return (unsigned short)(sign | 0x7fff);
   if (size >= 0x477ff000) return (unsigned short)(sign | 0x7c00);
   if (size < 0x33000001) return (unsigned short)sign;
-  uint32_t exponent = size >> 23, fraction = (size & 0x7fffff) | 0x800000, shift = exponent < 113 ? 126 - exponent : 13;
+  uint32_t exponent = size >> 23, fraction = (size & 0x7fffff) | 0x800000;
+  uint32_t shift = exponent < 113 ? 126 - exponent : 13;
   uint32_t half = 1u << (shift - 1), rest = fraction & ((1u << shift) - 1);
   uint32_t h = (exponent < 113 ? 0 : (exponent - 113) << 10) + (fraction >> shift);
   return (unsigned short)(sign | (h + (rest > half || (rest == half && (h & 1)))));
@@ -82,12 +85,17 @@ namespace host {
 template <int... I> struct Indices {};
 template <int N, int... I> struct Count : Count<N - 1, N - 1, I...> {};
 template <int... I> struct Count<0, I...> { typedef Indices<I...> type; };
-template <class... A, int... I> void call(void (*kernel)(A...), void** a, Indices<I...>) { kernel(*(A*)a[I]...); }
-template <class... A> void call(void (*kernel)(A...), void** a) { call(kernel, a, typename Count<sizeof...(A)>::type()); }
+template <class... A, int... I> void call(void (*kernel)(A...), void** a, Indices<I...>) {
+  kernel(*(A*)a[I]...);
+}
+template <class... A> void call(void (*kernel)(A...), void** a) {
+  call(kernel, a, typename Count<sizeof...(A)>::type());
+}
 }  // namespace host
 
-#define LAUNCHABLE(kernel)                                                                                             \
-  static void kernel##_call(void** a) { host::call(kernel, a); }                                                      \
-  extern "C" int kernel##_run(void** a, unsigned blocks, unsigned threads, int resident, int order, uint64_t seed) {   \
-    return host::run(kernel##_call, a, blocks, threads, resident, order, seed);                                        \
+#define LAUNCHABLE(kernel)                                                                 \
+  static void kernel##_call(void** a) { host::call(kernel, a); }                           \
+  extern "C" int kernel##_run(void** a, unsigned blocks, unsigned threads, int resident,   \
+                              int order, uint64_t seed) {                                  \
+    return host::run(kernel##_call, a, blocks, threads, resident, order, seed);            \
   }

@@ -1,8 +1,12 @@
-"""The CUDA engine: run on a CPU through tests/cuda_host, and on a GPU with `pytest -m gpu` where there is one."""
+"""The CUDA engine: the CPU's numbers, the same bits each time, and errors that name the cure.
+
+It runs on a CPU through tests/cuda_host, and on a GPU with `pytest -m gpu` where there is one.
+"""
 
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import naive
 import numpy as np
@@ -11,17 +15,18 @@ from cuda_host import compiler, host_cupy
 
 from funksvd import FunkSVD, ModelCheckpoint, Ratings, cli, load
 from funksvd.engines.cuda import CudaEngine, hogwild_warps
-from funksvd.engines.cuda_grid import Streamed
+from funksvd.engines.cuda_grid import Resident, Streamed
 from funksvd.engines.cuda_source import RULE, options
 from funksvd.engines.device import DeviceError, open_device
-from funksvd.engines.sgd import SgdEngine, SideRows
+from funksvd.engines.sgd import SgdEngine
 from funksvd.engines.strata import strata
-from funksvd.parameters import resolve
+from funksvd.parameters import Hyper, resolve
 
 SOLVERS = ("sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
 
 
-def has_gpu():
+def has_gpu() -> bool:
+    """Return whether CuPy and a GPU are here."""
     try:
         open_device("cuda")
     except DeviceError:
@@ -31,7 +36,7 @@ def has_gpu():
 
 @pytest.fixture(params=["shim", pytest.param("gpu", marks=pytest.mark.gpu)])
 def cupy(request, monkeypatch):
-    """CuPy, or its stand-in."""
+    """Return CuPy, or its stand-in."""
     if request.param == "gpu":
         if not has_gpu():
             pytest.skip("needs CuPy and a GPU")
@@ -41,20 +46,16 @@ def cupy(request, monkeypatch):
 
 @pytest.fixture
 def shim(monkeypatch):
+    """Return CuPy's stand-in."""
     return on_shim(monkeypatch)
 
 
-def on_shim(monkeypatch, **machine):
+def on_shim(monkeypatch: pytest.MonkeyPatch, **machine: Any) -> Any:
+    """Return a stand-in for CuPy on a machine, which device="cuda" finds."""
     if not host_cupy.available():
         pytest.skip("needs a C++ compiler and POSIX contexts to run CUDA kernels on the CPU")
     monkeypatch.setitem(sys.modules, "cupy", host_cupy.HostCupy(**machine))
     return sys.modules["cupy"]
-
-
-def as_float64(side):
-    """Return the rows of a side with arrays of float64."""
-    arrays = {name: getattr(side, name).astype(np.float64) for name in SideRows.ARRAYS}
-    return replace(side, **arrays)
 
 
 class Twin(SgdEngine):
@@ -66,77 +67,101 @@ class Twin(SgdEngine):
 class Naive(Twin):
     """tests/naive.py on the grid of the GPU, in float64."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sides = tuple(map(as_float64, self.sides))
+        for name in self.STATE:
+            setattr(self, name, getattr(self, name).astype(np.float64))
 
-    def _pass(self, grid, epoch, solver=None, rules=None):
-        rules = [dict(zip(RULE, rule, strict=True)) for rule in rules]
-        arrays, squares, n = list(self.state_arrays.values()), 0.0, grid.n_bands
-        weight = np.ones(len(grid.rating)) if grid.weight is None else grid.weight
+    def _pass(self, grid: Any, epoch: int, solver: Any = None, rules: Any = None) -> float:
+        named_rules = [dict(zip(RULE, rule, strict=True)) for rule in rules]
+        n = grid.n_bands
+        squares = 0.0
         for stratum in strata(self.seed, epoch, n).tolist():
             for x, y in enumerate(stratum):
-                rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
-                runs, part = (
-                    slice(*start[x * n + y :][:2]) for start in (grid.block_runs, grid.block_start)
-                )
-                squares += naive.block(
-                    arrays[:4],
-                    [a[rows] for a in arrays[4:]],
-                    grid.run_row[runs],
-                    grid.run_end[runs],
-                    grid.index[part],
-                    grid.rating[part],
-                    weight[part],
-                    self.mean,
-                    solver,
-                    *rules,
-                )
+                squares += self._block(grid, x, y, solver, named_rules)
         return squares
 
+    def _block(self, grid: Any, x: int, y: int, solver: str, rules: list[dict]) -> float:
+        arrays = [getattr(self, name) for name in self.STATE]
+        block = x * grid.n_bands + y
+        runs = slice(*grid.block_runs[block : block + 2])
+        ratings = slice(*grid.block_start[block : block + 2])
+        # Every band of the gathered side ends with a spare row.
+        rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y + 1)
+        weight = np.ones(len(grid.rating)) if grid.weight is None else grid.weight
+        return naive.block(
+            arrays[:4],
+            [array[rows] for array in arrays[4:]],
+            grid.run_row[runs],
+            grid.run_end[runs],
+            grid.index[ratings],
+            grid.rating[ratings],
+            weight[ratings],
+            self.mean,
+            solver,
+            *rules,
+        )
 
-def some(n=3000, n_users=80, n_items=50, seed=0, weights=False):
-    """Ratings with popular items, repeated pairs among them."""
+
+def popular_ratings(
+    n: int = 3000,
+    n_users: int = 80,
+    n_items: int = 50,
+    seed: int = 0,
+    weighted: bool = False,
+) -> Ratings:
+    """Return ratings with popular items and with repeated pairs."""
     rng = np.random.default_rng(seed)
-    users, items = rng.integers(0, n_users, n), (rng.random(n) ** 2 * n_items).astype(int)
+    users = rng.integers(0, n_users, n)
+    items = (rng.random(n) ** 2 * n_items).astype(int)
     values = np.rint(np.clip(rng.normal(3.5, 1, n), 1, 5))
-    return Ratings.from_arrays(users, items, values, rng.integers(0, 4, n) / 2 if weights else None)
+    weights = rng.integers(0, 4, n) / 2 if weighted else None
+    return Ratings.from_arrays(users, items, values, weights)
 
 
-def hyper(k=20, solver="sgd", **params):
-    """Where float32 can be compared with float64: with Adam's defaults 1 - beta_2 has five digits in it, and a step for a
-    gradient near 0 depends on how that is rounded."""
+def hyper_of(k: int = 20, solver: str = "sgd", **params: Any) -> Hyper:
+    """Return hyper-parameters with which float32 can be compared with float64.
+
+    With Adam's defaults 1 - beta_2 has five digits in float32, and a step for a gradient near 0
+    depends on how the gradient is rounded.
+    """
+    options = {"l2": 0.05, "epsilon": 1e-3, "beta_2": 0.99, "device": "cuda", **params}
     if solver == "momentum":
-        solver, params = "sgd", {"momentum": 0.8, **params}
-    model = FunkSVD(k, solver=solver, device="cuda", l2=0.05, epsilon=1e-3, beta_2=0.99, **params)
-    return resolve(model.get_params())
+        solver = "sgd"
+        options = {"momentum": 0.8, **options}
+    return resolve(FunkSVD(k, solver=solver, **options).get_params())
 
 
-def train(engine, epochs=2, rate=0.01):
-    return [engine.epoch(e, rate) for e in range(epochs)]
+def train(engine: Any, epochs: int = 2, rate: float = 0.01) -> list[float]:
+    """Return the losses of some epochs."""
+    return [engine.epoch(epoch, rate) for epoch in range(epochs)]
 
 
-def assert_close(a, b, tolerance=1e-5):
+def assert_close(a: Any, b: Any, tolerance: float = 1e-5) -> None:
+    """Compare the weights of two engines."""
     for name in ("user_biases", "item_biases", "user_factors", "item_factors"):
-        x, y = getattr(a.weights(), name), getattr(b.weights(), name)
+        x = getattr(a.weights(), name)
+        y = getattr(b.weights(), name)
         assert x.dtype == y.dtype
-        np.testing.assert_allclose(x, y, rtol=0, atol=tolerance * max(np.abs(y).max(), 1e-3))
+        atol = tolerance * max(np.abs(y).max(), 1e-3)
+        np.testing.assert_allclose(x, y, rtol=0, atol=atol)
 
 
-def assert_same_bytes(a, b):
-    a, b = a.snapshot(), b.snapshot()
-    for name in b:
-        np.testing.assert_array_equal(a[name].view(np.uint8), b[name].view(np.uint8))
+def assert_same_bytes(a: Any, b: Any) -> None:
+    """Compare the snapshots of two engines."""
+    left = a.snapshot()
+    for name, array in b.snapshot().items():
+        np.testing.assert_array_equal(left[name].view(np.uint8), array.view(np.uint8))
 
 
-def compare(hyper, tolerance=1e-5, weights=False):
-    """On a grid of 16 blocks, with runs of up to 40 ratings and some of one."""
-    ratings, held_out = some(1200, weights=weights), some(600, 90, 55, seed=1, weights=weights)
-    ours, *others = (
-        engine(ratings, held_out, hyper, seed=1) for engine in (CudaEngine, Twin, Naive)
-    )
+def compare(hyper: Hyper, tolerance: float = 1e-5, weighted: bool = False) -> CudaEngine:
+    """Compare with the twins on a grid of 16 blocks, with runs of 1 to 40 ratings."""
+    ratings = popular_ratings(1200, weighted=weighted)
+    held_out = popular_ratings(600, 90, 55, seed=1, weighted=weighted)
+    engines = (CudaEngine, Twin, Naive)
+    ours, *others = (engine(ratings, held_out, hyper, seed=1) for engine in engines)
     assert ours.grid.n_bands == 4
-    assert ours.unknown is not None
+    assert ours.strange is not None
     losses = train(ours)
     for theirs in others:
         assert losses == pytest.approx(train(theirs), rel=tolerance)
@@ -148,9 +173,9 @@ def compare(hyper, tolerance=1e-5, weights=False):
 @pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_equals_the_cpu_engine_and_naive(cupy, solver, k):
-    engine = compare(hyper(k, solver))
-    assert not engine.state_arrays["run_factors"][:, k:].any()
-    assert not engine.state_arrays["factors"][:, k:].any()
+    engine = compare(hyper_of(k, solver))
+    assert not engine.run_factors[:, k:].any()
+    assert not engine.factors[:, k:].any()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -164,30 +189,30 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k):
     ids=["l1", "sides", "row"],
 )
 def test_every_option_equals_the_cpu_engine_and_naive(cupy, solver, params):
-    compare(replace(hyper(20, solver), **params), weights="l1" in params)
+    compare(replace(hyper_of(20, solver), **params), weighted="l1" in params)
+
+
+def moves_of(engine: CudaEngine, start: Any) -> np.ndarray:
+    """Return how far the factors have moved from those of `start`, all in one array."""
+    weights = engine.weights()
+    users = weights.user_factors - start.user_factors
+    items = weights.item_factors - start.item_factors
+    return np.concatenate([users, items]).ravel()
 
 
 def test_float16_storage_stays_near_float32(cupy):
-    """And stochastic rounding keeps small steps on the average, which rounding to the nearest would lose."""
-    ratings = some()
+    """Stochastic rounding keeps small steps, which rounding to the nearest half would lose."""
+    ratings = popular_ratings()
     for k in (8, 100):
-        half, full = (
-            CudaEngine(ratings, None, hyper(k, dtype=d), seed=1) for d in ("float16", "float32")
-        )
+        half = CudaEngine(ratings, None, hyper_of(k, dtype="float16"), seed=1)
+        full = CudaEngine(ratings, None, hyper_of(k, dtype="float32"), seed=1)
         start = half.weights()
         full.load(start)
         assert start.user_factors.dtype == np.float32
         moves = []
         for engine in (half, full):
             train(engine, 6, 2e-5)
-            moves.append(
-                np.concatenate(
-                    [
-                        getattr(engine.weights(), n) - getattr(start, n)
-                        for n in ("user_factors", "item_factors")
-                    ]
-                ).ravel()
-            )
+            moves.append(moves_of(engine, start))
         share = moves[0] @ moves[1] / (moves[1] @ moves[1])
         assert 0.8 < share < 1.2
         losses = [train(engine, 3, 0.02)[-1] for engine in (half, full)]
@@ -199,14 +224,11 @@ def test_float16_storage_stays_near_float32(cupy):
     [{"k": 1}, {"dtype": "float16"}, {"solver": "adam"}, {"k": 100, "solver": "adagrad_row"}],
 )
 def test_same_bits_for_every_order_of_the_lanes(shim, params):
-    ratings, engines = some(), []
+    ratings = popular_ratings()
+    engines = []
     for order, resident in ((0, 1), (1, 1), (2, 1), (0, 99), (2, 99), (2, 3)):
-        engine = CudaEngine(ratings, None, hyper(**params), seed=1)
-        shim.RawModule.order, shim.RawModule.resident, shim.RawModule.seed = (
-            order,
-            resident,
-            7 * order + resident,
-        )
+        engine = CudaEngine(ratings, None, hyper_of(**params), seed=1)
+        shim.schedule(order, resident)
         train(engine)
         engines.append(engine)
     for engine in engines[1:]:
@@ -214,32 +236,32 @@ def test_same_bits_for_every_order_of_the_lanes(shim, params):
 
 
 @pytest.mark.parametrize("params", [{}, {"dtype": "float16", "solver": "adamax"}])
-@pytest.mark.parametrize("weights", [False, True])
-def test_streaming_gives_the_bytes_of_a_resident_run(cupy, params, weights):
-    ratings, held_out = some(weights=weights), some(600, 90, 55, seed=1)
-    resident = CudaEngine(ratings, held_out, hyper(**params), seed=1)
-    model = sum(a.nbytes for a in resident.arrays.values())
-    least = model + sum(Streamed.bytes_of(g) for g in (resident.grid, resident.check))
-    streamed = CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least), seed=1)
-    assert {type(w).__name__ for e in (resident, streamed) for w in e.walks.values()} == {
-        "Resident",
-        "Streamed",
-    }
+@pytest.mark.parametrize("weighted", [False, True])
+def test_streaming_gives_the_bytes_of_a_resident_run(cupy, params, weighted):
+    ratings = popular_ratings(weighted=weighted)
+    held_out = popular_ratings(600, 90, 55, seed=1)
+    resident = CudaEngine(ratings, held_out, hyper_of(**params), seed=1)
+    model = sum(array.nbytes for array in resident.arrays.values())
+    grids = (resident.grid, resident.check)
+    least = model + sum(Streamed.bytes_of(grid) for grid in grids)
+    streamed = CudaEngine(ratings, held_out, hyper_of(**params, max_device_bytes=least), seed=1)
+    assert {type(walk) for walk in resident.walks.values()} == {Resident}
+    assert {type(walk) for walk in streamed.walks.values()} == {Streamed}
     assert train(resident) == train(streamed)
     assert resident.validate() == streamed.validate()
     assert_same_bytes(resident, streamed)
-    with pytest.raises(
-        DeviceError, match=r"need \d.\d+ GiB on the GPU, and there are \d.\d+ GiB; lower"
-    ):
-        CudaEngine(ratings, held_out, hyper(**params, max_device_bytes=least - 1), seed=1)
+    too_little = hyper_of(**params, max_device_bytes=least - 1)
+    message = r"need \d.\d+ GiB on the GPU, and there are \d.\d+ GiB; lower"
+    with pytest.raises(DeviceError, match=message):
+        CudaEngine(ratings, held_out, too_little, seed=1)
+    hogwild = hyper_of(**params, max_device_bytes=least, schedule="hogwild")
     with pytest.raises(DeviceError, match="schedule='strata'"):
-        CudaEngine(
-            ratings, held_out, hyper(**params, max_device_bytes=least, schedule="hogwild"), seed=1
-        )
+        CudaEngine(ratings, held_out, hogwild, seed=1)
 
 
 def test_snapshot_and_restore_go_on_exactly(cupy):
-    whole, half = (CudaEngine(some(), None, hyper(solver="adam"), seed=1) for _ in range(2))
+    whole = CudaEngine(popular_ratings(), None, hyper_of(solver="adam"), seed=1)
+    half = CudaEngine(popular_ratings(), None, hyper_of(solver="adam"), seed=1)
     train(whole, 3)
     half.epoch(0, 0.01)
     state = half.snapshot()
@@ -253,23 +275,26 @@ def test_snapshot_and_restore_go_on_exactly(cupy):
 def test_no_write_outside_the_arrays(shim):
     for k in (1, 100):
         for dtype in ("float32", "float16"):
-            train(CudaEngine(some(), None, hyper(k, "adamax", dtype=dtype), seed=1), 1)
+            train(
+                CudaEngine(popular_ratings(), None, hyper_of(k, "adamax", dtype=dtype), seed=1), 1
+            )
     assert shim.overruns() == 0
 
 
 def test_hogwild_converges_like_strata_although_rows_collide(shim):
     """`python -m tests.cuda_host.hogwild` shows it on MovieLens 100k, to 1 %."""
     rng = np.random.default_rng(0)
-    users, items = rng.integers(0, 300, 9000), (rng.random(9000) ** 2 * 200).astype(int)
-    p, q = rng.normal(0, 1, (300, 4)), rng.normal(0, 1, (200, 4))
-    ratings = Ratings.from_arrays(
-        users, items, (p[users] * q[items]).sum(1) / 2 + rng.normal(0, 0.3, 9000)
-    )
-    shim.RawModule.order, shim.RawModule.resident = 2, 999
+    users = rng.integers(0, 300, 9000)
+    items = (rng.random(9000) ** 2 * 200).astype(int)
+    p = rng.normal(0, 1, (300, 4))
+    q = rng.normal(0, 1, (200, 4))
+    values = (p[users] * q[items]).sum(1) / 2 + rng.normal(0, 0.3, 9000)
+    ratings = Ratings.from_arrays(users, items, values)
+    shim.schedule(2, 999, seed=1)
     losses = []
     for schedule, epochs in (("strata", 8), ("hogwild", 8), ("hogwild", 1)):
         shim.RawModule.seed += 1
-        engine = CudaEngine(ratings, None, hyper(8, schedule=schedule, init_std=0.1), seed=1)
+        engine = CudaEngine(ratings, None, hyper_of(8, schedule=schedule, init_std=0.1), seed=1)
         losses.append(train(engine, epochs, 0.05))
     assert hogwild_warps(engine.grid) > 8
     assert losses[0][-1] < 0.6 * losses[0][0]
@@ -279,35 +304,29 @@ def test_hogwild_converges_like_strata_although_rows_collide(shim):
 
 def test_a_fit_on_the_gpu_cannot_be_told_from_one_on_the_cpu(cupy, tmp_path):
     rng = np.random.default_rng(0)
-    X, y = (rng.integers(0, 60, 2000), rng.integers(0, 40, 2000)), rng.normal(3, 1, 2000)
-    model = FunkSVD(8, 3, learning_rate=0.02, device="cuda", random_state=0).fit(
-        X, y, validation_split=0.1
-    )
-    other = FunkSVD(8, 3, learning_rate=0.02, random_state=0).fit(X, y, validation_split=0.1)
-    for name in (
-        "user_biases_",
-        "item_biases_",
-        "user_factors_",
-        "item_factors_",
-        "user_ids_",
-        "item_ids_",
-    ):
-        a, b = getattr(model, name), getattr(other, name)
+    X = (rng.integers(0, 60, 2000), rng.integers(0, 40, 2000))
+    y = rng.normal(3, 1, 2000)
+    params = {"learning_rate": 0.02, "random_state": 0}
+    model = FunkSVD(8, 3, device="cuda", **params).fit(X, y, validation_split=0.1)
+    other = FunkSVD(8, 3, **params).fit(X, y, validation_split=0.1)
+    learned = ("user_biases_", "item_biases_", "user_factors_", "item_factors_")
+    for name in (*learned, "user_ids_", "item_ids_"):
+        a = getattr(model, name)
+        b = getattr(other, name)
         assert type(a) is type(b)
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
     assert model.history_.keys() == other.history_.keys()
     assert model.history_["val_rmse"][-1] == pytest.approx(other.history_["val_rmse"][-1], rel=0.02)
-    half = FunkSVD(
-        8, 3, learning_rate=0.02, device="cuda", dtype="float16", schedule="hogwild", random_state=0
-    ).fit(X, y)
-    for m in (model, half):
-        m.save(tmp_path / "m.npz")
-        np.testing.assert_array_equal(load(tmp_path / "m.npz").predict(X), m.predict(X))
+    half = FunkSVD(8, 3, device="cuda", dtype="float16", schedule="hogwild", **params).fit(X, y)
+    for fitted in (model, half):
+        fitted.save(tmp_path / "m.npz")
+        np.testing.assert_array_equal(load(tmp_path / "m.npz").predict(X), fitted.predict(X))
 
 
 def test_training_resumes_on_the_gpu_alone(cupy, tmp_path):
     users, items = np.random.default_rng(0).integers(0, 40, (2, 900))
-    data, path = ((users, items), (users % 5).astype(float)), tmp_path / "m.npz"
+    data = ((users, items), (users % 5).astype(float))
+    path = tmp_path / "m.npz"
 
     def model(n_epochs, **params):
         params = {"device": "cuda", "dtype": "float16", "random_state": 0, **params}
@@ -325,13 +344,13 @@ def test_training_resumes_on_the_gpu_alone(cupy, tmp_path):
             model(5, **other).fit(*data, callbacks=ModelCheckpoint(path), resume=path)
 
 
-# ---------------------------------------------------------------------------------------------- errors
+# -------------------------------------------------------------------------------- errors
 
 
-def fit(device="cuda", **params):
-    model = FunkSVD(
-        **{"n_factors": 4, "n_epochs": 1, "learning_rate": 0.02, "device": device, **params}
-    )
+def fit(device: str = "cuda", **params: Any) -> FunkSVD:
+    """Fit a small model on a GPU."""
+    options = {"n_factors": 4, "n_epochs": 1, "learning_rate": 0.02, "device": device}
+    model = FunkSVD(**options | params)
     return model.fit(([0, 1, 1], [0, 0, 1]), [1.0, 2.0, 3.0])
 
 
@@ -390,29 +409,37 @@ def test_cards_before_maxwell_are_refused(monkeypatch):
 def test_a_card_too_small_says_both_numbers(monkeypatch):
     on_shim(monkeypatch, memory=4096)
     with pytest.raises(DeviceError, match="lower n_factors"):
-        CudaEngine(some(), None, hyper(100), seed=1)
+        CudaEngine(popular_ratings(), None, hyper_of(100), seed=1)
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("device", "cuda:x"), ("dtype", "float64"), ("n_factors", 513)]
 )
-def test_what_a_gpu_does_not_know_is_refused(name, value):
-    """Beside the parameters that mean nothing there, which test_engine.py lists."""
+def test_values_that_a_gpu_does_not_know_are_refused(name, value):
+    """Parameters that mean nothing on a GPU are tested with those of other engines."""
     with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
         fit(**{name: value})
 
 
 def test_import_leaves_cupy_alone():
-    code = "import sys; sys.modules['cupy'] = None; import funksvd; assert 'funksvd.engines.cuda' not in sys.modules"
+    code = (
+        "import sys; sys.modules['cupy'] = None; import funksvd; "
+        "assert 'funksvd.engines.cuda' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-# ---------------------------------------------------------------------------------------------- the shim, the compiler
+# ------------------------------------------------------------ the shim, the compiler
 
+# Message -> the body of a kernel that it is for.
 BAD = {
-    "a lane named in the mask has exited": "if (threadIdx.x == 3) return; o[threadIdx.x] = __shfl_xor_sync(ALL, 1.f, 1);",
+    "a lane named in the mask has exited": (
+        "if (threadIdx.x == 3) return; o[threadIdx.x] = __shfl_xor_sync(ALL, 1.f, 1);"
+    ),
     "lane is not in its own mask": "o[0] = __shfl_xor_sync(1u, 1.f, 0);",
-    "shuffle reads a lane outside the mask": "if (threadIdx.x < 8) o[threadIdx.x] = __shfl_xor_sync(0xffu, 1.f, 8);",
+    "shuffle reads a lane outside the mask": (
+        "if (threadIdx.x < 8) o[threadIdx.x] = __shfl_xor_sync(0xffu, 1.f, 8);"
+    ),
     "deadlock": "if (threadIdx.x < 16) __syncwarp(ALL); else __shfl_xor_sync(ALL, 1.f, 1);",
 }
 

@@ -1,12 +1,15 @@
-"""Mini-batches on a GPU: the CPU's numbers, run on a CPU through tests/cuda_host or on a GPU with `pytest -m gpu`."""
+"""Mini-batches on a GPU give the CPU's numbers.
 
-import inspect
+They run on a CPU through tests/cuda_host, or on a GPU with `pytest -m gpu`.
+"""
+
+from typing import Any
 
 import numpy as np
 import pytest
 from cuda_host import compiler
 from test_cuda import assert_close, assert_same_bytes, cupy, shim  # noqa: F401
-from test_minibatch import PENALTIES, SOLVERS, compare_with_naive, engine_of, some
+from test_minibatch import SOLVERS, compare_with_naive, engine_of, full_ratings, options_of
 
 from funksvd import FunkSVD, Ratings
 from funksvd.engines.cuda_minibatch import CudaMiniBatchEngine
@@ -15,23 +18,21 @@ from funksvd.engines.device import DeviceError
 from funksvd.engines.minibatch import MiniBatchEngine
 
 
-def pair_of(*args, **params):
-    """The engine of the GPU and that of the CPU."""
-    return [
-        engine_of(*args, engine=engine, **params)
-        for engine in (CudaMiniBatchEngine, MiniBatchEngine)
-    ]
+def pair_of(data: Any, held_out: Ratings, **params: Any) -> tuple[MiniBatchEngine, MiniBatchEngine]:
+    """Return the engine of the GPU and that of the CPU."""
+    ours = engine_of(data, held_out, engine=CudaMiniBatchEngine, **params)
+    return ours, engine_of(data, held_out, **params)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
 def test_equals_the_cpu_engine_and_naive(cupy, solver, k):  # noqa: F811
-    data, held_out = some(), Ratings.from_arrays(*some(300, 45, 35, seed=1))
+    data = full_ratings()
+    held_out = Ratings.from_arrays(*full_ratings(300, 45, 35, seed=1))
     params = {"solver": solver, "n_factors": k, "init_std": k**-0.5, "l2": 0.02, "shuffle": False}
     if solver not in ("sgd", "momentum"):
-        params["epsilon"] = (
-            1e-3  # a step for a gradient near 0 does not depend on how that is rounded
-        )
+        # A step for a gradient near 0 then does not depend on how the gradient is rounded.
+        params["epsilon"] = 1e-3
     compare_with_naive(engine_of(data, engine=CudaMiniBatchEngine, **params), data, "float32")
     ours, theirs = pair_of(data, held_out, **{**params, "shuffle": True})
     for epoch in range(2):
@@ -43,18 +44,10 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k):  # noqa: F811
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", ["l2", "both"])
 def test_every_option_equals_naive(cupy, solver, penalty):  # noqa: F811
-    for number, (biased, scale, above) in enumerate(
-        ((True, "row", True), (False, "rating", False), (True, "rating", True))
-    ):
-        data = some(weighted=number != 1, seed=number)
-        bias = {} if biased else {"l2_bias": 0.02, "l1_bias": 0.0}
-        params = {
-            **PENALTIES[penalty],
-            **bias,
-            "biased": biased,
-            "reg_scale": scale,
-            "non_negative": above,
-        }
+    ways = ((True, "row", True), (False, "rating", False), (True, "rating", True))
+    for number, (biased, scale, above) in enumerate(ways):
+        data = full_ratings(weighted=number != 1, seed=number)
+        params = options_of(penalty, biased, scale, above)
         engine = engine_of(data, engine=CudaMiniBatchEngine, solver=solver, shuffle=False, **params)
         compare_with_naive(engine, data, "float32")
 
@@ -62,12 +55,10 @@ def test_every_option_equals_naive(cupy, solver, penalty):  # noqa: F811
 def test_same_bits_for_every_order_of_the_lanes(shim):  # noqa: F811
     engines = []
     for order, resident in ((0, 1), (1, 99), (2, 99)):
-        shim.RawModule.order, shim.RawModule.resident, shim.RawModule.seed = (
-            order,
-            resident,
-            7 * order + resident,
+        shim.schedule(order, resident)
+        engines.append(
+            engine_of(full_ratings(weighted=True), engine=CudaMiniBatchEngine, solver="adam")
         )
-        engines.append(engine_of(some(weighted=True), engine=CudaMiniBatchEngine, solver="adam"))
         for epoch in range(2):
             engines[-1].epoch(epoch, 0.02)
     for engine in engines[1:]:
@@ -77,7 +68,8 @@ def test_same_bits_for_every_order_of_the_lanes(shim):  # noqa: F811
 
 @pytest.mark.parametrize("solver", ["momentum", "adam"])
 def test_a_snapshot_goes_on_exactly(cupy, solver):  # noqa: F811
-    whole, half = (engine_of(some(), engine=CudaMiniBatchEngine, solver=solver) for _ in range(2))
+    whole = engine_of(full_ratings(), engine=CudaMiniBatchEngine, solver=solver)
+    half = engine_of(full_ratings(), engine=CudaMiniBatchEngine, solver=solver)
     for epoch in range(3):
         whole.epoch(epoch, 0.05)
     half.epoch(0, 0.05)
@@ -91,20 +83,12 @@ def test_a_snapshot_goes_on_exactly(cupy, solver):  # noqa: F811
 
 
 def test_a_fit_is_that_of_the_cpu(cupy):  # noqa: F811
-    users, items, values, _ = some(3000)
-    models = [
-        FunkSVD(
-            5,
-            4,
-            solver="adamax",
-            batch_size=400,
-            learning_rate=0.02,
-            epsilon=1e-3,
-            device=device,
-            random_state=0,
-        ).fit((users, items), values, validation_split=0.1)
-        for device in ("cpu", "cuda")
-    ]
+    users, items, values, _ = full_ratings(3000)
+    params = {"solver": "adamax", "batch_size": 400, "learning_rate": 0.02, "epsilon": 1e-3}
+    models = []
+    for device in ("cpu", "cuda"):
+        model = FunkSVD(5, 4, device=device, random_state=0, **params)
+        models.append(model.fit((users, items), values, validation_split=0.1))
     for name in ("loss", "val_loss"):
         assert models[1].history_[name] == pytest.approx(models[0].history_[name], rel=1e-5)
     for name in ("user_factors_", "item_biases_"):
@@ -113,11 +97,11 @@ def test_a_fit_is_that_of_the_cpu(cupy):  # noqa: F811
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
-def test_what_does_not_fit_says_both_numbers(shim):  # noqa: F811
+def test_the_error_of_too_little_memory_says_both_numbers(shim):  # noqa: F811
     with pytest.raises(
         DeviceError, match=r"batch_size=200 need \d.\d+ GiB on the GPU, and there are 0.000 GiB"
     ):
-        engine_of(some(), engine=CudaMiniBatchEngine, device="cuda", max_device_bytes=1000)
+        engine_of(full_ratings(), engine=CudaMiniBatchEngine, device="cuda", max_device_bytes=1000)
 
 
 @pytest.mark.parametrize(
@@ -127,21 +111,10 @@ def test_what_does_not_fit_says_both_numbers(shim):  # noqa: F811
         ("schedule", "hogwild", "'strata' unless batch_size is 1"),
     ],
 )
-def test_what_mini_batches_do_not_know_is_refused(name, value, said):
+def test_parameters_that_mini_batches_do_not_know_are_refused(name, value, said):
+    users, items, values, _ = full_ratings()
     with pytest.raises(ValueError, match=rf"^{name} must be {said}, got"):
-        FunkSVD(batch_size=9, device="cuda", **{name: value}).fit(some()[:2], some()[2])
-
-
-def test_engines_have_the_same_public_signatures():
-    def public(cls):
-        return {
-            n: inspect.signature(f)
-            for n, f in inspect.getmembers(cls, inspect.isfunction)
-            if n[0] != "_"
-        }
-
-    assert public(CudaMiniBatchEngine) == public(MiniBatchEngine)
-    assert inspect.signature(CudaMiniBatchEngine) == inspect.signature(MiniBatchEngine)
+        FunkSVD(batch_size=9, device="cuda", **{name: value}).fit((users, items), values)
 
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])

@@ -1,9 +1,10 @@
-"""Callbacks decide as those of Keras 3: as it was recorded, and as it does where it is installed."""
+"""Callbacks decide as those of Keras 3: as recorded, and as Keras itself where it is installed."""
 
 import itertools
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,11 +26,11 @@ RATINGS = ([1, 2, 3, 1, 2, 3, 4], [1, 1, 1, 2, 2, 3, 3]), [4.0, 3, 2, 5, 1, 3, 2
 
 @pytest.mark.parametrize("name", ASKED)
 def test_decisions_are_those_recorded_of_keras(name):
+    _, settings = ASKED[name]
     for title, found in decisions(callbacks, name).items():
-        for number, (ours, theirs) in enumerate(
-            zip(found, RECORDED[f"{name}: {title}"], strict=True)
-        ):
-            assert ours == theirs, (title, ASKED[name][1][number])
+        recorded = RECORDED[f"{name}: {title}"]
+        for ours, theirs, setting in zip(found, recorded, settings, strict=True):
+            assert ours == theirs, (title, setting)
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -40,44 +41,43 @@ def test_decisions_are_those_of_keras(name):
 
 
 def test_the_record_tells_settings_apart():
-    """For these arguments there are two settings that differ in nothing else, and in their decisions."""
+    """Two settings that differ in one of these arguments alone differ in their decisions."""
     told = {
         "EarlyStopping": {"min_delta", "patience", "baseline", "start_from_epoch"},
         "ReduceLROnPlateau": {"patience", "cooldown"},
         "ModelCheckpoint": {"initial_value_threshold", "mode"},
     }
     for name, arguments in told.items():
-        settings = ASKED[name][1]
-        decided = list(
-            zip(*(RECORDED[key] for key in RECORDED if key.startswith(name)), strict=True)
-        )
-        found = set()
-        for i, j in itertools.combinations(range(len(settings)), 2):
-            other = {
-                key
-                for key in settings[i].keys() | settings[j].keys()
-                if settings[i].get(key) != settings[j].get(key)
-            }
-            if len(other) == 1 and decided[i] != decided[j]:
-                found |= other
-        assert found == arguments
+        assert told_apart(name) == arguments
 
 
-# ---- what Keras has not, or has otherwise ----
+def told_apart(name: str) -> set[str]:
+    """Return the arguments of a callback that alone change a recorded decision."""
+    _, settings = ASKED[name]
+    series = [RECORDED[key] for key in RECORDED if key.startswith(name)]
+    decided = list(zip(*series, strict=True))
+    found = set()
+    for i, j in itertools.combinations(range(len(settings)), 2):
+        changed = changed_arguments(settings[i], settings[j])
+        if len(changed) == 1 and decided[i] != decided[j]:
+            found |= changed
+    return found
+
+
+def changed_arguments(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """Return the names of the arguments in which two settings differ."""
+    names = one.keys() | other.keys()
+    return {name for name in names if one.get(name) != other.get(name)}
+
+
+# ---- differences from Keras, and what Keras has not ----
 
 
 def test_a_lowered_rate_stays_lowered_under_a_schedule():
-    model = FunkSVD(
-        2,
-        5,
-        learning_rate=0.1,
-        learning_rate_schedule="inverse_time",
-        learning_rate_decay=0.5,
-        random_state=0,
-    )
-    lower = ReduceLROnPlateau(
-        "loss", factor=0.5, patience=1, min_delta=10
-    )  # after every epoch but the first
+    schedule = {"learning_rate_schedule": "inverse_time", "learning_rate_decay": 0.5}
+    model = FunkSVD(2, 5, learning_rate=0.1, random_state=0, **schedule)
+    # It lowers the rate after every epoch but the first.
+    lower = ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10)
     model.fit(*RATINGS, callbacks=lower)
     wanted = 0.1 / (1 + 0.5 * np.arange(5)) * 0.5 ** np.array([0, 0, 1, 2, 3])
     np.testing.assert_allclose(model.history_["learning_rate"], wanted)
@@ -124,7 +124,7 @@ def test_plateau_says_what_it_did(capsys):
 
 @pytest.mark.parametrize("freq", [0, 3, 1.5, "batch", None])
 def test_numbers_as_save_freq_are_refused(freq):
-    """They count batches in Keras."""
+    """In Keras such numbers count batches."""
     with pytest.raises(ValueError, match=rf"^save_freq={freq!r}; it must be 'epoch'"):
         ModelCheckpoint("m.npz", save_freq=freq)
 
@@ -142,7 +142,7 @@ def test_csv_holds_the_history(tmp_path):
 
 
 def test_csv_is_closed_after_an_error_and_checked_before_the_first_epoch(tmp_path):
-    def fail(epoch, logs):
+    def fail(epoch: int, logs: dict[str, float]) -> None:
         raise RuntimeError("mine")
 
     logger = CSVLogger(tmp_path / "log.csv")
@@ -151,34 +151,38 @@ def test_csv_is_closed_after_an_error_and_checked_before_the_first_epoch(tmp_pat
     assert logger._file.closed
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 2
     begun = []
+    note = LambdaCallback(on_epoch_begin=lambda epoch, logs: begun.append(epoch))
     with pytest.raises(FileNotFoundError):
-        FunkSVD(2, 3).fit(
-            *RATINGS,
-            callbacks=[
-                CSVLogger(tmp_path / "no" / "log.csv"),
-                LambdaCallback(on_epoch_begin=lambda e, logs: begun.append(e)),
-            ],
-        )
+        FunkSVD(2, 3).fit(*RATINGS, callbacks=[CSVLogger(tmp_path / "no" / "log.csv"), note])
     assert not begun
 
 
 def test_a_callback_may_predict_with_the_model_of_the_moment():
     seen = []
 
-    def look(epoch, logs):
-        seen.append(float(np.mean((model.predict(RATINGS[0]) - RATINGS[1]) ** 2)))
+    def look(epoch: int, logs: dict[str, float]) -> None:
+        seen.append(squared_error(model))
 
     model = FunkSVD(2, 6, learning_rate=0.1, l2=0, l2_bias=0)
     model.fit(*RATINGS, callbacks=LambdaCallback(on_epoch_end=look))
     assert (np.diff(seen) < 0).all()
-    assert seen[-1] == pytest.approx(float(np.mean((model.predict(RATINGS[0]) - RATINGS[1]) ** 2)))
+    assert seen[-1] == pytest.approx(squared_error(model))
+
+
+def squared_error(model: FunkSVD) -> float:
+    """Return the mean squared error on RATINGS."""
+    pairs, values = RATINGS
+    return float(np.mean((model.predict(pairs) - values) ** 2))
 
 
 def test_a_loss_that_is_not_finite_ends_training():
-    """As Keras' TerminateOnNaN does, and it is an error; the model is that of the last whole epoch."""
+    """Keras' TerminateOnNaN ends training too; here it is an error.
+
+    The model is that of the last whole epoch.
+    """
     stopping = EarlyStopping("loss", patience=9)
 
-    def spoil(epoch, logs):
+    def spoil(epoch: int, logs: dict[str, float]) -> None:
         if epoch == 3:
             weights = model.get_weights()
             weights.user_factors[0] = np.nan
