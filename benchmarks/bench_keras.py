@@ -3,192 +3,139 @@
     python benchmarks/bench_keras.py --sizes ml-1m ml-20m netflix --plot keras.png
     python benchmarks/bench_keras.py --sizes --data DIR
 
-Two embeddings without biases or mean, their inner product, MSE, AdaMax, batches of a million: both train on the same
-generated ratings, from the same weights, in the same order (shuffle=False), in one process. Before a time counts, the
-losses of all epochs must agree. With --data: the test RMSE of the best validation epoch on real ratings, in the files
-that bench_accuracy.py reads.
+The model is two embeddings without biases or mean, their inner product, MSE, AdaMax and batches of
+a million. Both train on the same generated ratings, from the same weights, in the same order
+(shuffle=False), in one process. Before a time counts, the losses of all epochs must agree. --data
+adds the test RMSE of the best validation epoch on real ratings, in the files that bench_accuracy.py
+reads.
 
-Needs Keras and JAX: pip install "funksvd[keras]"
+It needs Keras and JAX: pip install "funksvd[keras]"
 """
 
+from __future__ import annotations
+
 import argparse
-import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from bench_accuracy import movielens_folds
-from common import SHAPES, cache_folder, check, peak_memory, print_header, print_table, rmse, shaped
+from common import SHAPES, cache_folder, check, peak_memory, print_header, print_table, shaped
+from keras_fits import (
+    RATE,
+    History,
+    Parts,
+    Triples,
+    best_funksvd,
+    best_keras,
+    fit_funksvd,
+    fit_keras,
+)
 
-os.environ["KERAS_BACKEND"] = "jax"
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+ARTICLE = """The article (2016, Keras on Theano, nearly 100 M ratings of 0.5 M users and almost
+20,000 movies, k = 20, AdaMax, batches of 1 M) reports 300 s an epoch on a CPU, 90 s on a GeForce
+GTX 960."""
+TIMED_EPOCHS = 3
+KERAS_L2 = 0.08  # a mean over the ratings, as FunkSVD's l2
 
-ARTICLE = """The article (2016, Keras on Theano, nearly 100 M ratings of 0.5 M users and almost 20,000 movies, k = 20,
-AdaMax, batches of 1 M) reports 300 s an epoch on a CPU, 90 s on a GeForce GTX 960."""
-RATE = 0.01  # of AdaMax here: ten times the default, which is slow for the few steps of such large batches
+FITS: dict[str, Callable[..., History]] = {"Keras": fit_keras, "FunkSVD": fit_funksvd}
 
-
-def first_factors(data, factors):
-    """Random factors of every id up to the largest, for both models."""
-    rng = np.random.default_rng(0)
-    return [
-        rng.normal(0, 0.3, (int(ids.max()) + 1, factors)).astype(np.float32) for ids in data[:2]
-    ]
-
-
-def embeddings(start, mean=None, l2=0.0, l2_bias=0.0, rate=RATE):
-    """The compiled Keras model, which begins with the factors `start`; a `mean` adds bias embeddings to it."""
-    import keras
-
-    def rows(table, l2):
-        penalty = keras.regularizers.L2(l2) if l2 else None
-        layer = keras.layers.Embedding(
-            *table.shape, embeddings_initializer="zeros", embeddings_regularizer=penalty
-        )
-        layer.build()
-        layer.set_weights([table])
-        return layer
-
-    ids = [keras.Input((), dtype="int32") for _ in start]
-    out = keras.layers.Dot(1)(
-        [rows(table, l2)(side) for table, side in zip(start, ids, strict=True)]
-    )
-    if mean is not None:
-        biases = [
-            rows(np.zeros_like(table[:, :1]), l2_bias)(side)
-            for table, side in zip(start, ids, strict=True)
-        ]
-        out = keras.layers.Rescaling(1, mean)(keras.layers.Add()([out, *biases]))
-    model = keras.Model(ids, out)
-    model.compile(keras.optimizers.Adamax(rate), "mse")
-    return model
+# ------------------------------------------------------- for the processes that measure memory
 
 
-def fit_keras(data, options, epochs, split=0.0, shuffle=False):
-    """History, with the seconds of each epoch; the first holds the compilation."""
-    import keras
-
-    class Clock(keras.callbacks.Callback):
-        def on_train_begin(self, logs=None):
-            self.seconds = []
-
-        def on_epoch_begin(self, epoch, logs=None):
-            self.begun = time.perf_counter()
-
-        def on_epoch_end(self, epoch, logs=None):
-            self.seconds.append(time.perf_counter() - self.begun)
-
-    clock, model = Clock(), embeddings(first_factors(data, options.factors))
-    history = model.fit(
-        list(data[:2]),
-        data[2],
-        batch_size=options.batch,
-        epochs=epochs,
-        validation_split=split,
-        shuffle=shuffle,
-        verbose=0,
-        callbacks=[clock],
-    ).history
-    keras.backend.clear_session()
-    return {**history, "seconds": clock.seconds}
+def load_arrays(name: str, cache: str, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Return the arguments of the two functions below."""
+    return Triples(*shaped(name, cache)), options
 
 
-def fit_funksvd(data, options, epochs, split=0.0, shuffle=False):
-    """History of the same fit."""
-    from funksvd import FunkSVD, LambdaCallback
-
-    def begin(logs=None):
-        params = model.get_weights()
-        start = first_factors(data, options.factors)
-        sides = zip(start, data[:2], strict=True)
-        params.user_factors, params.item_factors = (table[np.unique(ids)] for table, ids in sides)
-        model.set_weights(params)
-
-    model = FunkSVD(
-        options.factors,
-        epochs,
-        solver="adamax",
-        batch_size=options.batch,
-        shuffle=shuffle,
-        learning_rate=RATE,
-        learning_rate_schedule="constant",
-        l2=0,
-        l2_bias=0,
-        biased=False,
-        center=False,
-        n_jobs=options.threads,
-        random_state=0,
-    )
-    model.fit(
-        data[:2],
-        data[2],
-        validation_split=split,
-        validation_split_order="tail",
-        callbacks=[LambdaCallback(on_train_begin=begin)],
-    )
-    return model.history_
-
-
-# --------------------------------------------------------------------------- for the processes that measure memory
-
-
-def load_arrays(name, cache, options):
-    """Arguments of the two functions below."""
-    return shaped(name, cache), options
-
-
-def run_funksvd(data, options):
-    """What is measured: two epochs, from three arrays."""
+def run_funksvd(data: Triples, options: argparse.Namespace) -> None:
+    """Fit two epochs, from three arrays."""
     fit_funksvd(data, options, 2)
 
 
-def run_keras(data, options):
-    """The same of Keras."""
+def run_keras(data: Triples, options: argparse.Namespace) -> None:
+    """Do the same with Keras."""
     fit_keras(data, options, 2)
 
 
-# ------------------------------------------------------------------------------------------------------ the tables
+# ---------------------------------------------------------------------------- a table for each size
 
 
-def bench_size(name, cache, options):
-    """Check and time both on one shape, and print its table; returns the histories with validation."""
-    data = shaped(name, cache)
-    n, epochs = len(data[0]), options.epochs
+def largest_difference(ours: History, theirs: History, loss: str) -> float:
+    """Return the largest difference of a loss, as a part of it."""
+    ratios = np.divide(ours[loss], theirs[loss])
+    return float(np.max(np.abs(ratios - 1)))
+
+
+def memory_of(name: str, cache: str, options: argparse.Namespace) -> dict[str, float]:
+    """Return the peak of memory of two epochs of each model, in bytes beyond the arrays."""
+    if options.no_memory:
+        return {}
+    runs = {"FunkSVD": "run_funksvd", "Keras": "run_keras"}
+    arguments = (name, cache, options)
+    return {
+        model: peak_memory("bench_keras", "load_arrays", run, *arguments)
+        for model, run in runs.items()
+    }
+
+
+def bench_size(name: str, cache: str, options: argparse.Namespace) -> dict[str, History]:
+    """Check and time both on one shape, and print its table; return the validated histories."""
+    data = Triples(*shaped(name, cache))
     print(
-        f"## {name}: {n:,} ratings, k = {options.factors}, batches of {options.batch:,}, {options.threads} threads"
+        f"## {name}: {len(data.values):,} ratings, k = {options.factors}, "
+        f"batches of {options.batch:,}, {options.threads} threads"
     )
-    fits = {"Keras": fit_keras, "FunkSVD": fit_funksvd}
-    memory = {}
-    curves = {model: fit(data, options, epochs, 0.1) for model, fit in fits.items()}
-    timed = {model: fit(data, options, 3) for model, fit in fits.items()}
+    curves = {model: fit(data, options, options.epochs, 0.1) for model, fit in FITS.items()}
+    timed = {model: fit(data, options, TIMED_EPOCHS) for model, fit in FITS.items()}
+    compared = ((curves, "loss"), (curves, "val_loss"), (timed, "loss"))
     apart = max(
-        float(np.max(np.abs(np.divide(history["FunkSVD"][loss], history["Keras"][loss]) - 1)))
-        for history, loss in ((curves, "loss"), (curves, "val_loss"), (timed, "loss"))
+        largest_difference(histories["FunkSVD"], histories["Keras"], loss)
+        for histories, loss in compared
     )
     print(
-        f"losses and validation losses of {epochs} epochs, the largest difference: {apart:.1e} of the loss"
+        f"losses and validation losses of {options.epochs} epochs, "
+        f"the largest difference: {apart:.1e} of the loss"
     )
     check(apart < 1e-4, f"the losses differ by {apart:.1e}")
-    for model, fit in fits.items():
-        timed[f"{model}, shuffled"], memory[f"{model}, shuffled"] = (
-            fit(data, options, 3, shuffle=True),
-            np.nan,
-        )
-    for model, run in (("FunkSVD", "run_funksvd"), ("Keras", "run_keras")):
-        memory[model] = (
-            np.nan
-            if options.no_memory
-            else peak_memory("bench_keras", "load_arrays", run, name, cache, options)
-        )
-    seconds = {model: float(np.median(history["seconds"][1:])) for model, history in timed.items()}
+    for model, fit in FITS.items():
+        timed[f"{model}, shuffled"] = fit(data, options, TIMED_EPOCHS, shuffle=True)
+    memory = memory_of(name, cache, options)
+    print_size(timed, curves, memory, len(data.values))
+    return curves
+
+
+def print_size(
+    timed: dict[str, History],
+    curves: dict[str, History],
+    memory: dict[str, float],
+    n: int,
+) -> None:
+    """Print the table of one size, the fastest model first."""
+    seconds = {}
+    for model, history in timed.items():
+        seconds[model] = float(np.median(history["seconds"][1:]))
+    epochs = len(curves["Keras"]["loss"])
     rows = []
-    for model, of_epoch in sorted(seconds.items(), key=lambda one: one[1]):
-        history = curves.get(model)
-        best = "-" if history is None else f"{min(history['val_loss']) ** 0.5:.4f}"
-        total = np.nan if history is None else sum(history["seconds"])
+    for model in sorted(seconds, key=seconds.__getitem__):
         ours = seconds["FunkSVD, shuffled" if "shuffled" in model else "FunkSVD"]
+        best = "-"
+        total = np.nan
+        if model in curves:
+            best = f"{min(curves[model]['val_loss']) ** 0.5:.4f}"
+            total = sum(curves[model]["seconds"])
         rows.append(
-            [model, of_epoch, of_epoch / ours, n / of_epoch / 1e6, best, total, memory[model] / 1e6]
+            [
+                model,
+                seconds[model],
+                seconds[model] / ours,
+                n / seconds[model] / 1e6,
+                best,
+                total,
+                memory.get(model, np.nan) / 1e6,
+            ]
         )
     header = [
         "model",
@@ -197,26 +144,26 @@ def bench_size(name, cache, options):
         "M ratings/s",
         "best val. RMSE",
         f"s for {epochs} epochs",
+        "peak MB beyond arrays",
     ]
-    print_table([*header, "peak MB beyond arrays"], rows)
-    return curves
+    print_table(header, rows)
 
 
-def plot(curves, path):
-    """Validation RMSE against epochs and against seconds, a row of axes for each size."""
+def plot(curves: dict[str, dict[str, History]], path: str) -> None:
+    """Draw validation RMSE by epochs and by seconds, a row of axes for each size."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(
-        len(curves), 2, figsize=(9, 3.2 * len(curves)), squeeze=False, layout="constrained"
-    )
+    size = (9, 3.2 * len(curves))
+    figure, axes = plt.subplots(len(curves), 2, figsize=size, squeeze=False, layout="constrained")
+    styles = {"Keras": "o-", "FunkSVD": "x--"}
     for (by_epoch, by_second), (name, histories) in zip(axes, curves.items(), strict=True):
         for model, history in histories.items():
-            error, style = np.sqrt(history["val_loss"]), {"Keras": "o-", "FunkSVD": "x--"}[model]
-            by_epoch.plot(np.arange(1, len(error) + 1), error, style, label=model)
-            by_second.plot(np.cumsum(history["seconds"]), error, style, label=model)
+            error = np.sqrt(history["val_loss"])
+            by_epoch.plot(np.arange(1, len(error) + 1), error, styles[model], label=model)
+            by_second.plot(np.cumsum(history["seconds"]), error, styles[model], label=model)
         by_epoch.set(xlabel="epochs", ylabel="validation RMSE", title=name)
         by_second.set(xlabel="seconds", xscale="log", title=name)
         by_epoch.legend()
@@ -224,84 +171,46 @@ def plot(curves, path):
     print("curves in", path)
 
 
-def best_keras(train, validation, test, l2, options):
-    """Test RMSE of a Keras model at its best validation epoch; FunkSVD's `l2` adds mean, biases and the penalty."""
-    import keras
+# ------------------------------------------------------------------------------------- real ratings
 
-    ids = [np.concatenate([part[side] for part in (train, validation, test)]) for side in (0, 1)]
-    start = [
-        table / 10 for table in first_factors(ids, options.factors)
-    ]  # about as small as Keras' own
-    mean = float(train[2].mean()) if l2 else None
-    l2 /= len(start[0])  # a mean over the ratings, spread over the rows
-    model = embeddings(start, mean, l2, l2)
-    model.fit(
-        list(train[:2]),
-        train[2],
-        batch_size=options.data_batch,
-        epochs=300,
-        verbose=0,
-        validation_data=(list(validation[:2]), validation[2]),
-        callbacks=[
-            keras.callbacks.EarlyStopping("val_loss", patience=3, restore_best_weights=True)
-        ],
+
+def movielens(path: Path) -> tuple[Triples, np.ndarray]:
+    """Return the ratings of ml-100k, and which are those of the test fold u1."""
+    (train, known), (withheld, unknown) = next(movielens_folds(path))
+    users, items = (
+        np.concatenate(ids).astype(np.int32) for ids in zip(train, withheld, strict=True)
     )
-    out = rmse(model.predict(list(test[:2]), batch_size=1 << 16, verbose=0).ravel(), test[2])
-    keras.backend.clear_session()
-    return out
+    values = np.concatenate([known, unknown])
+    return Triples(users, items, values), np.arange(len(values)) >= len(known)
 
 
-def best_funksvd(train, validation, test, **params):
-    """Test RMSE of a FunkSVD at its best validation epoch."""
-    from funksvd import EarlyStopping, FunkSVD, Ratings
-
-    model = FunkSVD(n_epochs=300, random_state=0, **params)
-    model.fit(
-        train[:2],
-        train[2],
-        validation_data=(validation[:2], validation[2]),
-        callbacks=EarlyStopping("val_loss", patience=3, restore_best_weights=True),
-    )
-    return model.evaluate(Ratings.from_arrays(*test))["rmse"]
-
-
-def real_ratings(folder):
-    """Yield name, (train, validation, test) of ml-100k's fold u1 and of goodbooks."""
+def goodbooks(path: Path, rng: np.random.Generator) -> tuple[Triples, np.ndarray]:
+    """Return the ratings of goodbooks, and which are a random tenth."""
     from funksvd import Ratings
 
+    ratings = Ratings.read(path)
+    values = ratings.values.astype(np.float32)
+    return Triples(ratings.users, ratings.items, values), rng.random(len(values)) < 0.1
+
+
+def real_ratings(folder: str) -> Iterator[tuple[str, Parts]]:
+    """Yield the name and the parts of ml-100k's fold u1 and of goodbooks."""
     rng = np.random.default_rng(2)
-    for name, path in (
-        ("ml-100k, u1", "ml-100k/u.data"),
-        ("goodbooks", "goodbooks/ratings.csv.gz"),
-    ):
-        if not (Path(folder) / path).exists():
-            print(f"{path} is not in {folder}")
+    paths = {"ml-100k, u1": "ml-100k/u.data", "goodbooks": "goodbooks/ratings.csv.gz"}
+    for name, relative in paths.items():
+        path = Path(folder) / relative
+        if not path.exists():
+            print(f"{relative} is not in {folder}")
             continue
-        if name == "goodbooks":
-            ratings = Ratings.read(Path(folder) / path)
-            users, items, values = ratings.users, ratings.items, ratings.values.astype(np.float32)
-            test = rng.random(len(values)) < 0.1
-        else:
-            (train, known), (withheld, unknown) = next(movielens_folds(Path(folder) / path))
-            users, items = (
-                np.concatenate(ids).astype(np.int32) for ids in zip(train, withheld, strict=True)
-            )
-            values, test = (
-                np.concatenate([known, unknown]),
-                np.arange(len(known) + len(unknown)) >= len(known),
-            )
-        validation = ~test & (rng.random(len(values)) < 0.1)
-        yield (
-            name,
-            tuple(
-                (users[part], items[part], values[part])
-                for part in (~test & ~validation, validation, test)
-            ),
-        )
+        ratings, test = goodbooks(path, rng) if name == "goodbooks" else movielens(path)
+        validation = ~test & (rng.random(len(test)) < 0.1)
+        masks = (~test & ~validation, validation, test)
+        parts = [Triples(*(column[mask] for column in ratings)) for mask in masks]
+        yield name, Parts(*parts)
 
 
-def bench_accuracy(options):
-    """Test RMSE at the best validation epoch, on real ratings."""
+def bench_accuracy(options: argparse.Namespace) -> None:
+    """Print the test RMSE at the best validation epoch, on real ratings."""
     batches = {
         "n_factors": options.factors,
         "solver": "adamax",
@@ -309,26 +218,32 @@ def bench_accuracy(options):
         "learning_rate": RATE,
         "learning_rate_schedule": "constant",
     }
-    ways = [
-        ("Keras, as in the article", lambda parts: best_keras(*parts, 0.0, options)),
-        ("Keras, with mean, biases and L2", lambda parts: best_keras(*parts, 0.08, options)),
-        ("FunkSVD, defaults", lambda parts: best_funksvd(*parts)),
-        ("FunkSVD, the same k", lambda parts: best_funksvd(*parts, n_factors=options.factors)),
-        ("FunkSVD, mini-batches of AdaMax", lambda parts: best_funksvd(*parts, **batches)),
-    ]
+    keras_ways = {
+        "Keras, as in the article": 0.0,
+        "Keras, with mean, biases and L2": KERAS_L2,
+    }
+    funksvd_ways: dict[str, dict[str, Any]] = {
+        "FunkSVD, defaults": {},
+        "FunkSVD, the same k": {"n_factors": options.factors},
+        "FunkSVD, mini-batches of AdaMax": batches,
+    }
     for name, parts in real_ratings(options.data):
-        print(
-            f"## {name}: {sum(len(part[0]) for part in parts):,} ratings, k = {options.factors}, test RMSE"
-        )
+        n = sum(len(part.values) for part in parts)
+        print(f"## {name}: {n:,} ratings, k = {options.factors}, test RMSE")
         rows = []
-        for way, run in ways:
+        for way, l2 in keras_ways.items():
             start = time.perf_counter()
-            rows.append([way, f"{run(parts):.4f}", time.perf_counter() - start])
+            error = best_keras(parts, l2, options)
+            rows.append([way, f"{error:.4f}", time.perf_counter() - start])
+        for way, params in funksvd_ways.items():
+            start = time.perf_counter()
+            error = best_funksvd(parts, **params)
+            rows.append([way, f"{error:.4f}", time.perf_counter() - start])
         print_table(["model", "test RMSE", "s"], rows)
 
 
-def main():
-    """Print one table for each size, and one for each set of real ratings."""
+def options_of_command_line() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="*", choices=SHAPES, default=["ml-1m", "ml-20m"])
     parser.add_argument("--factors", type=int, default=20)
@@ -346,7 +261,12 @@ def main():
     parser.add_argument(
         "--data-batch", type=int, default=10_000, help="batches there (default 10,000)"
     )
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Print one table for each size, and one for each set of real ratings."""
+    options = options_of_command_line()
     try:
         import jax  # noqa: F401
         import keras  # noqa: F401

@@ -6,7 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
-// What the kernels use of <math.h>, which alone takes half of the time to compile them.
+// The functions of <math.h> that the kernels use. The header alone takes half of the time to
+// compile them.
 #define sqrtf __builtin_sqrtf
 #define fabsf __builtin_fabsf
 #define fmaxf __builtin_fmaxf
