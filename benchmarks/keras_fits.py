@@ -1,4 +1,4 @@
-"""The article's model in Keras 3 and in FunkSVD, for bench_keras.py: both fitted in the same ways."""
+"""The article's model in Keras 3 and in FunkSVD for bench_keras.py, fitted in the same ways."""
 
 from __future__ import annotations
 

@@ -13,63 +13,39 @@ go on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 
+from funksvd.engines.batches import (
+    Batches,
+    HeldOut,
+    Run,
+    Sorted,
+    canonical,
+    deal,
+    in_file_order,
+)
 from funksvd.engines.contract import Engine
 from funksvd.engines.start import first_state, rule, start_factors
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import team
 from funksvd.parameters import Hyper, of_side, solver_of
-from funksvd.ratings import _keys
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import PAIRS_OF_A_CALL, Weights, predict
 
-# How many ratings are dealt to the batches at a time: their shuffle stays in the cache.
-DEAL = 1 << 16
 MOST = 10**9  # ratings that NumPy's hypergeometric distribution can deal
 # Ratings and rows of a step below which threads cost more than they bring.
 BUSY = 50_000
 PAIRS_OF_A_CHECK = 16 * PAIRS_OF_A_CALL
 PARTS_A_THREAD = 4
-DEAL_STREAM = 2  # of the engine's random numbers
 
 # The names in a snapshot of the rows and of the state of either side.
 ROW_NAMES = ("run_rows", "rows")
 STATE_NAMES = ("run_state", "state")
-
-# Runs a function on each of some arguments, on the threads of a team.
-Run = Callable[[Callable[[int], None], Sequence[int]], object]
-
-
-class Batches(NamedTuple):
-    """The ratings of an epoch, one batch after the other, each grouped by its rows.
-
-    `row` and `other` are codes of the first and of the second side. An empty `weight` means that
-    all ratings weigh 1.
-    """
-
-    row: np.ndarray
-    other: np.ndarray
-    rating: np.ndarray
-    weight: np.ndarray
-
-    def part(self, first: int, size: int) -> Batches:
-        """Return at most `size` ratings from the place `first` on."""
-        return Batches(*(column[first : first + size] for column in self))
-
-
-class HeldOut(NamedTuple):
-    """Ratings to validate on; -1 is the code of an unknown id."""
-
-    users: np.ndarray
-    items: np.ndarray
-    values: np.ndarray
-    weights: np.ndarray
 
 
 @dataclass
@@ -92,50 +68,6 @@ class SideRows:
     spare: np.ndarray
     state: np.ndarray
     columns: np.ndarray
-
-
-def group_pairs(
-    rows: np.ndarray,
-    others: np.ndarray,
-    n_rows: int,
-    n_others: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the places of ratings by (row, other), and where the ratings of each row start.
-
-    Repeated pairs stay in the order in which they come.
-    """
-    n = len(rows)
-    by_other = np.empty(n, np.int32)
-    order = np.empty(n, np.int32)
-    start = np.zeros(n_rows + 1, np.int64)
-    places = np.arange(n, dtype=np.int32)
-    _keys.group(others, places, np.zeros(n_others + 1, np.int64), by_other)
-    _keys.group(rows[by_other], by_other, start, order)
-    return order, start
-
-
-def canonical(
-    codes: tuple[np.ndarray, np.ndarray],
-    values: np.ndarray,
-    weights: np.ndarray | None,
-    n_codes: tuple[int, int],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return `group_pairs`, with repeated pairs by value and weight.
-
-    The ratings then stand in the same order, in whichever order they were given.
-    """
-    rows, others = codes
-    order, start = group_pairs(rows, others, *n_codes)
-    same_row = np.diff(rows[order]) == 0
-    same = same_row & (np.diff(others[order]) == 0)
-    if same.any():
-        tied = np.flatnonzero(np.append(same, False) | np.append(False, same))
-        places = order[tied]
-        keys = [values[places], others[places], rows[places]]
-        if weights is not None:
-            keys.insert(0, weights[places])
-        order[tied] = places[np.lexsort(keys)]
-    return order, start
 
 
 class MiniBatchEngine(Engine):
@@ -176,7 +108,6 @@ class MiniBatchEngine(Engine):
         self.users_first = ratings._users_run(counts)
         self.sizes = self._by_side(ratings.n_users, ratings.n_items)
         self.batch_size = min(hyper.batch_size, n)
-        self.n_batches = -(-n // self.batch_size)
         self.n_jobs = n_jobs if min(n, self.batch_size + sum(self.sizes)) >= BUSY else 1
         self._group(ratings)
         self.check = None if held_out is None else self._held_out(ratings, held_out)
@@ -191,7 +122,7 @@ class MiniBatchEngine(Engine):
         """Sort the ratings by their rows; with shuffle=False make the batches of all epochs."""
         n = len(ratings)
         codes = self._by_side(ratings.users, ratings.items)
-        order, self.start = canonical(codes, ratings.values, ratings.weights, self.sizes)
+        order, start = canonical(codes, ratings.values, ratings.weights, self.sizes)
         values = ratings.values[order]
         sample_weights = np.ones(0)
         weighted_values = values
@@ -209,22 +140,12 @@ class MiniBatchEngine(Engine):
             sample_weights.astype(self.dtype),
         )
         if self.hyper.shuffle:
-            self.sorted_columns = columns  # `start` tells the rows
+            self.sorted_ratings = Sorted(start, columns)
             room = [np.empty_like(column) for column in columns]
             self.batches = Batches(np.empty(n, np.int32), *room)
         else:
-            self.batches = self._in_file_order(Batches(rows[order], *columns), order)
-
-    def _in_file_order(self, sorted_ratings: Batches, order: np.ndarray) -> Batches:
-        """Return the ratings B at a time as they were given, each batch sorted by its rows."""
-        places = np.empty(len(order), np.int32)
-        _keys.group(
-            order // np.int32(self.batch_size),
-            np.arange(len(order), dtype=np.int32),
-            np.zeros(self.n_batches + 1, np.int64),
-            places,
-        )
-        return Batches(*(column[places] if len(column) else column for column in sorted_ratings))
+            sorted_batches = Batches(rows[order], *columns)
+            self.batches = in_file_order(sorted_batches, order, self.batch_size)
 
     def _held_out(self, ratings: Ratings, held_out: Ratings) -> HeldOut:
         """Return the ratings to validate on, in an order that does not depend on theirs."""
@@ -298,41 +219,11 @@ class MiniBatchEngine(Engine):
         squares = np.zeros(self.sizes[0])
         with team(self.n_jobs) as run:
             if self.hyper.shuffle:
-                self._deal(epoch, run)
+                seeds = (self.seed, epoch)
+                deal(self.sorted_ratings, self.batch_size, seeds, run, self.batches)
             for first in range(0, len(self.batches.row), self.batch_size):
                 self._step(self.batches.part(first, self.batch_size), rules, squares, run)
         return float(squares.sum()) / self.total_weight
-
-    def _deal(self, epoch: int, run: Run) -> None:
-        """Deal every rating to a random batch.
-
-        For each stretch of ratings it is drawn how many of them go to which batch; then the stretch
-        is shuffled.
-        """
-        n = len(self.batches.row)
-        size = max(DEAL, 4 * self.n_batches)
-        rng = np.random.default_rng([self.seed, DEAL_STREAM, epoch])
-        starts = np.arange(self.n_batches) * self.batch_size
-        left = np.diff(starts, append=n)
-        firsts = range(0, n, size)
-        hands = []
-        for first in firsts:
-            stretch = min(size, n - first)
-            hand = rng.multivariate_hypergeometric(left, stretch, method="marginals")
-            hands.append(hand)
-            left -= hand
-        cursors = starts + np.cumsum(hands, axis=0) - hands
-        seeds = rng.integers(0, 2**64, len(hands), np.uint64)
-        columns = self.sorted_columns
-
-        def deal_stretch(number: int) -> None:
-            batch_numbers = np.arange(self.n_batches, dtype=np.int32)
-            hand = np.repeat(batch_numbers, hands[number])
-            first = firsts[number]
-            shuffle = (hand, seeds[number], cursors[number])
-            _keys.deal(self.start, *columns, first, *shuffle, *self.batches)
-
-        run(deal_stretch, range(len(hands)))
 
     def _clocks(self) -> list[float]:
         """Return beta_1^t and beta_2^t of the step to come, and count it."""

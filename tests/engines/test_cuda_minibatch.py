@@ -26,7 +26,7 @@ def pair_of(data: Any, held_out: Ratings, **params: Any) -> tuple[MiniBatchEngin
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
-def test_equals_the_cpu_engine_and_naive(cupy, solver, k):  # noqa: F811
+def test_equals_the_cpu_engine_and_naive(cupy, solver, k) -> None:  # noqa: F811
     data = full_ratings()
     held_out = Ratings.from_arrays(*full_ratings(300, 45, 35, seed=1))
     params = {"solver": solver, "n_factors": k, "init_std": k**-0.5, "l2": 0.02, "shuffle": False}
@@ -43,7 +43,7 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k):  # noqa: F811
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", ["l2", "both"])
-def test_every_option_equals_naive(cupy, solver, penalty):  # noqa: F811
+def test_every_option_equals_naive(cupy, solver, penalty) -> None:  # noqa: F811
     ways = ((True, "row", True), (False, "rating", False), (True, "rating", True))
     for number, (biased, scale, above) in enumerate(ways):
         data = full_ratings(weighted=number != 1, seed=number)
@@ -52,7 +52,7 @@ def test_every_option_equals_naive(cupy, solver, penalty):  # noqa: F811
         compare_with_naive(engine, data, "float32")
 
 
-def test_same_bits_for_every_order_of_the_lanes(shim):  # noqa: F811
+def test_same_bits_for_every_order_of_the_lanes(shim) -> None:  # noqa: F811
     engines = []
     for order, resident in ((0, 1), (1, 99), (2, 99)):
         shim.schedule(order, resident)
@@ -67,7 +67,7 @@ def test_same_bits_for_every_order_of_the_lanes(shim):  # noqa: F811
 
 
 @pytest.mark.parametrize("solver", ["momentum", "adam"])
-def test_a_snapshot_goes_on_exactly(cupy, solver):  # noqa: F811
+def test_a_snapshot_goes_on_exactly(cupy, solver) -> None:  # noqa: F811
     whole = engine_of(full_ratings(), engine=CudaMiniBatchEngine, solver=solver)
     half = engine_of(full_ratings(), engine=CudaMiniBatchEngine, solver=solver)
     for epoch in range(3):
@@ -82,7 +82,7 @@ def test_a_snapshot_goes_on_exactly(cupy, solver):  # noqa: F811
     assert_same_bytes(whole, half)
 
 
-def test_a_fit_is_that_of_the_cpu(cupy):  # noqa: F811
+def test_a_fit_is_that_of_the_cpu(cupy) -> None:  # noqa: F811
     users, items, values, _ = full_ratings(3000)
     params = {"solver": "adamax", "batch_size": 400, "learning_rate": 0.02, "epsilon": 1e-3}
     models = []
@@ -97,7 +97,7 @@ def test_a_fit_is_that_of_the_cpu(cupy):  # noqa: F811
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
-def test_the_error_of_too_little_memory_says_both_numbers(shim):  # noqa: F811
+def test_the_error_of_too_little_memory_says_both_numbers(shim) -> None:  # noqa: F811
     with pytest.raises(
         DeviceError, match=r"batch_size=200 need \d.\d+ GiB on the GPU, and there are 0.000 GiB"
     ):
@@ -111,14 +111,14 @@ def test_the_error_of_too_little_memory_says_both_numbers(shim):  # noqa: F811
         ("schedule", "hogwild", "'strata' unless batch_size is 1"),
     ],
 )
-def test_parameters_that_mini_batches_do_not_know_are_refused(name, value, said):
+def test_parameters_that_mini_batches_do_not_know_are_refused(name, value, said) -> None:
     users, items, values, _ = full_ratings()
     with pytest.raises(ValueError, match=rf"^{name} must be {said}, got"):
         FunkSVD(batch_size=9, device="cuda", **{name: value}).fit((users, items), values)
 
 
 @pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90"])
-def test_no_spills_and_16_byte_loads(architecture):
+def test_no_spills_and_16_byte_loads(architecture) -> None:
     if not compiler.available():
         pytest.skip("needs NVRTC: pip install nvidia-cuda-nvrtc-cu12")
     for k, solver in ((20, "adagrad"), (512, "adam")):

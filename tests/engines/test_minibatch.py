@@ -149,7 +149,7 @@ def compare_with_naive(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_kernel_equals_naive(solver, penalty, dtype):
+def test_kernel_equals_naive(solver, penalty, dtype) -> None:
     ways = product((True, False), ("row", "rating"), (False, True), (False, True))
     for number, (biased, scale, weighted, above) in enumerate(ways):
         data = full_ratings(weighted=weighted, seed=number)
@@ -161,7 +161,7 @@ def test_kernel_equals_naive(solver, penalty, dtype):
 @pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("k", [1, 6, 13, 14, 22, 32, 70])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_any_row_length_and_build(k, dtype, level):
+def test_any_row_length_and_build(k, dtype, level) -> None:
     """Rows of every width that the kernels know as a constant, and others; a last batch of 1."""
     data = full_ratings(401)
     params = {"solver": "adamax", "n_factors": k, "dtype": dtype, "l2": 0.01, "reg_scale": "row"}
@@ -173,7 +173,7 @@ def test_any_row_length_and_build(k, dtype, level):
 @pytest.mark.parametrize(
     ("n", "n_users", "n_items"), [(3, 1, 1), (50, 50, 2), (50, 2, 50), (500, 3, 3), (60, 30, 30)]
 )
-def test_any_shape(n, n_users, n_items):
+def test_any_shape(n, n_users, n_items) -> None:
     """Fewer ratings than a batch, repeated pairs, one row."""
     data = full_ratings(n, n_users, n_items)
     engine = engine_of(data, solver="adam", dtype="float64", shuffle=False, batch_size=1000)
@@ -187,9 +187,9 @@ def state_of(engine: MiniBatchEngine) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_same_bytes_for_any_threads(shuffle, weighted, monkeypatch):
+def test_same_bytes_for_any_threads(shuffle, weighted, monkeypatch) -> None:
     monkeypatch.setattr("funksvd.engines.minibatch.BUSY", 0)
-    monkeypatch.setattr("funksvd.engines.minibatch.DEAL", 300)
+    monkeypatch.setattr("funksvd.engines.batches.DEAL", 300)
     data = full_ratings(5000, 300, 200, weighted=weighted)
     held_out = Ratings.from_arrays(*full_ratings(100))
     got = []
@@ -200,7 +200,7 @@ def test_same_bytes_for_any_threads(shuffle, weighted, monkeypatch):
     assert all(result == got[0] for result in got)
 
 
-def test_same_bytes_for_any_row_order():
+def test_same_bytes_for_any_row_order() -> None:
     """Repeated pairs, weights and unknown ids are among the ratings."""
     data = full_ratings(3000, 30, 20, weighted=True)
     held_out = full_ratings(200, 35, 20, weighted=True, seed=1)
@@ -219,7 +219,7 @@ def test_same_bytes_for_any_row_order():
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_transposed_input_gives_the_transposed_model(shuffle):
+def test_transposed_input_gives_the_transposed_model(shuffle) -> None:
     users, items, values, _ = full_ratings(3000, 50, 50)
     params = {"solver": "adamax", "batch_size": 400, "shuffle": shuffle, "random_state": 0}
     model = FunkSVD(5, 3, **params).fit((users, items), values)
@@ -228,8 +228,8 @@ def test_transposed_input_gives_the_transposed_model(shuffle):
     assert (model.item_biases_ == transposed.user_biases_).all()
 
 
-def test_a_shuffled_epoch_deals_every_rating_once_into_full_batches(monkeypatch):
-    monkeypatch.setattr("funksvd.engines.minibatch.DEAL", 100)
+def test_a_shuffled_epoch_deals_every_rating_once_into_full_batches(monkeypatch) -> None:
+    monkeypatch.setattr("funksvd.engines.batches.DEAL", 100)
     data = full_ratings(1050, 40, 30, weighted=True)
     engine = engine_of(data)
     want = sorted(zip(*(column.astype(np.float32) for column in data), strict=True))
@@ -244,9 +244,9 @@ def test_a_shuffled_epoch_deals_every_rating_once_into_full_batches(monkeypatch)
     assert not all((a == b).all() for a, b in zip(*seen[:2], strict=True))
 
 
-def test_batches_are_uniformly_random(monkeypatch):
+def test_batches_are_uniformly_random(monkeypatch) -> None:
     """In batches of two every pair of ratings meets equally often, within five standard errors."""
-    monkeypatch.setattr("funksvd.engines.minibatch.DEAL", 2)
+    monkeypatch.setattr("funksvd.engines.batches.DEAL", 2)
     monkeypatch.setattr("funksvd.engines.minibatch.MiniBatchEngine._step", lambda *a: None)
     engine = engine_of((np.arange(6), np.zeros(6, int), np.arange(6.0)), batch_size=2)
     together = np.zeros((6, 6))
@@ -260,7 +260,7 @@ def test_batches_are_uniformly_random(monkeypatch):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_a_snapshot_resumes_to_the_same_bytes(solver):
+def test_a_snapshot_resumes_to_the_same_bytes(solver) -> None:
     data = full_ratings()
     whole = engine_of(data, solver=solver)
     losses = [whole.epoch(epoch, 0.05) for epoch in range(4)]
@@ -276,7 +276,7 @@ def test_a_snapshot_resumes_to_the_same_bytes(solver):
         assert state_of(engine) == state_of(whole)
 
 
-def test_load_and_weights_are_inverse():
+def test_load_and_weights_are_inverse() -> None:
     engine = engine_of(full_ratings())
     other = engine_of(full_ratings(), seed=1)
     other.load(engine.weights())
@@ -284,7 +284,7 @@ def test_load_and_weights_are_inverse():
         assert (tables_of(other)[name] == table).all()
 
 
-def test_validation_is_the_error_of_predict():
+def test_validation_is_the_error_of_predict() -> None:
     users, items, values, _ = full_ratings()
     rng = np.random.default_rng(3)
     pairs = (rng.integers(0, 45, 300), rng.integers(0, 35, 300))
@@ -298,7 +298,7 @@ def test_validation_is_the_error_of_predict():
     assert model.history_["val_loss"][-1] == pytest.approx(want, rel=1e-5)
 
 
-def test_mini_batches_learn_a_planted_model():
+def test_mini_batches_learn_a_planted_model() -> None:
     """On ratings of rank 2 without noise the error of withheld ratings ends near zero."""
     rng = np.random.default_rng(0)
     users = rng.integers(0, 100, 8000)
@@ -312,7 +312,7 @@ def test_mini_batches_learn_a_planted_model():
     assert model.evaluate((users[:1000], items[:1000]), values[:1000])["rmse"] < 0.03
 
 
-def test_l1_and_the_lower_bound():
+def test_l1_and_the_lower_bound() -> None:
     users, items, values, _ = full_ratings(4000)
     params = {"solver": "adamax", "batch_size": 500, "random_state": 0}
     model = FunkSVD(4, 20, non_negative=True, l1=0.05, **params)
@@ -322,14 +322,14 @@ def test_l1_and_the_lower_bound():
     assert model.user_biases_.min() < 0
 
 
-def test_too_many_ratings_are_refused(monkeypatch):
+def test_too_many_ratings_are_refused(monkeypatch) -> None:
     monkeypatch.setattr("funksvd.engines.minibatch.MOST", 900)
     with pytest.raises(ValueError, match="batch_size must be 1 for 900 ratings or more, got 200"):
         engine_of(full_ratings())
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_solver_without_mini_batches_is_refused(dtype):
+def test_a_solver_without_mini_batches_is_refused(dtype) -> None:
     engine = engine_of(full_ratings(), dtype=dtype)
     engine.solver = "adagrad_row"
     with pytest.raises(ValueError, match="solver='adagrad_row' has no mini-batches"):

@@ -203,7 +203,7 @@ def assert_near(name: str, got: np.ndarray, want: np.ndarray, tolerance: Toleran
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_every_weight_after_every_step(data, solver, dtype):
+def test_every_weight_after_every_step(data, solver, dtype) -> None:
     """L2, L1 and biases, with and without: all eight ways."""
     data = (*data[:3], np.ones(N))
     for biased in (False, True):
@@ -214,7 +214,7 @@ def test_every_weight_after_every_step(data, solver, dtype):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_keras_beside_itself(data, solver):
+def test_keras_beside_itself(data, solver) -> None:
     """In float32 Keras does not agree with itself on the ratings of a batch in reverse order.
 
     0.03 to 0.5 % of its weights are then seen beyond 1e-5 of themselves; of ours 0.04 to 0.9 %.
@@ -243,7 +243,7 @@ def share_beyond(got: np.ndarray, want: np.ndarray) -> float:
     return float(np.mean(np.abs(got - want) > 1e-5 * np.abs(want)))
 
 
-def test_weights_sides_and_the_lower_bound(data):
+def test_weights_sides_and_the_lower_bound(data) -> None:
     """All at once: sample weights, a penalty for each side, no factor below 0, a smaller batch."""
     data = [column[:2432] for column in data]
     params = {"non_negative": True, **SOLVERS["adamax"]}
@@ -259,7 +259,7 @@ def test_weights_sides_and_the_lower_bound(data):
         {"patience": 1, "min_delta": 0.01, "restore_best_weights": True},
     ],
 )
-def test_fit_with_the_articles_callbacks(data, stopping, tmp_path):
+def test_fit_with_the_articles_callbacks(data, stopping, tmp_path) -> None:
     """Compare `fit` of both, with the article's callbacks: every loss, and the same epochs.
 
     The last ratings are held out, training stops early, and the best model is kept.
@@ -347,7 +347,7 @@ def assert_same_tables(ours: FunkSVD, theirs: Any) -> None:
 @needs_data
 @keras_copies
 @pytest.mark.filterwarnings("ignore:.*unknown to the model")
-def test_at_or_below_keras_on_real_ratings():
+def test_at_or_below_keras_on_real_ratings() -> None:
     """Compare test RMSEs of the best validation epochs, on fold u1 of ml-100k.
 
     FunkSVD trains with its defaults, and with mini-batches like those of Keras.
@@ -368,9 +368,9 @@ def test_at_or_below_keras_on_real_ratings():
     for params in ({}, batches):
         model = FunkSVD(n_epochs=300, random_state=0, **params)
         model.fit(
-            train[:2],
+            tuple(train[:2]),
             train[2],
-            validation_data=(validation[:2], validation[2]),
+            validation_data=(tuple(validation[:2]), validation[2]),
             callbacks=EarlyStopping("val_loss", patience=3),
         )
         assert model.evaluate((users[test], items[test]), values[test])["rmse"] <= want

@@ -25,7 +25,7 @@ RATINGS = ([1, 2, 3, 1, 2, 3, 4], [1, 1, 1, 2, 2, 3, 3]), [4.0, 3, 2, 5, 1, 3, 2
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_decisions_are_those_recorded_of_keras(name):
+def test_decisions_are_those_recorded_of_keras(name) -> None:
     _, settings = ASKED[name]
     for title, found in decisions(callbacks, name).items():
         recorded = RECORDED[f"{name}: {title}"]
@@ -34,13 +34,13 @@ def test_decisions_are_those_recorded_of_keras(name):
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_decisions_are_those_of_keras(name):
+def test_decisions_are_those_of_keras(name) -> None:
     os.environ.setdefault("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras")
     assert decisions(callbacks, name) == decisions(keras.callbacks, name)
 
 
-def test_the_record_tells_settings_apart():
+def test_the_record_tells_settings_apart() -> None:
     """Two settings that differ in one of these arguments alone differ in their decisions."""
     told = {
         "EarlyStopping": {"min_delta", "patience", "baseline", "start_from_epoch"},
@@ -73,7 +73,7 @@ def changed_arguments(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
 # ---- differences from Keras, and what Keras has not ----
 
 
-def test_a_lowered_rate_stays_lowered_under_a_schedule():
+def test_a_lowered_rate_stays_lowered_under_a_schedule() -> None:
     schedule = {"learning_rate_schedule": "inverse_time", "learning_rate_decay": 0.5}
     model = FunkSVD(2, 5, learning_rate=0.1, random_state=0, **schedule)
     # It lowers the rate after every epoch but the first.
@@ -98,13 +98,13 @@ def test_a_lowered_rate_stays_lowered_under_a_schedule():
         ),
     ],
 )
-def test_plateau_refuses(arguments, error, message):
+def test_plateau_refuses(arguments, error, message) -> None:
     with pytest.raises(error) as caught:
         ReduceLROnPlateau(**arguments)
     assert str(caught.value) == message
 
 
-def test_plateau_without_its_monitor_names_those_there_are():
+def test_plateau_without_its_monitor_names_those_there_are() -> None:
     with pytest.raises(
         ValueError,
         match=r"monitor='val_loss' is not among the logs; there are loss, rmse, learning_rate",
@@ -112,7 +112,7 @@ def test_plateau_without_its_monitor_names_those_there_are():
         FunkSVD(2, 2).fit(*RATINGS, callbacks=ReduceLROnPlateau())
 
 
-def test_plateau_says_what_it_did(capsys):
+def test_plateau_says_what_it_did(capsys) -> None:
     Model().run(ReduceLROnPlateau(patience=1, min_lr=0.05, verbose=1), [1, 1, 1, 1])
     assert capsys.readouterr().out == "Epoch 2: learning rate lowered to 0.05\n"  # and stays there
     Model().run(ReduceLROnPlateau(patience=1, verbose=1), [1, 1, 1])
@@ -123,13 +123,13 @@ def test_plateau_says_what_it_did(capsys):
 
 
 @pytest.mark.parametrize("freq", [0, 3, 1.5, "batch", None])
-def test_numbers_as_save_freq_are_refused(freq):
+def test_numbers_as_save_freq_are_refused(freq) -> None:
     """In Keras such numbers count batches."""
     with pytest.raises(ValueError, match=rf"^save_freq={freq!r}; it must be 'epoch'"):
         ModelCheckpoint("m.npz", save_freq=freq)
 
 
-def test_csv_holds_the_history(tmp_path):
+def test_csv_holds_the_history(tmp_path) -> None:
     model = FunkSVD(2, 3).fit(
         *RATINGS, validation_split=0.3, callbacks=CSVLogger(tmp_path / "log.csv")
     )
@@ -141,7 +141,7 @@ def test_csv_holds_the_history(tmp_path):
     assert columns[0].tolist() == [0, 1, 2]
 
 
-def test_csv_is_closed_after_an_error_and_checked_before_the_first_epoch(tmp_path):
+def test_csv_is_closed_after_an_error_and_checked_before_the_first_epoch(tmp_path) -> None:
     def fail(epoch: int, logs: dict[str, float]) -> None:
         raise RuntimeError("mine")
 
@@ -157,7 +157,7 @@ def test_csv_is_closed_after_an_error_and_checked_before_the_first_epoch(tmp_pat
     assert not begun
 
 
-def test_a_callback_may_predict_with_the_model_of_the_moment():
+def test_a_callback_may_predict_with_the_model_of_the_moment() -> None:
     seen = []
 
     def look(epoch: int, logs: dict[str, float]) -> None:
@@ -175,7 +175,7 @@ def squared_error(model: FunkSVD) -> float:
     return float(np.mean((model.predict(pairs) - values) ** 2))
 
 
-def test_a_loss_that_is_not_finite_ends_training():
+def test_a_loss_that_is_not_finite_ends_training() -> None:
     """Keras' TerminateOnNaN ends training too; here it is an error.
 
     The model is that of the last whole epoch.
