@@ -29,7 +29,11 @@ class Data(NamedTuple):
     validation: Ratings
 
 
-def copy_bandwidth(cupy: Any, n_bytes: int = 1 << 30, repeats: int = 10) -> float:
+def copy_bandwidth(
+    cupy: Any,
+    n_bytes: int = 1 << 30,
+    repeats: int = 10,
+) -> float:
     """Return the bytes a second, read and written, of a copy within the card's memory."""
     source = cupy.zeros(n_bytes, np.uint8)
     target = cupy.zeros(n_bytes, np.uint8)
@@ -57,7 +61,11 @@ def engine_of(cls: type[SgdEngine], data: Data, k: int, **params: Any) -> SgdEng
     return cls(data.train, data.validation, hyper, seed=0, n_jobs=2)
 
 
-def cpu_rmse(data: Data, k: int, epochs: int) -> float:
+def cpu_rmse(
+    data: Data,
+    k: int,
+    epochs: int,
+) -> float:
     """Return the validation RMSE of the CPU engine."""
     engine = engine_of(SgdEngine, data, k)
     for epoch in range(epochs):
@@ -75,7 +83,12 @@ def epoch_seconds(engine: SgdEngine, epochs: int) -> float:
     return min(seconds[1:] or seconds)
 
 
-def bench(data: Data, k: int, bandwidth: float, options: argparse.Namespace) -> list[list[Any]]:
+def bench(
+    data: Data,
+    k: int,
+    bandwidth: float,
+    options: argparse.Namespace,
+) -> list[list[Any]]:
     """Return the rows of the table for one number of factors."""
     expected = cpu_rmse(data, k, options.epochs)
     rows = []

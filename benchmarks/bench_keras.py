@@ -45,7 +45,11 @@ FITS: dict[str, Callable[..., History]] = {"Keras": fit_keras, "FunkSVD": fit_fu
 # ------------------------------------------------------- for the processes that measure memory
 
 
-def load_arrays(name: str, cache: str, options: argparse.Namespace) -> tuple[Any, Any]:
+def load_arrays(
+    name: str,
+    cache: str,
+    options: argparse.Namespace,
+) -> tuple[Any, Any]:
     """Return the arguments of the two functions below."""
     return Triples(*shaped(name, cache)), options
 
@@ -63,13 +67,21 @@ def run_keras(data: Triples, options: argparse.Namespace) -> None:
 # ---------------------------------------------------------------------------- a table for each size
 
 
-def largest_difference(ours: History, theirs: History, loss: str) -> float:
+def largest_difference(
+    ours: History,
+    theirs: History,
+    loss: str,
+) -> float:
     """Return the largest difference of a loss, as a part of it."""
     ratios = np.divide(ours[loss], theirs[loss])
     return float(np.max(np.abs(ratios - 1)))
 
 
-def memory_of(name: str, cache: str, options: argparse.Namespace) -> dict[str, float]:
+def memory_of(
+    name: str,
+    cache: str,
+    options: argparse.Namespace,
+) -> dict[str, float]:
     """Return the peak of memory of two epochs of each model, in bytes beyond the arrays."""
     if options.no_memory:
         return {}
@@ -81,7 +93,11 @@ def memory_of(name: str, cache: str, options: argparse.Namespace) -> dict[str, f
     }
 
 
-def bench_size(name: str, cache: str, options: argparse.Namespace) -> dict[str, History]:
+def bench_size(
+    name: str,
+    cache: str,
+    options: argparse.Namespace,
+) -> dict[str, History]:
     """Check and time both on one shape, and print its table; return the validated histories."""
     data = Triples(*shaped(name, cache))
     print(

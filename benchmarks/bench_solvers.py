@@ -45,7 +45,11 @@ class Fit(NamedTuple):
     seconds: np.ndarray
 
 
-def fit(train: Any, validation: Any, params: dict[str, Any]) -> Fit:
+def fit(
+    train: Any,
+    validation: Any,
+    params: dict[str, Any],
+) -> Fit:
     """Fit a model to the end of its epochs and return it as it was at its best."""
     from funksvd import EarlyStopping, FunkSVD
 
@@ -56,7 +60,11 @@ def fit(train: Any, validation: Any, params: dict[str, Any]) -> Fit:
     return Fit(model, np.array(model.history_["val_rmse"]), seconds)
 
 
-def bench_accuracy(name: str, path: Path, axes: Any) -> None:
+def bench_accuracy(
+    name: str,
+    path: Path,
+    axes: Any,
+) -> None:
     """Print the table of one data set; draw its curves into the axes, if there are any."""
     from funksvd import Ratings
 
@@ -98,7 +106,11 @@ def epoch_seconds(engines: dict[str, Any]) -> dict[str, np.ndarray]:
     return {solver: np.array(times[1:]) for solver, times in seconds.items()}
 
 
-def bench_speed(name: str, cache: str | None, factors: int) -> None:
+def bench_speed(
+    name: str,
+    cache: str | None,
+    factors: int,
+) -> None:
     """Print the time of an epoch of each solver."""
     from funksvd import FunkSVD, Ratings
     from funksvd.engines.choose import engine_for
@@ -156,7 +168,11 @@ def empty_figure() -> tuple[Any, Any]:
     return plt.subplots(len(DATA), 2, figsize=size, layout="constrained", sharey="row")
 
 
-def save_figure(figure: Any, axes: Any, path: str) -> None:
+def save_figure(
+    figure: Any,
+    axes: Any,
+    path: str,
+) -> None:
     """Label the axes and write the figure to a file."""
     panels = [(name, unit) for name in DATA for unit in ("epochs", "seconds")]
     for axis, (name, unit) in zip(axes.flat, panels, strict=True):

@@ -44,7 +44,11 @@ class Penalties(NamedTuple):
     l2: float = 0.0
 
 
-def first_factors(users: np.ndarray, items: np.ndarray, n_factors: int) -> list[np.ndarray]:
+def first_factors(
+    users: np.ndarray,
+    items: np.ndarray,
+    n_factors: int,
+) -> list[np.ndarray]:
     """Return random factors of every id up to the largest, for both models."""
     rng = np.random.default_rng(0)
     factors = []
@@ -171,7 +175,11 @@ def fit_funksvd(
     return model.history_
 
 
-def best_keras(parts: Parts, l2: float, options: argparse.Namespace) -> float:
+def best_keras(
+    parts: Parts,
+    l2: float,
+    options: argparse.Namespace,
+) -> float:
     """Return the test RMSE of a Keras model at its best validation epoch.
 
     `l2` is as FunkSVD's; it adds mean and biases as well.

@@ -127,7 +127,11 @@ class Model:
 Make = Callable[..., Any]
 
 
-def stopping(make: Make, losses: list[float], arguments: dict[str, Any]) -> list[Any]:
+def stopping(
+    make: Make,
+    losses: list[float],
+    arguments: dict[str, Any],
+) -> list[Any]:
     """Return [epochs run, stopped_epoch, best_epoch, wait, epoch of the weights at the end]."""
     model = Model()
     callback = make(**arguments)
@@ -135,12 +139,20 @@ def stopping(make: Make, losses: list[float], arguments: dict[str, Any]) -> list
     return [epochs, callback.stopped_epoch, callback.best_epoch, callback.wait, model.weights]
 
 
-def plateau(make: Make, losses: list[float], arguments: dict[str, Any]) -> list[float]:
+def plateau(
+    make: Make,
+    losses: list[float],
+    arguments: dict[str, Any],
+) -> list[float]:
     """Return the learning rate after each epoch, with six digits."""
     return [float(f"{rate:.6g}") for rate in Model().run(make(**arguments), losses)]
 
 
-def checkpoint(make: Make, losses: list[float], arguments: dict[str, Any]) -> list[str]:
+def checkpoint(
+    make: Make,
+    losses: list[float],
+    arguments: dict[str, Any],
+) -> list[str]:
     """Return the names of the files of two runs; the best loss lives on in the second."""
     with tempfile.TemporaryDirectory() as folder:
         model = Model()
@@ -150,7 +162,11 @@ def checkpoint(make: Make, losses: list[float], arguments: dict[str, Any]) -> li
         return model.saved
 
 
-def logger(make: Make, losses: list[float], arguments: dict[str, Any]) -> str:
+def logger(
+    make: Make,
+    losses: list[float],
+    arguments: dict[str, Any],
+) -> str:
     """Return the text of the CSV file of two runs."""
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "log.csv")

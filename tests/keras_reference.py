@@ -62,7 +62,12 @@ def embedding_model(
     keras.config.set_floatx(dtype)  # of the loss and its metrics, too
     ids = [keras.Input((), dtype="int32", name=side) for side in ("users", "items")]
 
-    def embedding(name: str, side: int, columns: int, constraint: str | None) -> Any:
+    def embedding(
+        name: str,
+        side: int,
+        columns: int,
+        constraint: str | None,
+    ) -> Any:
         layer = keras.layers.Embedding(
             (n_users, n_items)[side],
             columns,
@@ -104,13 +109,19 @@ def stepper(model: keras.Model) -> Callable[..., tuple[np.ndarray, dict[str, np.
     embeddings = {layer.name: layer for layer in model.layers if layer.name in NAMES}
 
     @jax.jit
-    def step(state: Any, penalties: dict[str, Any], batch: Any) -> Any:
+    def step(
+        state: Any,
+        penalties: dict[str, Any],
+        batch: Any,
+    ) -> Any:
         for layer in embeddings.values():
             set_penalty(layer, penalties)
         return model.train_step(state, batch)
 
     def run(
-        start: Any, penalties: dict[str, Any], batches: list[Any]
+        start: Any,
+        penalties: dict[str, Any],
+        batches: list[Any],
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         load(model, start)
         model._symbolic_build(data_batch=batches[0])

@@ -29,7 +29,11 @@ class Batches(NamedTuple):
     rating: np.ndarray
     weight: np.ndarray
 
-    def part(self, first: int, size: int) -> Batches:
+    def part(
+        self,
+        first: int,
+        size: int,
+    ) -> Batches:
         """Return at most `size` ratings from the place `first` on."""
         return Batches(*(column[first : first + size] for column in self))
 
@@ -97,7 +101,11 @@ class Sorted(NamedTuple):
     columns: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def in_file_order(batches: Batches, order: np.ndarray, batch_size: int) -> Batches:
+def in_file_order(
+    batches: Batches,
+    order: np.ndarray,
+    batch_size: int,
+) -> Batches:
     """Return ratings B at a time as they were given, each batch sorted by its rows.
 
     `batches` holds all ratings sorted by their rows, and `order` their places as given.
@@ -157,6 +165,12 @@ def deal(
         numbers = np.arange(n_batches, dtype=np.int32)
         hand = np.repeat(numbers, hands[number])
         shuffle = (hand, stretch_seeds[number], cursors[number])
-        _keys.deal(ratings.start, *ratings.columns, firsts[number], *shuffle, *out)
+        _keys.deal(
+            ratings.start,
+            *ratings.columns,
+            firsts[number],
+            *shuffle,
+            *out,
+        )
 
     run(deal_stretch, range(len(hands)))

@@ -79,7 +79,13 @@ class CudaEngine(SgdEngine):
         self.half = hyper.dtype == "float16"
         if self.half:
             hyper = replace(hyper, dtype="float32")
-        super().__init__(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
+        super().__init__(
+            ratings,
+            held_out,
+            hyper,
+            seed=seed,
+            n_jobs=n_jobs,
+        )
         grids = [grid for grid in (self.grid, self.check) if grid is not None]
         streamed = self._must_stream(grids, memory_limit(self.cupy, hyper, card))
         walk = Streamed if streamed else Resident
@@ -90,7 +96,11 @@ class CudaEngine(SgdEngine):
             self._upload()
             self.walks = {id(grid): walk(self.cupy, grid) for grid in grids}
 
-    def _must_stream(self, grids: Sequence[Grid], limit: float) -> bool:
+    def _must_stream(
+        self,
+        grids: Sequence[Grid],
+        limit: float,
+    ) -> bool:
         """Return whether the ratings must be streamed; DeviceError if even that takes too much."""
         model = sum(self._on_host(name).nbytes for name in self.STATE)
         if self.half:
@@ -115,7 +125,14 @@ class CudaEngine(SgdEngine):
         sides = ("users", "items")
         l1 = any(of_side(penalty, side) for penalty in penalties for side in sides)
         proximal = l1 or hyper.non_negative
-        arguments = options(self.k, self.half, self.solver, hyper.biased, weighted, proximal)
+        arguments = options(
+            self.k,
+            self.half,
+            self.solver,
+            hyper.biased,
+            weighted,
+            proximal,
+        )
         return self.cupy.RawModule(code=source(), options=arguments)
 
     # ------------------------------------------------------------------------- host and card
@@ -197,7 +214,11 @@ class CudaEngine(SgdEngine):
             walk.launch_strata(kernel, blocks, shared)
         return float(squares.get().sum())
 
-    def _kernel(self, grid: Grid, name: str) -> Any:
+    def _kernel(
+        self,
+        grid: Grid,
+        name: str,
+    ) -> Any:
         return self.kernels[grid.weight is not None].get_function(name)
 
     def _rounding_seed(self, *launch: Hashable) -> np.uint32:
@@ -205,7 +226,11 @@ class CudaEngine(SgdEngine):
         rng = np.random.default_rng([self.seed, ROUNDING, *launch])
         return rng.integers(1 << 32, dtype=np.uint32)
 
-    def _shrink_rows(self, sides: Sequence[str], rate: float) -> None:
+    def _shrink_rows(
+        self,
+        sides: Sequence[str],
+        rate: float,
+    ) -> None:
         """Make the proximal step of reg_scale="row" for every row on the card."""
         kernel = self._kernel(self.grid, "shrink")
         seed = self._rounding_seed(*np.array([rate], np.float64).view(np.uint32))

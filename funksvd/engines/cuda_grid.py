@@ -83,7 +83,13 @@ class Buffer(NamedTuple):
     done: Any  # the kernel has read the card's arrays
 
 
-def launch(kernel: Any, n_warps: int, tasks: Tasks, columns: Iterable[Any], shared: Pass) -> None:
+def launch(
+    kernel: Any,
+    n_warps: int,
+    tasks: Tasks,
+    columns: Iterable[Any],
+    shared: Pass,
+) -> None:
     """Launch a kernel of `_sgd.cu` on warps of their own.
 
     `columns` are those of the grid, without the last one where there are no weights.
@@ -120,7 +126,11 @@ def columns_of(grid: Grid) -> HostColumns:
 class Resident:
     """A grid that lies on the card."""
 
-    def __init__(self, cupy: Any, grid: Grid) -> None:
+    def __init__(
+        self,
+        cupy: Any,
+        grid: Grid,
+    ) -> None:
         by_run, by_rating = columns_of(grid)
         self.cupy = cupy
         self.tasks = cupy.asarray(tasks_of(grid).view(np.uint8))
@@ -133,19 +143,42 @@ class Resident:
         columns = sum(column.nbytes for column in (*by_run, *by_rating))
         return columns + grid.n_bands**2 * (TASK.itemsize + BYTES_OF_A_BLOCK)
 
-    def launch_all(self, kernel: Any, blocks: np.ndarray, n_warps: int, shared: Pass) -> None:
+    def launch_all(
+        self,
+        kernel: Any,
+        blocks: np.ndarray,
+        n_warps: int,
+        shared: Pass,
+    ) -> None:
         """Launch `n_warps` warps at once, which take the blocks in turn."""
         order = self.cupy.asarray(blocks.astype(np.int32))
         tasks = Tasks(self.tasks, order, np.int32(len(blocks)))
-        launch(kernel, n_warps, tasks, self.columns, shared)
+        launch(
+            kernel,
+            n_warps,
+            tasks,
+            self.columns,
+            shared,
+        )
 
-    def launch_strata(self, kernel: Any, blocks: np.ndarray, shared: Pass) -> None:
+    def launch_strata(
+        self,
+        kernel: Any,
+        blocks: np.ndarray,
+        shared: Pass,
+    ) -> None:
         """Launch one stratum after another, a row of `blocks` each."""
         order = self.cupy.asarray(blocks.astype(np.int32))
         n = len(blocks)
         for stratum in range(n):
             tasks = Tasks(self.tasks, order[stratum], np.int32(n))
-            launch(kernel, n, tasks, self.columns, shared)
+            launch(
+                kernel,
+                n,
+                tasks,
+                self.columns,
+                shared,
+            )
 
 
 class Streamed:
@@ -155,7 +188,11 @@ class Streamed:
     12 bytes of a rating takes less time than the kernel.
     """
 
-    def __init__(self, cupy: Any, grid: Grid) -> None:
+    def __init__(
+        self,
+        cupy: Any,
+        grid: Grid,
+    ) -> None:
         self.cupy = cupy
         self.grid = grid
         self.tasks = tasks_of(grid)
@@ -195,11 +232,22 @@ class Streamed:
         squares = grid.n_bands**2 * np.dtype(np.float64).itemsize
         return 2 * stratum + squares
 
-    def launch_all(self, kernel: Any, blocks: np.ndarray, _: int, shared: Pass) -> None:
+    def launch_all(
+        self,
+        kernel: Any,
+        blocks: np.ndarray,
+        _: int,
+        shared: Pass,
+    ) -> None:
         """Launch a kernel on all blocks, as many at a time as a stratum has."""
         self.launch_strata(kernel, blocks.reshape(self.grid.n_bands, -1), shared)
 
-    def launch_strata(self, kernel: Any, blocks: np.ndarray, shared: Pass) -> None:
+    def launch_strata(
+        self,
+        kernel: Any,
+        blocks: np.ndarray,
+        shared: Pass,
+    ) -> None:
         """Copy and launch one stratum after another, a row of `blocks` each."""
         current = self.cupy.cuda.get_current_stream()
         n = len(blocks)
@@ -215,11 +263,21 @@ class Streamed:
             current.wait_event(buffer.copied)
             stratum_tasks, *columns = buffer.device
             tasks = Tasks(stratum_tasks, self.order, np.int32(n))
-            launch(kernel, n, tasks, columns, shared)
+            launch(
+                kernel,
+                n,
+                tasks,
+                columns,
+                shared,
+            )
             buffer.done.record(current)
         current.synchronize()  # an interrupted pass leaves no copy behind
 
-    def _fill(self, pinned: list[np.ndarray], stratum: np.ndarray) -> list[int]:
+    def _fill(
+        self,
+        pinned: list[np.ndarray],
+        stratum: np.ndarray,
+    ) -> list[int]:
         """Bring a stratum's blocks together in pinned memory; return the length of each array."""
         tasks = self.tasks[stratum]
         grid = self.grid
@@ -234,7 +292,10 @@ class Streamed:
 
 
 def gather(
-    begin: np.ndarray, blocks: np.ndarray, columns: list[np.ndarray], to: list[np.ndarray]
+    begin: np.ndarray,
+    blocks: np.ndarray,
+    columns: list[np.ndarray],
+    to: list[np.ndarray],
 ) -> tuple[np.ndarray, int]:
     """Copy the entries of some blocks one after another.
 

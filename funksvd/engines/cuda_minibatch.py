@@ -119,7 +119,13 @@ class CudaMiniBatchEngine(MiniBatchEngine):
     ) -> None:
         self.cupy, card = open_device(hyper.device)
         card.use()
-        super().__init__(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
+        super().__init__(
+            ratings,
+            held_out,
+            hyper,
+            seed=seed,
+            n_jobs=n_jobs,
+        )
         needed = self._bytes_needed()
         limit = memory_limit(self.cupy, hyper, card)
         if needed > limit:
@@ -227,7 +233,11 @@ class CudaMiniBatchEngine(MiniBatchEngine):
 
     # ------------------------------------------------------------------------------- passes
 
-    def epoch(self, epoch: int, learning_rate: float) -> float:
+    def epoch(
+        self,
+        epoch: int,
+        learning_rate: float,
+    ) -> float:
         """Make a step for each batch; return the mean squared error seen on the way."""
         self.squares = self.cupy.asarray(np.zeros(self.sizes[0]))
         super().epoch(epoch, learning_rate)
@@ -258,7 +268,13 @@ class CudaMiniBatchEngine(MiniBatchEngine):
                 np.float32(2 / size),
             )
             rows = self._rows(side, self.squares, self.sizes[side])
-            self._launch(name, ratings, rows, constants, clocks)
+            self._launch(
+                name,
+                ratings,
+                rows,
+                constants,
+                clocks,
+            )
         for card in self.card_sides:
             card.rows, card.spare = card.spare, card.rows
 
@@ -279,11 +295,24 @@ class CudaMiniBatchEngine(MiniBatchEngine):
             card.start.set(start)
         return here
 
-    def _rows(self, side: int, squares: Any, n_rows: int) -> Rows:
+    def _rows(
+        self,
+        side: int,
+        squares: Any,
+        n_rows: int,
+    ) -> Rows:
         card = self.card_sides[side]
         others = self.card_sides[1 - side].rows
         n = np.int64(n_rows)
-        return Rows(card.rows, others, card.spare, card.state, card.columns, squares, n)
+        return Rows(
+            card.rows,
+            others,
+            card.spare,
+            card.state,
+            card.columns,
+            squares,
+            n,
+        )
 
     def _launch(
         self,
@@ -317,5 +346,11 @@ class CudaMiniBatchEngine(MiniBatchEngine):
         rows = self._rows(0, squares, n_rows)
         constants = self.cupy.asarray(constants_of(self.mean))
         clocks = Clocks(*map(np.float32, (0, 0, 0)))
-        self._launch("measure", ratings, rows, constants, clocks)
+        self._launch(
+            "measure",
+            ratings,
+            rows,
+            constants,
+            clocks,
+        )
         return float(squares.get().sum()) / total_weight

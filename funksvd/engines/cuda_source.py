@@ -21,7 +21,10 @@ SHARED = "_solvers.cu"
 THREADS = 128  # in a block of threads, where a kernel goes over rows
 
 
-def lanes_of(n_factors: int, half: bool) -> int:
+def lanes_of(
+    n_factors: int,
+    half: bool,
+) -> int:
     """Return how many lanes share a rating.
 
     It is a power of two, at most one lane for each 16-byte slot of a row, and at least 4, so that
@@ -61,7 +64,10 @@ def source(name: str = "_sgd.cu") -> str:
     return "".join([f"#define RULE {', '.join(RULE)}\n", *parts])
 
 
-def constants_of(mean: float, rules: Any = None) -> np.ndarray:
+def constants_of(
+    mean: float,
+    rules: Any = None,
+) -> np.ndarray:
     """Return the struct `Constants` of `_solvers.cu` as an array.
 
     Parameters

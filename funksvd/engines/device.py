@@ -57,7 +57,10 @@ def import_cupy(device: str) -> Any:
     return cupy
 
 
-def check_driver(cupy: Any, device: str) -> None:
+def check_driver(
+    cupy: Any,
+    device: str,
+) -> None:
     """Raise DeviceError, which quotes the driver, if CuPy finds no GPU."""
     if cupy.cuda.is_available():
         return
@@ -83,7 +86,11 @@ def check_compiler(cupy: Any) -> None:
         ) from error
 
 
-def memory_limit(cupy: Any, hyper: Hyper, card: Any) -> float:
+def memory_limit(
+    cupy: Any,
+    hyper: Hyper,
+    card: Any,
+) -> float:
     """Return how many bytes of the card a fit may use."""
     # The memory of an earlier fit stays in CuPy's pool, and the driver counts it as taken.
     cupy.get_default_memory_pool().free_all_blocks()
@@ -91,7 +98,12 @@ def memory_limit(cupy: Any, hyper: Hyper, card: Any) -> float:
     return free if hyper.max_device_bytes is None else min(free, hyper.max_device_bytes)
 
 
-def too_large(needed: float, limit: float, hyper: Hyper, cause: str) -> DeviceError:
+def too_large(
+    needed: float,
+    limit: float,
+    hyper: Hyper,
+    cause: str,
+) -> DeviceError:
     """Return the error of a fit that needs more bytes than there are; `cause` is one parameter."""
     return DeviceError(
         f"n_factors={hyper.n_factors}, solver={hyper.solver!r} and {cause} need "

@@ -19,15 +19,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from funksvd.engines.batches import (
-    Batches,
-    HeldOut,
-    Run,
-    Sorted,
-    canonical,
-    deal,
-    in_file_order,
-)
+from funksvd.engines import batches
+from funksvd.engines.batches import Batches, HeldOut, Run, Sorted, canonical
 from funksvd.engines.contract import Engine
 from funksvd.engines.start import first_state, rule, start_factors
 from funksvd.machine.kernels import kernels
@@ -114,7 +107,11 @@ class MiniBatchEngine(Engine):
         self._make_rows(self._by_side(*counts), n_jobs)
         self._make_room()
 
-    def _by_side(self, of_users: Any, of_items: Any) -> tuple[Any, Any]:
+    def _by_side(
+        self,
+        of_users: Any,
+        of_items: Any,
+    ) -> tuple[Any, Any]:
         """Return two things in the order of the sides."""
         return (of_users, of_items) if self.users_first else (of_items, of_users)
 
@@ -145,9 +142,13 @@ class MiniBatchEngine(Engine):
             self.batches = Batches(np.empty(n, np.int32), *room)
         else:
             sorted_batches = Batches(rows[order], *columns)
-            self.batches = in_file_order(sorted_batches, order, self.batch_size)
+            self.batches = batches.in_file_order(sorted_batches, order, self.batch_size)
 
-    def _held_out(self, ratings: Ratings, held_out: Ratings) -> HeldOut:
+    def _held_out(
+        self,
+        ratings: Ratings,
+        held_out: Ratings,
+    ) -> HeldOut:
         """Return the ratings to validate on, in an order that does not depend on theirs."""
         users, items = held_out.codes_in(ratings.tables)
         shifted = (users + np.int32(1), items + np.int32(1))  # unknown ids are -1
@@ -158,7 +159,11 @@ class MiniBatchEngine(Engine):
             sample_weights = held_out.weights[order]
         return HeldOut(users[order], items[order], held_out.values[order], sample_weights)
 
-    def _make_rows(self, counts: tuple[np.ndarray, np.ndarray], n_jobs: int) -> None:
+    def _make_rows(
+        self,
+        counts: tuple[np.ndarray, np.ndarray],
+        n_jobs: int,
+    ) -> None:
         """Make the rows of both sides, with random factors, and their states."""
         hyper = self.hyper
         width = -(-(self.k + 2 * hyper.biased) // 8) * 8
@@ -166,13 +171,35 @@ class MiniBatchEngine(Engine):
         for side, name in enumerate(self._by_side("users", "items")):
             size = self.sizes[side]
             rows = aligned(size, width, self.dtype)
-            start_factors(rows, np.arange(size), counts[side], side, hyper, self.seed, n_jobs)
+            start_factors(
+                rows,
+                np.arange(size),
+                counts[side],
+                side,
+                hyper,
+                self.seed,
+                n_jobs,
+            )
             if hyper.biased:
                 rows[:, self._one(side)] = 1
             spare = aligned(size, width, self.dtype)
-            state, _ = first_state(self.solver, size, width, self.dtype, hyper)
+            state, _ = first_state(
+                self.solver,
+                size,
+                width,
+                self.dtype,
+                hyper,
+            )
             columns = self._columns(side, name, width)
-            self.sides.append(SideRows(name, rows, spare, state, columns))
+            self.sides.append(
+                SideRows(
+                    name,
+                    rows,
+                    spare,
+                    state,
+                    columns,
+                )
+            )
 
     def _bias(self, side: int) -> int:
         """Return the column of the biases of a side, which is that of the ones of the other."""
@@ -182,7 +209,12 @@ class MiniBatchEngine(Engine):
         """Return the column of the ones of a side."""
         return self.k + 1 - side
 
-    def _columns(self, side: int, name: str, width: int) -> np.ndarray:
+    def _columns(
+        self,
+        side: int,
+        name: str,
+        width: int,
+    ) -> np.ndarray:
         """Return `SideRows.columns` of a side, as Keras' gradient has the penalties."""
         hyper = self.hyper
         columns = aligned(4, width, self.dtype)
@@ -210,7 +242,11 @@ class MiniBatchEngine(Engine):
         self.entry_start = np.empty(n_others + 1, np.int32)
         self.entries = np.empty(self.batch_size * self.kernel.entry_bytes(), np.uint8)
 
-    def epoch(self, epoch: int, learning_rate: float) -> float:
+    def epoch(
+        self,
+        epoch: int,
+        learning_rate: float,
+    ) -> float:
         """Make a step for each batch; return the mean squared error seen on the way."""
         rules = []
         for side in self.sides:
@@ -220,7 +256,13 @@ class MiniBatchEngine(Engine):
         with team(self.n_jobs) as run:
             if self.hyper.shuffle:
                 seeds = (self.seed, epoch)
-                deal(self.sorted_ratings, self.batch_size, seeds, run, self.batches)
+                batches.deal(
+                    self.sorted_ratings,
+                    self.batch_size,
+                    seeds,
+                    run,
+                    self.batches,
+                )
             for first in range(0, len(self.batches.row), self.batch_size):
                 self._step(self.batches.part(first, self.batch_size), rules, squares, run)
         return float(squares.sum()) / self.total_weight
@@ -247,7 +289,15 @@ class MiniBatchEngine(Engine):
         clocks = self._clocks()
         share = self._share(len(batch.row))
         side, other_side = (
-            kernel.Side(of.rows, of.spare, of.state, of.columns, values, *clocks, share)
+            kernel.Side(
+                of.rows,
+                of.spare,
+                of.state,
+                of.columns,
+                values,
+                *clocks,
+                share,
+            )
             for of, values in zip(self.sides, rules, strict=True)
         )
         ratings = kernel.Batch(*batch, self.mean, self.sizes[0], self.n_parts)
@@ -257,10 +307,24 @@ class MiniBatchEngine(Engine):
             kernel.count(ratings, entries, part)
 
         def forward(part: int) -> None:
-            kernel.forward(side, other_side, self.solver, ratings, entries, part, squares)
+            kernel.forward(
+                side,
+                other_side,
+                self.solver,
+                ratings,
+                entries,
+                part,
+                squares,
+            )
 
         def backward(part: int) -> None:
-            kernel.backward(other_side, side, self.solver, entries, part)
+            kernel.backward(
+                other_side,
+                side,
+                self.solver,
+                entries,
+                part,
+            )
 
         parts = range(self.n_parts)
         run(count, parts)
@@ -313,7 +377,13 @@ class MiniBatchEngine(Engine):
         users, items = self._by_side(*learned)
         user_biases, user_factors = users
         item_biases, item_factors = items
-        return Weights(self.mean, user_biases, item_biases, user_factors, item_factors)
+        return Weights(
+            self.mean,
+            user_biases,
+            item_biases,
+            user_factors,
+            item_factors,
+        )
 
     def load(self, weights: Weights) -> None:
         """Take over weights in the order of the codes."""

@@ -48,14 +48,25 @@ def available() -> bool:
     return nvrtc() is not None
 
 
-def compiled(architecture: str, options: tuple[str, ...], file: str) -> tuple[str, str]:
+def compiled(
+    architecture: str,
+    options: tuple[str, ...],
+    file: str,
+) -> tuple[str, str]:
     """Return the PTX and the assembler's report for an architecture such as "sm_80"."""
     library = nvrtc()
     assert library is not None
     program = ctypes.c_void_p()
     text = cuda_source.source(file).encode()
     check_call(
-        library.nvrtcCreateProgram(ctypes.byref(program), text, file.encode(), 0, None, None)
+        library.nvrtcCreateProgram(
+            ctypes.byref(program),
+            text,
+            file.encode(),
+            0,
+            None,
+            None,
+        )
     )
     of_target = ("-ftz=true", "-Xptxas=-v", f"--gpu-architecture={architecture}")
     arguments = [option.encode() for option in (*options, *of_target)]
@@ -69,7 +80,11 @@ def compiled(architecture: str, options: tuple[str, ...], file: str) -> tuple[st
     return ptx, log
 
 
-def fetched(size_of: Any, get: Any, program: ctypes.c_void_p) -> str:
+def fetched(
+    size_of: Any,
+    get: Any,
+    program: ctypes.c_void_p,
+) -> str:
     """Return a text of a program, by NVRTC's functions of its size and of itself."""
     size = ctypes.c_size_t()
     check_call(size_of(program, ctypes.byref(size)))
@@ -90,7 +105,11 @@ def body_of(ptx: str, kernel: str) -> str:
     return body[: body.index("\n}")]
 
 
-def check(architecture: str, options: tuple[str, ...], file: str = "_sgd.cu") -> int:
+def check(
+    architecture: str,
+    options: tuple[str, ...],
+    file: str = "_sgd.cu",
+) -> int:
     """Check that no kernel spills registers, and that rows are read by 16 bytes through L2.
 
     Returns
@@ -114,12 +133,23 @@ def check(architecture: str, options: tuple[str, ...], file: str = "_sgd.cu") ->
     return max(map(int, re.findall(r"Used (\d+) registers", log)))
 
 
-def specialisations(file: str, half: bool, k: int) -> Iterator[tuple[str, ...]]:
+def specialisations(
+    file: str,
+    half: bool,
+    k: int,
+) -> Iterator[tuple[str, ...]]:
     """Yield the options of every solver, without and with all extras."""
     for solver in cuda_source.SOLVERS:
         for extra in (False, True):
             if file == "_sgd.cu":
-                yield cuda_source.options(k, half, solver, True, extra, extra)
+                yield cuda_source.options(
+                    k,
+                    half,
+                    solver,
+                    True,
+                    extra,
+                    extra,
+                )
             elif solver != "adagrad_row":
                 yield cuda_source.options(k + 2 * extra, half, solver)
 

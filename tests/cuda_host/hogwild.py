@@ -18,7 +18,11 @@ RANDOM_ORDER = 2
 ALL_BLOCKS = 1 << 20
 
 
-def main(path: str, n_epochs: int = 8, rate: float = 0.02) -> int:
+def main(
+    path: str,
+    n_epochs: int = 8,
+    rate: float = 0.02,
+) -> int:
     """Print the validation RMSE of both schedules; return the exit status."""
     sys.modules["cupy"] = host = HostCupy()
     host.schedule(RANDOM_ORDER, ALL_BLOCKS, seed=1)

@@ -235,7 +235,11 @@ class RawModule:
         """Return the launcher of a kernel, which takes (grid, block, arguments)."""
         function = getattr(self.library, f"{name}_run")
 
-        def launch(grid: tuple, block: tuple, arguments: tuple) -> None:
+        def launch(
+            grid: tuple,
+            block: tuple,
+            arguments: tuple,
+        ) -> None:
             values = [argument(value) for value in arguments]
             addresses = [ctypes.cast(ctypes.pointer(value), ctypes.c_void_p) for value in values]
             pointers = (ctypes.c_void_p * len(values))(*addresses)
@@ -294,7 +298,12 @@ class Cuda:
     Stream = Stream
     Event = Event
 
-    def __init__(self, devices: int, capability: str, memory: int) -> None:
+    def __init__(
+        self,
+        devices: int,
+        capability: str,
+        memory: int,
+    ) -> None:
         self.devices = devices
         self.capability = capability
         self.mem_info = (memory, memory)
@@ -331,7 +340,12 @@ class Cuda:
 class HostCupy:
     """The module `cupy` of a made-up machine; `memory` is that of its card in bytes."""
 
-    def __init__(self, devices: int = 1, capability: str = "80", memory: int = 1 << 34) -> None:
+    def __init__(
+        self,
+        devices: int = 1,
+        capability: str = "80",
+        memory: int = 1 << 34,
+    ) -> None:
         self.__version__ = "14.0.0"
         self.ndarray = Array
         self.RawModule = type("RawModule", (RawModule,), {})  # `schedule` changes this one alone
@@ -355,7 +369,12 @@ class HostCupy:
         out._data[...] = host
         return out
 
-    def schedule(self, order: int, resident: int, seed: int | None = None) -> None:
+    def schedule(
+        self,
+        order: int,
+        resident: int,
+        seed: int | None = None,
+    ) -> None:
         """Choose the order of lanes and how many blocks run at once; see `run` of shim.cpp."""
         self.RawModule.order = order
         self.RawModule.resident = resident

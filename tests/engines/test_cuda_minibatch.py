@@ -26,7 +26,11 @@ def pair_of(data: Any, held_out: Ratings, **params: Any) -> tuple[MiniBatchEngin
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
-def test_equals_the_cpu_engine_and_naive(cupy, solver, k) -> None:  # noqa: F811
+def test_equals_the_cpu_engine_and_naive(
+    cupy,
+    solver,
+    k,
+) -> None:  # noqa: F811
     data = full_ratings()
     held_out = Ratings.from_arrays(*full_ratings(300, 45, 35, seed=1))
     params = {"solver": solver, "n_factors": k, "init_std": k**-0.5, "l2": 0.02, "shuffle": False}
@@ -43,7 +47,11 @@ def test_equals_the_cpu_engine_and_naive(cupy, solver, k) -> None:  # noqa: F811
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", ["l2", "both"])
-def test_every_option_equals_naive(cupy, solver, penalty) -> None:  # noqa: F811
+def test_every_option_equals_naive(
+    cupy,
+    solver,
+    penalty,
+) -> None:  # noqa: F811
     ways = ((True, "row", True), (False, "rating", False), (True, "rating", True))
     for number, (biased, scale, above) in enumerate(ways):
         data = full_ratings(weighted=number != 1, seed=number)
@@ -111,7 +119,11 @@ def test_the_error_of_too_little_memory_says_both_numbers(shim) -> None:  # noqa
         ("schedule", "hogwild", "'strata' unless batch_size is 1"),
     ],
 )
-def test_parameters_that_mini_batches_do_not_know_are_refused(name, value, said) -> None:
+def test_parameters_that_mini_batches_do_not_know_are_refused(
+    name,
+    value,
+    said,
+) -> None:
     users, items, values, _ = full_ratings()
     with pytest.raises(ValueError, match=rf"^{name} must be {said}, got"):
         FunkSVD(batch_size=9, device="cuda", **{name: value}).fit((users, items), values)

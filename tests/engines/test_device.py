@@ -36,7 +36,11 @@ def test_without_a_device_the_driver_is_quoted(monkeypatch, params) -> None:
         fit(**params)
 
 
-def test_the_command_line_tells_it_in_one_line(monkeypatch, capsys, tmp_path) -> None:
+def test_the_command_line_tells_it_in_one_line(
+    monkeypatch,
+    capsys,
+    tmp_path,
+) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     (tmp_path / "r.csv").write_text("user,item,rating\n1,1,3\n1,2,4\n2,1,5\n")
     assert (

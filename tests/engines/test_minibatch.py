@@ -149,7 +149,11 @@ def compare_with_naive(
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", PENALTIES)
-def test_kernel_equals_naive(solver, penalty, dtype) -> None:
+def test_kernel_equals_naive(
+    solver,
+    penalty,
+    dtype,
+) -> None:
     ways = product((True, False), ("row", "rating"), (False, True), (False, True))
     for number, (biased, scale, weighted, above) in enumerate(ways):
         data = full_ratings(weighted=weighted, seed=number)
@@ -161,7 +165,11 @@ def test_kernel_equals_naive(solver, penalty, dtype) -> None:
 @pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("k", [1, 6, 13, 14, 22, 32, 70])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_any_row_length_and_build(k, dtype, level) -> None:
+def test_any_row_length_and_build(
+    k,
+    dtype,
+    level,
+) -> None:
     """Rows of every width that the kernels know as a constant, and others; a last batch of 1."""
     data = full_ratings(401)
     params = {"solver": "adamax", "n_factors": k, "dtype": dtype, "l2": 0.01, "reg_scale": "row"}
@@ -173,7 +181,11 @@ def test_any_row_length_and_build(k, dtype, level) -> None:
 @pytest.mark.parametrize(
     ("n", "n_users", "n_items"), [(3, 1, 1), (50, 50, 2), (50, 2, 50), (500, 3, 3), (60, 30, 30)]
 )
-def test_any_shape(n, n_users, n_items) -> None:
+def test_any_shape(
+    n,
+    n_users,
+    n_items,
+) -> None:
     """Fewer ratings than a batch, repeated pairs, one row."""
     data = full_ratings(n, n_users, n_items)
     engine = engine_of(data, solver="adam", dtype="float64", shuffle=False, batch_size=1000)
@@ -187,7 +199,11 @@ def state_of(engine: MiniBatchEngine) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("shuffle", [True, False])
-def test_same_bytes_for_any_threads(shuffle, weighted, monkeypatch) -> None:
+def test_same_bytes_for_any_threads(
+    shuffle,
+    weighted,
+    monkeypatch,
+) -> None:
     monkeypatch.setattr("funksvd.engines.minibatch.BUSY", 0)
     monkeypatch.setattr("funksvd.engines.batches.DEAL", 300)
     data = full_ratings(5000, 300, 200, weighted=weighted)

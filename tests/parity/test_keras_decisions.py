@@ -98,7 +98,11 @@ def test_a_lowered_rate_stays_lowered_under_a_schedule() -> None:
         ),
     ],
 )
-def test_plateau_refuses(arguments, error, message) -> None:
+def test_plateau_refuses(
+    arguments,
+    error,
+    message,
+) -> None:
     with pytest.raises(error) as caught:
         ReduceLROnPlateau(**arguments)
     assert str(caught.value) == message
