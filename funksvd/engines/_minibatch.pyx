@@ -197,14 +197,17 @@ cdef inline void add_rows(Py_ssize_t n, const vec** q, const real* push, vec* su
         sum[f] += (push[0] * q[0][f] + push[1] * q[1][f]) + (push[2] * q[2][f] + push[3] * q[3][f])
 
 
-cdef inline double push_of(const Forward* at, Py_ssize_t t, real dot, real* push) noexcept nogil:
-    """Set the push of rating t; return its weighted squared error."""
+cdef inline void judge(
+    const Forward* at, Py_ssize_t t, real dot, real* push, double* squares,
+) noexcept nogil:
+    """Set the push of rating t; add its weighted squared error to `squares`."""
     cdef real e = at.rating[t] - (at.mean + dot)
     push[0] = at.scale * e
     if at.weight == NULL:
-        return <double>e * e
-    push[0] *= at.weight[t]
-    return at.weight[t] * <double>e * e
+        squares[0] += <double>e * e
+    else:
+        squares[0] += at.weight[t] * <double>e * e
+        push[0] *= at.weight[t]
 
 
 cdef inline void leave(const Forward* at, Py_ssize_t t, Py_ssize_t row, real push) noexcept nogil:
@@ -245,7 +248,7 @@ cdef inline void forward_rows(Py_ssize_t n, const Forward* work, Moving* moving)
             for j in range(AT_ONCE):
                 push[j] = 0
                 if j < size:
-                    squares += push_of(&at, t + j, dots[j], &push[j])
+                    judge(&at, t + j, dots[j], &push[j], &squares)
                     leave(&at, t + j, row, push[j])
             add_rows(n, q, push, sum)
             t += size
