@@ -31,6 +31,7 @@ number of parts nor their order changes a bit.
 from libc.stdint cimport int32_t, int64_t
 
 include "_solvers.pxi"
+include "_parts.pxi"
 
 cdef extern from "../machine/_vec.h":
     void lane_sums4(vec, vec, vec, vec, real*) nogil
@@ -42,8 +43,6 @@ cdef enum:
     # ML-20M's shape takes a tenth longer.
     AHEAD = 24
     AT_ONCE = 4  # ratings whose dot products and sums are computed together
-    MOST = 32  # parts
-    RATING_COST = 3  # of a rating, where a row costs 1
 
 MOST_PARTS = MOST
 
@@ -64,10 +63,6 @@ cdef struct Rows:  # one side
     double clock_1, clock_2  # beta_1^t, beta_2^t
     real share  # of the penalty for each rating in the batch; 0: the whole of it with every batch
     bint plain  # there is neither L1 nor a lower bound
-
-cdef struct Part:  # rows first to last, and their ratings from place `start` to place `stop`
-    Py_ssize_t first, last
-    Py_ssize_t start, stop
 
 
 # ---------------------------------------------------------------------------------- step of a row
@@ -294,59 +289,6 @@ cdef inline void backward_rows(Py_ssize_t n, const Backward* at, Moving* moving)
         moving.kind.step(&moving.solver, &moving.rows, row, m)
 
 
-# ---------------------------------------------------------------------------------- cuts into parts
-
-# The rows are cut into parts of about equal work, where a rating costs RATING_COST rows. Each cut
-# is found by a binary search.
-
-cdef Py_ssize_t first_not_below(const int32_t* row, Py_ssize_t count, Py_ssize_t least) noexcept:
-    """Return the first place in ascending rows whose row is not below `least`."""
-    cdef Py_ssize_t low = 0
-    cdef Py_ssize_t high = count
-    cdef Py_ssize_t middle
-    while low < high:
-        middle = (low + high) // 2
-        if row[middle] < least:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-cdef Py_ssize_t row_at(
-    const int32_t* row, Py_ssize_t count, Py_ssize_t n_rows, Py_ssize_t work,
-) noexcept:
-    """Return the row before which there is so much work, of rows and of ratings grouped by them."""
-    cdef Py_ssize_t low = 0
-    cdef Py_ssize_t high = count
-    cdef Py_ssize_t middle, above, below
-    while low < high:
-        middle = (low + high) // 2
-        if RATING_COST * middle + row[middle] < work:
-            low = middle + 1
-        else:
-            high = middle
-    below = row[low - 1] if low else 0
-    above = row[low] if low < count else n_rows
-    return min(max(work - RATING_COST * low, below), above)
-
-
-cdef Py_ssize_t row_of_starts_at(
-    const int32_t* start, Py_ssize_t n_rows, Py_ssize_t work,
-) noexcept:
-    """Return the same for rows whose entries begin at start[row]."""
-    cdef Py_ssize_t low = 0
-    cdef Py_ssize_t high = n_rows
-    cdef Py_ssize_t middle
-    while low < high:
-        middle = (low + high) // 2
-        if RATING_COST * <Py_ssize_t>start[middle] + middle < work:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
 # ------------------------------------------------------------------------------ Python's interface
 
 cdef class Side:
@@ -417,9 +359,7 @@ cdef class Batch:
         self, const int32_t[::1] row, const int32_t[::1] other, const real[::1] rating,
         const real[::1] weight, double mean, Py_ssize_t n_rows, Py_ssize_t n_parts,
     ):
-        cdef Py_ssize_t part, work, cut
         cdef Py_ssize_t count = row.shape[0]
-        cdef Part* of
         self.arrays = (row, other, rating, weight)
         self.work.row = &row[0]
         self.work.other = &other[0]
@@ -427,17 +367,7 @@ cdef class Batch:
         self.work.weight = &weight[0] if weight.shape[0] else NULL
         self.work.mean = <real>mean
         self.work.scale = <real>(2 / <double>count)
-        self.parts[0].first = 0
-        self.parts[0].start = 0
-        for part in range(1, n_parts):
-            work = (RATING_COST * count + n_rows) * part // n_parts
-            of = &self.parts[part]
-            of.first = row_at(&row[0], count, n_rows, work)
-            of.start = first_not_below(&row[0], count, of.first)
-            self.parts[part - 1].last = of.first
-            self.parts[part - 1].stop = of.start
-        self.parts[n_parts - 1].last = n_rows
-        self.parts[n_parts - 1].stop = count
+        cut_ratings(self.parts, n_parts, &row[0], count, n_rows)
 
 
 cdef class Entries:
@@ -491,8 +421,7 @@ def starts(Entries entries):
     cdef int32_t[::1] start = entries.start
     cdef Py_ssize_t n_parts = counts.shape[0]
     cdef Py_ssize_t n_rows = counts.shape[1]
-    cdef Py_ssize_t part, row, work
-    cdef Part* of
+    cdef Py_ssize_t part, row
     cdef int32_t total = 0
     cdef int32_t size
     with nogil:
@@ -503,16 +432,7 @@ def starts(Entries entries):
                 counts[part, row] = total
                 total += size
         start[n_rows] = total
-    entries.parts[0].first = 0
-    for part in range(1, n_parts):
-        of = &entries.parts[part]
-        work = (RATING_COST * <Py_ssize_t>total + n_rows) * part // n_parts
-        of.first = row_of_starts_at(&start[0], n_rows, work)
-        entries.parts[part - 1].last = of.first
-    entries.parts[n_parts - 1].last = n_rows
-    for part in range(n_parts):
-        entries.parts[part].start = start[entries.parts[part].first]
-        entries.parts[part].stop = start[entries.parts[part].last]
+    cut_entries(entries.parts, n_parts, &start[0], n_rows)
 
 
 def forward(

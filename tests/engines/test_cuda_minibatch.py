@@ -27,10 +27,10 @@ def pair_of(data: Any, held_out: Ratings, **params: Any) -> tuple[MiniBatchEngin
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
 def test_equals_the_cpu_engine_and_naive(
-    cupy,
+    cupy,  # noqa: F811
     solver,
     k,
-) -> None:  # noqa: F811
+) -> None:
     data = full_ratings()
     held_out = Ratings.from_arrays(*full_ratings(300, 45, 35, seed=1))
     params = {"solver": solver, "n_factors": k, "init_std": k**-0.5, "l2": 0.02, "shuffle": False}
@@ -48,10 +48,10 @@ def test_equals_the_cpu_engine_and_naive(
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", ["l2", "both"])
 def test_every_option_equals_naive(
-    cupy,
+    cupy,  # noqa: F811
     solver,
     penalty,
-) -> None:  # noqa: F811
+) -> None:
     ways = ((True, "row", True), (False, "rating", False), (True, "rating", True))
     for number, (biased, scale, above) in enumerate(ways):
         data = full_ratings(weighted=number != 1, seed=number)
