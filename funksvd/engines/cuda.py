@@ -139,7 +139,7 @@ class CudaEngine(SgdEngine):
 
     def _on_host(self, name: str) -> np.ndarray:
         """Return one of the arrays of `STATE` by its name."""
-        return getattr(self, name)  # type: ignore[no-any-return]
+        return self.state_arrays[name]
 
     def _upload(self) -> None:
         for name in self.STATE:
@@ -181,7 +181,7 @@ class CudaEngine(SgdEngine):
 
     def validate(self) -> float:
         """Return the mean squared error on the held-out ratings."""
-        if self.strange is not None:
+        if self.unknown is not None:
             self._download(("run_biases", "biases"))
         return super().validate()
 

@@ -27,6 +27,7 @@ from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import team
 from funksvd.parameters import Hyper, of_side, solver_of
+from funksvd.ratings.bands import users_have_more
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import PAIRS_OF_A_CALL, Weights, predict
 
@@ -98,7 +99,7 @@ class MiniBatchEngine(Engine):
             np.bincount(ratings.users, minlength=ratings.n_users),
             np.bincount(ratings.items, minlength=ratings.n_items),
         ]
-        self.users_first = ratings._users_run(counts)
+        self.users_first = users_have_more(*counts)
         self.sizes = self._by_side(ratings.n_users, ratings.n_items)
         self.batch_size = min(hyper.batch_size, n)
         self.n_jobs = n_jobs if min(n, self.batch_size + sum(self.sizes)) >= BUSY else 1

@@ -17,7 +17,7 @@ from funksvd.engines.cuda import CudaEngine, hogwild_warps
 from funksvd.engines.cuda_grid import Resident, Streamed
 from funksvd.engines.cuda_source import RULE, options
 from funksvd.engines.device import DeviceError, open_device
-from funksvd.engines.sgd import SgdEngine
+from funksvd.engines.sgd import SgdEngine, SideRows
 from funksvd.engines.strata import strata
 from funksvd.parameters import Hyper, resolve
 
@@ -57,6 +57,12 @@ def on_shim(monkeypatch: pytest.MonkeyPatch, **machine: Any) -> Any:
     return sys.modules["cupy"]
 
 
+def as_float64(side: SideRows) -> SideRows:
+    """Return the rows of a side with arrays of float64."""
+    arrays = {name: getattr(side, name).astype(np.float64) for name in SideRows.ARRAYS}
+    return replace(side, **arrays)
+
+
 class Twin(SgdEngine):
     """The CPU's kernels on the grid of the GPU."""
 
@@ -68,8 +74,7 @@ class Naive(Twin):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name in self.STATE:
-            setattr(self, name, getattr(self, name).astype(np.float64))
+        self.sides = tuple(map(as_float64, self.sides))
 
     def _pass(self, grid: Any, epoch: int, solver: Any = None, rules: Any = None) -> float:
         named_rules = [dict(zip(RULE, rule, strict=True)) for rule in rules]
@@ -81,7 +86,7 @@ class Naive(Twin):
         return squares
 
     def _block(self, grid: Any, x: int, y: int, solver: str, rules: list[dict]) -> float:
-        arrays = [getattr(self, name) for name in self.STATE]
+        arrays = list(self.state_arrays.values())
         block = x * grid.n_bands + y
         runs = slice(*grid.block_runs[block : block + 2])
         ratings = slice(*grid.block_start[block : block + 2])
@@ -160,7 +165,7 @@ def compare(hyper: Hyper, tolerance: float = 1e-5, weighted: bool = False) -> Cu
     engines = (CudaEngine, Twin, Naive)
     ours, *others = (engine(ratings, held_out, hyper, seed=1) for engine in engines)
     assert ours.grid.n_bands == 4
-    assert ours.strange is not None
+    assert ours.unknown is not None
     losses = train(ours)
     for theirs in others:
         assert losses == pytest.approx(train(theirs), rel=tolerance)
@@ -173,8 +178,8 @@ def compare(hyper: Hyper, tolerance: float = 1e-5, weighted: bool = False) -> Cu
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_equals_the_cpu_engine_and_naive(cupy, solver, k) -> None:
     engine = compare(hyper_of(k, solver))
-    assert not engine.run_factors[:, k:].any()
-    assert not engine.factors[:, k:].any()
+    assert not engine.sides[0].factors[:, k:].any()
+    assert not engine.sides[1].factors[:, k:].any()
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
