@@ -125,9 +125,11 @@ def is_compiled(path: Path) -> bool:
 
 def targets_of(module: str, names: list[str]) -> list[str]:
     """Return the modules that `from funksvd.module import names` imports."""
+    if not module:
+        return [""]  # `from funksvd import name` runs funksvd/__init__.py, whatever the name is
     found = []
     for name in names:
-        inner = f"{module}.{name}" if module else name
+        inner = f"{module}.{name}"
         found.append(inner if inner in modules() else module)
     return found
 
