@@ -7,6 +7,7 @@ they are read from the source tree beside the tests, where there is one.
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
 import re
 import tokenize
@@ -15,11 +16,19 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import funksvd
-
-PACKAGE = Path(funksvd.__file__).resolve().parent
 ROOT = Path(__file__).resolve().parents[1]
 KERNEL_SUFFIXES = (".pyx", ".pxi", ".cu", ".h")
+
+
+def package_folder() -> Path:
+    """Return the folder of the package that an import would find, else that of the source tree."""
+    found = importlib.util.find_spec("funksvd")
+    if found is None or not found.submodule_search_locations:
+        return ROOT / "funksvd"
+    return Path(found.submodule_search_locations[0]).resolve()
+
+
+PACKAGE = package_folder()
 
 
 # -------------------------------------------------------------------------------------------- files
@@ -111,16 +120,11 @@ def top_of(module: str) -> str:
 def modules() -> frozenset[str]:
     """Return the names of all modules, the kernels by the names of their sources."""
     names = {module_name(path, PACKAGE) for path in python_files()}
-    compiled = {path.relative_to(PACKAGE) for path in PACKAGE.rglob("_*") if is_compiled(path)}
-    for path in compiled:
-        stem = re.sub(r"_float(32|64)(_v\d)?$", "", path.name.partition(".")[0])
-        names.add(".".join((*path.parts[:-1], stem)))
+    for path in PACKAGE.rglob("_*"):
+        if path.suffix in (".so", ".pyd", ".pyx"):
+            stem = re.sub(r"_float(32|64)(_v\d)?$", "", path.name.partition(".")[0])
+            names.add(".".join((*path.relative_to(PACKAGE).parts[:-1], stem)))
     return frozenset(names)
-
-
-def is_compiled(path: Path) -> bool:
-    """Return whether a file is a compiled module."""
-    return path.suffix in (".so", ".pyd")
 
 
 def targets_of(module: str, names: list[str]) -> list[str]:
