@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
+from cuda_host import host_cupy
+
+Triples = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @pytest.fixture(autouse=True)
-def own_folder(tmp_path_factory, monkeypatch):
-    """Run every test in an empty folder.
+def own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run every test in an empty folder; return the folder.
 
-    Whatever it starts imports the installed package, never the source tree.
+    A Python that a test starts there imports the installed package, never the source tree.
     """
-    monkeypatch.chdir(tmp_path_factory.mktemp("cwd"))
+    folder = tmp_path_factory.mktemp("cwd")
+    monkeypatch.chdir(folder)
+    return folder
 
 
-def random_ratings(n=3000, n_users=80, n_items=50, seed=0):
+def on_shim(monkeypatch: pytest.MonkeyPatch, **machine: Any) -> Any:
+    """Put the stand-in for CuPy in place, so that device="cuda" runs on the CPU; return it.
+
+    `machine` describes the machine that it plays: see `HostCupy`.
+    """
+    if not host_cupy.available():
+        pytest.skip("needs a C++ compiler and POSIX contexts to run CUDA kernels on the CPU")
+    stand_in = host_cupy.HostCupy(**machine)
+    monkeypatch.setitem(sys.modules, "cupy", stand_in)
+    return stand_in
+
+
+def random_ratings(n: int = 3000, n_users: int = 80, n_items: int = 50, seed: int = 0) -> Triples:
     """Return (users, items, values): int ids and ratings without structure, pairs may repeat."""
     rng = np.random.default_rng(seed)
     users = rng.integers(0, n_users, n)
@@ -23,7 +44,14 @@ def random_ratings(n=3000, n_users=80, n_items=50, seed=0):
     return users, items, rng.normal(3.5, 1, n)
 
 
-def planted_ratings(n=3000, n_users=80, n_items=50, seed=0, rank=2, noise=0.3):
+def planted_ratings(
+    n: int = 3000,
+    n_users: int = 80,
+    n_items: int = 50,
+    seed: int = 0,
+    rank: int = 2,
+    noise: float = 0.3,
+) -> Triples:
     """Return (users, items, values): ratings of a planted model with user biases, plus noise."""
     rng = np.random.default_rng(seed)
     users = rng.integers(0, n_users, n)
