@@ -1,0 +1,487 @@
+"""The faults: where each is planted, the test that must catch it, and the text before and after."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .mutants import Change, Check, Kernel
+
+
+class Plant(NamedTuple):
+    """A fault of one kernel."""
+
+    kernel: Kernel  # what is compiled
+    check: Check  # the test that must fail
+    fault: str  # the fault in words
+    change: Change
+
+
+SGD = Kernel("engines._sgd", "float32")
+SGD_64 = Kernel("engines._sgd", "float64")
+MINIBATCH = Kernel("engines._minibatch", "float32")
+FEATUREWISE = Kernel("engines._featurewise", "")
+GIBBS = Kernel("engines._gibbs", "float32")
+LOW_RANK = Kernel("engines._low_rank", "float32")
+PREDICT = Kernel("_predict", "float64")
+TOP = Kernel("serving._top", "float32")
+RIDGE = Kernel("training._ridge", "float32")
+GRID = Kernel("ratings._grid", "")
+KEYS = Kernel("ratings._keys", "")
+TEXTS = Kernel("ratings._texts", "")
+
+PLAIN_SGD = Check("engines/test_sgd.py::test_kernel_equals_naive", "float32 and (8 or 20)")
+WEIGHTED_SGD = Check("engines/test_sgd.py::test_weighted_kernel_equals_naive", "float32")
+SOLVERS = "engines/test_sgd.py::test_every_solver_equals_naive"
+MOMENTUM = Check(SOLVERS, "float32 and sgd")
+ADAGRAD_ROW = Check(SOLVERS, "float32 and adagrad_row")
+ADAGRAD = Check(SOLVERS, "float32 and adagrad and not adagrad_row")
+ADAM = Check(SOLVERS, "float32 and adam and not adamax")
+ADAMAX = Check(SOLVERS, "float32 and adamax")
+PENALTIES = Check("engines/test_sgd.py::test_every_penalty_equals_naive", "sgd")
+BATCHES = Check("engines/test_minibatch.py::test_kernel_equals_naive", "float32 and adam")
+BATCH_LENGTHS = Check("engines/test_minibatch.py::test_any_row_length_and_build", "float32")
+FEATURES = Check("engines/test_featurewise.py::test_a_pass_is_that_of_the_twin")
+SWEEP = Check("engines/test_gibbs.py::test_sweep_equals_naive")
+GENERATORS = Check("engines/test_gibbs.py::test_generators")
+CUT = Check("engines/test_gibbs.py::test_cut_keeps_the_largest_singular_values")
+FORMULA = Check("serving/test_serving.py::test_predictions_of_engine_are_the_formula")
+BEST = Check("serving/test_serving.py::test_top_equals_sorting_all_predictions", "float32")
+TIES = Check("serving/test_serving.py::test_top_of_any_shape_and_with_ties")
+SLACK = Check("serving/test_serving.py::test_slack_covers_both_ways_to_round")
+FOLD_IN = Check("training/test_fold_in.py::test_a_folded_row_is_the_ridge_solution", "float32")
+ANY_GRID = Check("engines/test_sgd.py::test_any_shape_equals_naive")
+BANDS = Check("engines/test_sgd.py::test_bands_are_those_of_longest_processing_time")
+ANY_ORDER = Check("engines/test_sgd.py::test_weights_travel_with_their_ratings")
+STABLE = Check("serving/test_serving.py::test_sorting_by_user_is_stable_for_any_threads")
+SPLITS = Check("test_model.py::test_splits_of_neighbouring_seeds_differ_and_ignore_row_order")
+UNKNOWN = Check("engines/test_sgd.py::test_unknown_ids_fall_back_and_are_counted")
+DEALT = Check("engines/test_minibatch.py::test_batches_are_uniformly_random")
+TEXT_CODES = Check("ratings/test_reading.py::test_text_codes_equal_a_dict")
+
+PLANTS = [
+    # ---------------------------------------------------------------- SGD, one micro-batch a step
+    Plant(
+        SGD,
+        PLAIN_SGD,
+        "the run's row adds up rows that have taken their step",
+        Change(
+            "engines/_sgd.pyx",
+            """        push0 += e[j] * x
+        q[0] = lane_step(hq, rate, shrink, j, x, push_q[j] * old0, z, n)
+""",
+            """        q[0] = lane_step(hq, rate, shrink, j, x, push_q[j] * old0, z, n)
+        push0 += e[j] * q[0]
+""",
+        ),
+    ),
+    Plant(
+        SGD,
+        PLAIN_SGD,
+        "the last vectors of a row take no step",
+        Change("engines/_sgd.pyx", "    while f < n:", "    while f + 1 < n:"),
+    ),
+    Plant(
+        SGD,
+        PLAIN_SGD,
+        "the last run of a block is skipped",
+        Change("engines/_sgd.pyx", "for r in range(of.count):", "for r in range(of.count - 1):"),
+    ),
+    Plant(
+        SGD,
+        PLAIN_SGD,
+        "a bias of the other side is left out of the error",
+        Change("_formula.pxi", "mean + (bias + other_bias)", "mean + (bias + 0 * other_bias)"),
+    ),
+    Plant(
+        SGD,
+        PLAIN_SGD,
+        "the dot product leaves its second vector out",
+        Change("engines/_sgd.pyx", "for f in range(1, n):", "for f in range(2, n):"),
+    ),
+    Plant(
+        SGD,
+        WEIGHTED_SGD,
+        "a rating's weight counts in the loss alone",
+        Change("engines/_sgd.pyx", "            error = x0\n", "            pass\n"),
+    ),
+    Plant(
+        SGD,
+        WEIGHTED_SGD,
+        "the spare row takes a step for ratings that are not there",
+        Change("engines/_sgd.pyx", "if m < size or size % LANES:", "if m < 0 or size % LANES:"),
+    ),
+    Plant(
+        SGD,
+        MOMENTUM,
+        "a bias' state is left behind",
+        Change(
+            "engines/_sgd.pyx",
+            "p_extra[2], p_extra[3] = vec_first(bias_state[0]), vec_first(bias_state[1])",
+            "pass",
+        ),
+    ),
+    Plant(
+        SGD,
+        ADAGRAD_ROW,
+        "the bias has no share in a row's accumulator",
+        Change("engines/_sgd.pyx", "total * total * (hp.h.bias_rate != 0)", "total * 0"),
+    ),
+    # ---------------------------------------------------------------- the table of solvers
+    Plant(
+        SGD,
+        PLAIN_SGD,
+        "the penalty's sign",
+        Change(
+            "engines/_solvers.pxi", "1 - m * rule.rate * rule.l2", "1 + m * rule.rate * rule.l2"
+        ),
+    ),
+    Plant(
+        SGD,
+        ADAMAX,
+        "the penalty of a run counts once",
+        Change(
+            "engines/_solvers.pxi",
+            "h.shrink[m], h.bias_shrink[m] = m * rule.l2,",
+            "h.shrink[m], h.bias_shrink[m] = rule.l2,",
+        ),
+    ),
+    Plant(
+        SGD,
+        MOMENTUM,
+        "the momentum is forgotten",
+        Change(
+            "engines/_solvers.pxi",
+            "v = s.h.momentum * state[0] - rate * g",
+            "v = 0 * state[0] - rate * g",
+        ),
+    ),
+    Plant(
+        SGD,
+        ADAGRAD,
+        "the accumulator grows after its use",
+        Change(
+            "engines/_solvers.pxi",
+            "return x - rate * g / vec_sqrt(v + vec_splat(s.h.epsilon))",
+            "return x - rate * g / vec_sqrt(v - g * g + vec_splat(s.h.epsilon))",
+        ),
+    ),
+    Plant(
+        SGD,
+        ADAM,
+        "a clock stands still",
+        Change("engines/_solvers.pxi", "clock_2[0] * s.h.beta_2", "clock_2[0]"),
+    ),
+    Plant(
+        SGD,
+        ADAMAX,
+        "the largest gradient does not decay",
+        Change("engines/_solvers.pxi", "vec_max(s.h.beta_2 * state[n],", "vec_max(state[n],"),
+    ),
+    Plant(
+        SGD_64,
+        PENALTIES,
+        "the soft threshold takes no heed of the sign",
+        Change(
+            "engines/_solvers.pxi", "vec_min(x + threshold, zero)", "vec_min(x - threshold, zero)"
+        ),
+    ),
+    Plant(
+        SGD_64,
+        PENALTIES,
+        "factors may fall below their bound",
+        Change("engines/_solvers.pxi", "zero), vec_splat(low))", "zero), vec_splat(-INFINITY))"),
+    ),
+    # ---------------------------------------------------------------- mini-batches
+    Plant(
+        MINIBATCH,
+        BATCHES,
+        "every row bears the whole penalty",
+        Change("engines/_minibatch.pyx", "rows.share * m if rows.share > 0 else 1", "1"),
+    ),
+    Plant(
+        MINIBATCH,
+        BATCHES,
+        "L1 pushes away from zero",
+        Change(
+            "engines/_minibatch.pyx", "push -= penalty * rows.l1[f]", "push += penalty * rows.l1[f]"
+        ),
+    ),
+    Plant(
+        MINIBATCH,
+        BATCHES,
+        "the column of ones is learned",
+        Change("engines/_minibatch.pyx", "new[f] * rows.learnt[f]", "new[f]"),
+    ),
+    Plant(
+        MINIBATCH,
+        BATCHES,
+        "a rating's weight counts in the loss alone",
+        Change("engines/_minibatch.pyx", "d[j] *= of.weight[t + j]", "pass"),
+    ),
+    Plant(
+        MINIBATCH,
+        BATCHES,
+        "entries of the next row count, too",
+        Change(
+            "engines/_minibatch.pyx",
+            "entries[t + j].push if j < size else 0",
+            "entries[t + j].push",
+        ),
+    ),
+    Plant(
+        MINIBATCH,
+        BATCH_LENGTHS,
+        "the dot product misses the row's tail",
+        Change(
+            "engines/_minibatch.pyx",
+            "            for f in range(1, n):",
+            "            for f in range(1, n - 1):",
+        ),
+    ),
+    # ---------------------------------------------------------------- one feature after the other
+    Plant(
+        FEATUREWISE,
+        FEATURES,
+        "a run starts each micro-batch from its stale value",
+        Change(
+            "engines/_featurewise.pyx", "x = x * <real>(1 - m", "x = p[run_row[r]] * <real>(1 - m"
+        ),
+    ),
+    Plant(
+        FEATUREWISE,
+        FEATURES,
+        "the penalty of a run counts once",
+        Change(
+            "engines/_featurewise.pyx",
+            "1 - m * rule.rate * rule.run.l2",
+            "1 - rule.rate * rule.run.l2",
+        ),
+    ),
+    Plant(
+        FEATUREWISE,
+        FEATURES,
+        "the soft threshold takes no heed of the sign",
+        Change(
+            "engines/_featurewise.pyx",
+            "x + threshold if x < -threshold",
+            "x - threshold if x < -threshold",
+        ),
+    ),
+    Plant(
+        FEATUREWISE,
+        FEATURES,
+        "the last rating of a run keeps its old cache",
+        Change("engines/_featurewise.pyx", "range(t, run_end[r])", "range(t, run_end[r] - 1)"),
+    ),
+    # ---------------------------------------------------------------- the sampler
+    Plant(
+        GIBBS,
+        GENERATORS,
+        "the shape of a gamma draw is off by a third",
+        Change("engines/_random.pxi", "d = shape - 1.0 / 3,", "d = shape,"),
+    ),
+    Plant(
+        GIBBS,
+        GENERATORS,
+        "both normals of a pair are the same",
+        Change("engines/_random.pxi", "other = main if b[j] & 0x40000000 else s", "other = main"),
+    ),
+    Plant(
+        GIBBS,
+        SWEEP,
+        "the sign in the Cholesky factor of a row with few ratings",
+        Change("engines/_gibbs.pyx", "d -= S[j][t] * S[i][t]", "d += S[j][t] * S[i][t]"),
+    ),
+    Plant(
+        GIBBS,
+        SWEEP,
+        "the sign in the Cholesky factor of a row with many ratings",
+        Change("engines/_gibbs.pyx", "target[f] - h * row[f]", "target[f] + h * row[f]"),
+    ),
+    Plant(
+        GIBBS,
+        SWEEP,
+        "the prior's mean is left out",
+        Change("engines/_gibbs.pyx", "p * w.c[f] + lam[f] * own.mean[f]", "p * w.c[f]"),
+    ),
+    Plant(
+        GIBBS,
+        SWEEP,
+        "overrelaxed draws are too wide",
+        Change("engines/_gibbs.pyx", "sqrtf(1 - relax * relax)", "sqrtf(1 + relax * relax)"),
+    ),
+    Plant(
+        GIBBS,
+        SWEEP,
+        "the noise weight of a row does not know how many ratings there are",
+        Change("engines/_gibbs.pyx", "(nu + n) / 2", "nu / 2"),
+    ),
+    Plant(
+        GIBBS,
+        SWEEP,
+        "sample weights are ignored",
+        Change("engines/_gibbs.pyx", "scale *= weight[j]", "pass"),
+    ),
+    Plant(
+        GIBBS,
+        SWEEP,
+        "a row of the Gram matrix is made from its neighbour",
+        Change("engines/_linear.pxi", "s7 += left[7] * v", "s7 += left[6] * v"),
+    ),
+    Plant(
+        LOW_RANK,
+        CUT,
+        "a rotation turns one row the wrong way",
+        Change("engines/_low_rank.pyx", "s * old + c * q[t]", "c * q[t] - s * old"),
+    ),
+    Plant(
+        LOW_RANK,
+        CUT,
+        "rows with many ratings count no more than others",
+        Change("engines/_low_rank.pyx", "= scale * means[row, f]", "= means[row, f]"),
+    ),
+    Plant(
+        LOW_RANK,
+        CUT,
+        "the last row of four is not transformed",
+        Change(
+            "engines/_low_rank.pyx",
+            "min(last - row, <Py_ssize_t>4)",
+            "min(last - row, <Py_ssize_t>3)",
+        ),
+    ),
+    # ---------------------------------------------------------------- answers
+    Plant(
+        PREDICT,
+        FORMULA,
+        "an unknown user has the bias of the last one",
+        Change(
+            "_predict.pyx",
+            "user_biases[u] if u >= 0 else 0",
+            "user_biases[u if u >= 0 else user_biases.shape[0] - 1]",
+        ),
+    ),
+    Plant(
+        PREDICT,
+        FORMULA,
+        "the tail of a row is left out",
+        Change("_predict.pyx", "for f in range(whole, k):", "for f in range(whole, k - 1):"),
+    ),
+    Plant(
+        TOP,
+        BEST,
+        "items that a user has seen are recommended",
+        Change("serving/_top.pyx", "seen[cursor[t]] == code", "seen[cursor[t]] == -9"),
+    ),
+    Plant(
+        TOP,
+        SLACK,
+        "the slack for rounding is left out",
+        Change("serving/_top.pyx", "count[0], n) - slack", "count[0], n)"),
+    ),
+    Plant(
+        TOP,
+        BEST,
+        "the limit is the best score, not the n-th best",
+        Change("serving/_top.pyx", "    return scores[n - 1]", "    return scores[0]"),
+    ),
+    Plant(
+        TOP,
+        TIES,
+        "of equal scores the larger code comes first",
+        Change(
+            "serving/_top.pyx",
+            "(x.code > y.code) - (x.code < y.code)",
+            "(x.code < y.code) - (x.code > y.code)",
+        ),
+    ),
+    Plant(
+        RIDGE,
+        FOLD_IN,
+        "the penalty of the factors is left out",
+        Change("training/_ridge.pyx", "a[i * n + i] += penalties[r, 1]", "pass"),
+    ),
+    Plant(
+        RIDGE,
+        FOLD_IN,
+        "the sign in the Cholesky factor",
+        Change(
+            "training/_ridge.pyx",
+            "s -= a[i * n + f] * a[j * n + f]",
+            "s += a[i * n + f] * a[j * n + f]",
+        ),
+    ),
+    Plant(
+        RIDGE,
+        FOLD_IN,
+        "sample weights are ignored",
+        Change("training/_ridge.pyx", "w = weights[t]", "w = 1"),
+    ),
+    # ---------------------------------------------------------------- ratings
+    Plant(
+        GRID,
+        ANY_GRID,
+        "repeated pairs are not moved apart",
+        Change("ratings/_grid.pyx", "if repeats > 1:", "if repeats > n:"),
+    ),
+    Plant(
+        GRID,
+        ANY_GRID,
+        "a run may hold an item twice",
+        Change("ratings/_grid.pyx", "index[t] <= index[t - 1]", "index[t] < index[t - 1]"),
+    ),
+    Plant(
+        GRID,
+        BANDS,
+        "a band takes one row more than fits",
+        Change("ratings/_grid.pyx", "if size[b] == most:", "if size[b] == most + 1:"),
+    ),
+    Plant(
+        GRID,
+        ANY_ORDER,
+        "equal pairs stay in the order they came in",
+        Change(
+            "ratings/_grid.pyx", "a.index == b.index and a.rating > b.rating", "a.index > b.index"
+        ),
+    ),
+    Plant(
+        KEYS,
+        STABLE,
+        "a sort is not stable",
+        Change(
+            "ratings/_keys.pyx",
+            "for t in range(keys.shape[0]):\n            at = cursor",
+            "for t in range(keys.shape[0] - 1, -1, -1):\n            at = cursor",
+        ),
+    ),
+    Plant(
+        KEYS,
+        SPLITS,
+        "the hash of a rating forgets the seed",
+        Change("ratings/_keys.pyx", "seed = mix(seed + 1)", "seed = mix(1)"),
+    ),
+    Plant(
+        KEYS,
+        UNKNOWN,
+        "an unknown id is read as the last one",
+        Change(
+            "ratings/_keys.pyx",
+            "if 0 <= k < table.shape[0] else -1",
+            "if 0 <= k < table.shape[0] else <int32_t>table.shape[0] - 1",
+        ),
+    ),
+    Plant(
+        KEYS,
+        DEALT,
+        "a shuffle never leaves a rating where it is",
+        Change("ratings/_keys.pyx", "* <uint64_t>(t + 1)) >> 32)", "* <uint64_t>t) >> 32)"),
+    ),
+    Plant(
+        TEXTS,
+        TEXT_CODES,
+        "texts are lost as the table grows",
+        Change(
+            "ratings/_texts.pyx", "self.slots[t].hash & mask", "self.slots[t].hash & (mask >> 1)"
+        ),
+    ),
+]
