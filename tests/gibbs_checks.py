@@ -341,7 +341,7 @@ def step_with_bug(name):
     right, wrong = BUGS[name]
     source = inspect.getsource(naive.gibbs_sweep)
     assert source.count(right) == 1, f"{right!r} is not once in the source"
-    found = {"np": np}
+    found = dict(vars(naive))
     exec(source.replace(right, wrong), found)
     return naive_step(found["gibbs_sweep"], -0.9 if name.startswith("relaxed") else 0.0)
 
