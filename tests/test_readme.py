@@ -1,8 +1,14 @@
-"""The code that README shows runs as written; of code side by side, the column of funksvd."""
+"""The code that README shows runs as written.
+
+Where README shows two columns side by side, the column of funksvd runs.
+"""
+
+from __future__ import annotations
 
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +18,11 @@ import funksvd
 from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, datasets
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+PEERS = ("Surprise", "LightFM", "implicit", "Keras")
 
 
-def blocks():
-    """{heading: its blocks of Python}"""
+def code_blocks() -> dict[str, list[str]]:
+    """Return the blocks of Python below each heading of README."""
     found = {}
     for section in re.split(r"^## ", README, flags=re.M)[1:]:
         heading, _, body = section.partition("\n")
@@ -25,31 +32,31 @@ def blocks():
     return found
 
 
-def own_column(code):
-    """What stands below "# funksvd" where a block has two columns."""
+def own_column(code: str) -> str:
+    """Return the column below "# funksvd" of a block of two columns, and any other block whole."""
     lines = code.splitlines()
     start = lines[0].find("# funksvd")
     if start < 0:
         return code
-    return "\n".join(
-        line[start:] for line in lines[1:] if line[start - 1 : start] == " "
-    )  # else the left one is long
+    own = []
+    for line in lines[1:]:
+        if line[start - 1 : start] == " ":  # else the line of the left column reaches over
+            own.append(line[start:])
+    return "\n".join(own)
 
 
 @pytest.fixture
-def names(tmp_path, monkeypatch):
-    """The names that README takes as given, in a folder with its file of ratings."""
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the names that README takes as given; the folder has its file of ratings."""
     monkeypatch.chdir(tmp_path)
     made = datasets.make_ratings(300, 250, 6000, rank=2)
-    users, items, ratings = (
-        made.users.astype(np.int64),
-        made.items.astype(np.int64),
-        made.ratings.round(1),
-    )
-    rows = zip(users.tolist(), items.tolist(), ratings.tolist(), strict=True)
-    Path("ratings.csv").write_text(
-        "user,item,rating\n" + "".join("{},{},{}\n".format(*row) for row in rows)
-    )
+    users = made.users.astype(np.int64)
+    items = made.items.astype(np.int64)
+    ratings = made.ratings.round(1)
+    lines = ["user,item,rating"]
+    for row in zip(users.tolist(), items.tolist(), ratings.tolist(), strict=True):
+        lines.append("{},{},{}".format(*row))
+    Path("ratings.csv").write_text("\n".join(lines) + "\n")
     return {
         "np": np,
         "funksvd": funksvd,
@@ -71,31 +78,29 @@ def names(tmp_path, monkeypatch):
     }
 
 
-def given(heading, names):
-    """What a section takes as given beside `names`."""
+def names_of_section(heading: str, names: dict[str, Any]) -> dict[str, Any]:
+    """Return what a section takes as given beside `names`."""
     if "Surprise" in heading:
         pandas = pytest.importorskip("pandas")
-        ids = (names["users"].astype(str), names["items"].astype(str))
-        return {
-            "df": pandas.DataFrame({"user": ids[0], "item": ids[1], "rating": names["ratings"]})
+        columns = {
+            "user": names["users"].astype(str),
+            "item": names["items"].astype(str),
+            "rating": names["ratings"],
         }
+        return {"df": pandas.DataFrame(columns)}
     if "implicit" in heading:
         return {"ratings": Ratings.from_arrays(np.array([1000, 1000]), np.array([1, 2]), [4, 5])}
     return {}
 
 
-def test_every_peer_has_a_section():
-    assert {f"Coming from {peer}" for peer in ("Surprise", "LightFM", "implicit", "Keras")} <= set(
-        blocks()
-    )
+def test_every_peer_has_a_section() -> None:
+    assert {f"Coming from {peer}" for peer in PEERS} <= code_blocks().keys()
 
 
-@pytest.mark.parametrize(
-    "heading", [heading for heading in blocks() if "GPU" not in heading]
-)  # which needs one
-def test_code_runs_as_written(heading, names):
-    scope = names | given(heading, names)
-    for code in blocks()[heading]:
+@pytest.mark.parametrize("heading", [name for name in code_blocks() if "GPU" not in name])
+def test_code_runs_as_written(heading: str, names: dict[str, Any]) -> None:
+    scope = names | names_of_section(heading, names)
+    for code in code_blocks()[heading]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*unknown to the model")
             exec(compile(own_column(code), f"README: {heading}", "exec"), scope)

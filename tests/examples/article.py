@@ -1,8 +1,9 @@
-"""The listing of "Collaborative filtering in Keras" (2016), line by line: the same model, steps and callbacks.
+"""Train the model of "Collaborative filtering in Keras" (2016), line by line.
 
     python article.py ratings.csv
 
-Without a file, ratings are made up.
+The model, the steps and the callbacks are those of the article's listing. Without a file, ratings
+are made up.
 """
 
 import sys
@@ -12,21 +13,21 @@ from funksvd.datasets import make_ratings
 
 if len(sys.argv) > 1:
     ratings = Ratings.read(sys.argv[1])
-    users, movies, stars = (
-        ratings.user_ids[ratings.users],
-        ratings.item_ids[ratings.items],
-        ratings.values,
-    )
+    users = ratings.user_ids[ratings.users]
+    movies = ratings.item_ids[ratings.items]
+    stars = ratings.values
 else:
     made = make_ratings(500, 300, 20_000)
-    users, movies, stars = made.users, made.items, made.ratings
+    users = made.users
+    movies = made.items
+    stars = made.ratings
 
 factors = 20
 model = FunkSVD(
     factors,
     n_epochs=30,
     solver="adamax",
-    batch_size=min(1_000_000, len(stars) // 90),  # he has 90 batches of a million in an epoch
+    batch_size=min(1_000_000, len(stars) // 90),  # the article has 90 batches of a million
     learning_rate_schedule="constant",
     biased=False,  # two embeddings and their inner product, no more
     center=False,
@@ -42,7 +43,6 @@ model.fit(
     (users, movies), stars, validation_split=0.1, validation_split_order="tail", callbacks=callbacks
 )
 
-print(
-    f"{model.n_epochs_} epochs, val_loss {min(model.history_['val_loss']):.4f} at the best of them, kept as"
-)
+best = min(model.history_["val_loss"])
+print(f"{model.n_epochs_} epochs, val_loss {best:.4f} at the best of them, kept as")
 print(load("movie_weights.npz"))

@@ -1,7 +1,9 @@
-"""What should somebody watch next? Recommendations and similar movies, with titles.
+"""Recommend movies to a user, and find the movies that are most like the best of them.
 
-python movies.py                           downloads MovieLens (latest-small, 1 MB) once
-python movies.py ratings.csv titles.csv    on files of your own; titles.csv has the columns item_id and title
+    python movies.py                           downloads MovieLens (latest-small, 1 MB) once
+    python movies.py ratings.csv titles.csv    reads your own files
+
+titles.csv has the columns item_id and title.
 """
 
 import sys
@@ -10,12 +12,14 @@ from funksvd import FunkSVD, Ratings
 from funksvd.datasets import load_movielens, read_titles
 
 if len(sys.argv) > 2:
-    ratings, titles = Ratings.read(sys.argv[1]), read_titles(sys.argv[2])
+    ratings = Ratings.read(sys.argv[1])
+    titles = read_titles(sys.argv[2])
 else:
     ratings, titles, _ = load_movielens("latest-small")
 
 
 def title(item):
+    """Return the title of an item, or its id if it has none."""
     return titles.get(item, titles.get(str(item), item))
 
 
@@ -28,8 +32,7 @@ for item, score in zip(items.tolist(), scores.tolist(), strict=True):
     print(f"  {score:.2f}  {title(item)}")
 
 favourite = items[0]
+similar, similarities = model.similar_items(favourite, n=5)
 print(f"most like {title(favourite)}:")
-for item, similarity in zip(
-    *(found.tolist() for found in model.similar_items(favourite, n=5)), strict=True
-):
+for item, similarity in zip(similar.tolist(), similarities.tolist(), strict=True):
     print(f"  {similarity:.2f}  {title(item)}")

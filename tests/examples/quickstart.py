@@ -1,8 +1,9 @@
-"""From a file of ratings to predictions.
+"""Train on a file of ratings, evaluate, predict, save and load.
 
     python quickstart.py ratings.csv
 
-The file has the columns user, item and rating, under these or other usual names. Without a file, one is made up.
+The file has the columns user, item and rating, under these or other usual names. Without a file,
+one is made up.
 """
 
 import sys
@@ -15,11 +16,11 @@ from funksvd.datasets import make_ratings
 if len(sys.argv) > 1:
     path = sys.argv[1]
 else:
-    path, made = "ratings.csv", make_ratings(500, 300, 20_000)
+    path = "ratings.csv"
+    made = make_ratings(500, 300, 20_000)
     table = np.column_stack([made.users, made.items, made.ratings.round(1)])
-    np.savetxt(
-        path, table, fmt=["%d", "%d", "%.1f"], delimiter=",", header="user,item,rating", comments=""
-    )
+    header = "user,item,rating"
+    np.savetxt(path, table, fmt=["%d", "%d", "%.1f"], delimiter=",", header=header, comments="")
 
 ratings = Ratings.read(path)
 train, test = ratings.split(0.1, seed=0)
@@ -29,7 +30,8 @@ model = FunkSVD(n_factors=32, random_state=0)
 model.fit(train, validation_split=0.1, callbacks=EarlyStopping("val_loss", patience=3))
 print("stopped after", model.n_epochs_, "epochs; on ratings never seen:", model.evaluate(test))
 
-user, item = ratings.user_ids[0], ratings.item_ids[0]
+user = ratings.user_ids[0]
+item = ratings.item_ids[0]
 print(f"user {user} would rate item {item}", model.predict(([user], [item]))[0])
 
 model.save("model.npz")

@@ -1,6 +1,8 @@
-"""Which parameters suit these ratings? A grid search with scikit-learn, and funksvd's own, which finds the epochs, too.
+"""Search hyper-parameters with scikit-learn, and with `funksvd.tuning`, which finds epochs, too.
 
-python search.py ratings.csv
+    python search.py ratings.csv
+
+Without a file, ratings are made up.
 """
 
 import sys
