@@ -2,8 +2,9 @@
 
     python benchmarks/bench_accuracy.py --data DIR [--tuned]
 
-DIR holds ``ml-100k/u.data`` (MovieLens 100k as published; fold N of u1-u5 tests rows 20000(N-1)..20000N in file
-order) and ``goodbooks/ratings.csv.gz`` (goodbooks-10k; random 90/10, three seeds). What is missing is left out.
+DIR holds ``ml-100k/u.data`` (MovieLens 100k as published: fold N of u1-u5 tests rows 20000 (N - 1)
+to 20000 N in the order of the file) and ``goodbooks/ratings.csv.gz`` (goodbooks-10k: random tenths
+of three seeds). A missing file is left out.
 """
 
 import argparse
@@ -14,9 +15,9 @@ from pathlib import Path
 import numpy as np
 from common import print_header, print_table
 
-# Chosen by validation inside the training ratings, never on the ratings reported here.
+# Chosen by validation inside the training ratings, never on the ratings reported here: on random
+# splits of seeds 11 to 13, with a fifth (ml-100k) or a tenth (goodbooks) held out.
 TUNED = {
-    # Chosen on random splits other than those reported here: seeds 11 to 13, a fifth (ml-100k) or a tenth held out.
     "ml-100k": {
         "n_factors": 1000,
         "n_epochs": 60,
@@ -28,7 +29,7 @@ TUNED = {
     "goodbooks": {"n_factors": 256, "n_epochs": 60, "init_std": 0.03},
 }
 FOLD = 20_000
-SEEDS = (3, 4, 5)  # of splits on which nothing was chosen
+SEEDS = (3, 4, 5)  # of splits on which no setting was chosen
 
 
 def movielens_folds(path):
@@ -37,13 +38,14 @@ def movielens_folds(path):
     rows = np.arange(len(ratings))
     for start in range(0, len(ratings), FOLD):
         test = (rows >= start) & (rows < start + FOLD)
-        yield tuple(
-            ((users[part], items[part]), ratings[part].astype(np.float32)) for part in (~test, test)
-        )
+        parts = []
+        for part in (~test, test):
+            parts.append(((users[part], items[part]), ratings[part].astype(np.float32)))
+        yield parts
 
 
 def evaluate_movielens(path, params):
-    """RMSE of each official fold."""
+    """Yield the RMSE of each official fold."""
     from funksvd import FunkSVD, Ratings
 
     for (train, train_ratings), (test, test_ratings) in movielens_folds(path):
@@ -52,7 +54,7 @@ def evaluate_movielens(path, params):
 
 
 def evaluate_goodbooks(path, params):
-    """RMSE of one random tenth for each seed."""
+    """Yield the RMSE of a random tenth for each seed."""
     from funksvd import FunkSVD, Ratings
 
     ratings = Ratings.read(path)
@@ -78,10 +80,8 @@ def main():
     parser.add_argument("--only", choices=DATA, help="one data set")
     options = parser.parse_args()
     if options.data is None:
-        parser.error(
-            "--data is needed: a folder that holds "
-            + ", ".join(path for _, path, _ in DATA.values())
-        )
+        files = ", ".join(path for _, path, _ in DATA.values())
+        parser.error(f"--data is needed: a folder that holds {files}")
     print_header()
     rows = []
     for name, (folds, relative, evaluate) in DATA.items():
@@ -91,24 +91,18 @@ def main():
         if not path.exists():
             print(f"left out: {relative} is not in the data folder")
             continue
-        for setting, params in [("defaults", {}), ("tuned", TUNED[name])][: 1 + options.tuned]:
+        settings = {"defaults": {}}
+        if options.tuned:
+            settings["tuned"] = TUNED[name]
+        for setting, params in settings.items():
             start = time.perf_counter()
             errors = list(evaluate(path, params))
             seconds = time.perf_counter() - start
-            print(
-                f"{name}, {setting} {params or ''}:",
-                *(f"{error:.4f}" for error in errors),
-                flush=True,
-            )
-            rows.append(
-                [
-                    f"{name}, {folds}",
-                    setting,
-                    f"{np.mean(errors):.4f}",
-                    f"{np.std(errors):.4f}",
-                    seconds,
-                ]
-            )
+            shown = " ".join(f"{error:.4f}" for error in errors)
+            print(f"{name}, {setting} {params or ''}: {shown}", flush=True)
+            mean = f"{np.mean(errors):.4f}"
+            spread = f"{np.std(errors):.4f}"
+            rows.append([f"{name}, {folds}", setting, mean, spread, seconds])
     print()
     print_table(["ratings", "settings", "mean RMSE", "sd of folds", "s in all"], rows)
 

@@ -1,8 +1,8 @@
-"""FunkSVD beside LIBMF and Surprise: seconds an epoch, start-up, seconds to an equal error, and memory.
+"""Compare FunkSVD, LIBMF and Surprise: seconds an epoch, start-up, time to an equal error, memory.
 
     python benchmarks/bench_peers.py --shapes ml-1m ml-20m netflix --factors 32 --threads 2
 
-All models are checked before anything is timed: their validation RMSE must beat biases alone.
+Before it times a model the script checks that its validation RMSE beats that of biases alone.
 """
 
 import argparse
@@ -36,26 +36,29 @@ HEADER = [
     "ratio",
     "peak MB beyond arrays",
 ]
-FEW, MANY = (
-    2,
-    22,
-)  # epochs of the two fits whose difference is the time of an epoch, the same for every model
+# Epochs of the two fits whose difference gives the time of an epoch, the same for every model.
+SHORT_FIT = 2
+LONG_FIT = 22
 REPEATS = {"ml-1m": 31, "ml-20m": 11, "netflix": 3}
 LIBMF_EPOCHS = (5, 10, 15, 20, 30)
-FUNKSVD_EPOCHS = 60  # at most, on the way to LIBMF's error
+FUNKSVD_EPOCHS = 60  # at most, to reach LIBMF's error
 INSTALL_LIBMF = """LIBMF is not installed. A fair build, with SIMD and threads:
     CFLAGS="-O3 -march=native -mavx -DUSEAVX -DUSEOMP -fopenmp" LDFLAGS=-fopenmp \\
         pip install --no-binary libmf --no-cache-dir libmf"""
 NOTE_LIBMF = """LIBMF must have been built with
     CFLAGS="-O3 -march=native -mavx -DUSEAVX -DUSEOMP -fopenmp" LDFLAGS=-fopenmp \\
         pip install --no-binary libmf --no-cache-dir libmf
-Without SIMD and threads the ratio is unfair. Even so the package bundles an older LIBMF, about half as fast as its
-newest source. Its Python binding copies the ratings once more, which its memory counts."""
+Without SIMD and threads the ratio is unfair. Even so the package bundles an older LIBMF, about half
+as fast as its newest source. Its Python binding copies the ratings once more, which counts as its
+memory."""
 INSTALL_SURPRISE = "Surprise is not installed: pip install scikit-surprise"
 
 
 def import_libmf():
-    """The `mf` module of LIBMF's binding, which prints where it lies; None if absent."""
+    """Return the `mf` module of LIBMF's binding, or None if it is not installed.
+
+    Its import prints where it lies; that is kept from the output.
+    """
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -66,7 +69,7 @@ def import_libmf():
 
 
 def import_surprise():
-    """Surprise; None if absent."""
+    """Return the module of Surprise, or None if it is not installed."""
     try:
         import surprise
     except ImportError:
@@ -75,17 +78,18 @@ def import_surprise():
 
 
 def triples(users, items, ratings):
-    """(n, 3) float32, the only input that LIBMF's binding takes."""
+    """Return ratings as (n, 3) float32, the only input that LIBMF's binding takes."""
     table = np.empty((len(users), 3), np.float32)
-    table[:, 0], table[:, 1], table[:, 2] = users, items, ratings
+    for column, values in enumerate((users, items, ratings)):
+        table[:, column] = values
     return table
 
 
-# ---------------------------------------------------------------------------------------------------- one fit each
+# ------------------------------------------------------------------------------- one fit of each
 
 
 def fit_libmf(table, epochs, factors, threads, l2):
-    """A trained LIBMF model and the seconds of its fit."""
+    """Return a trained LIBMF model and the seconds of its fit."""
     # P and Q are penalised as in FunkSVD: l2 with every rating, no l1.
     model = import_libmf().MF(
         k=factors,
@@ -106,12 +110,13 @@ def fit_libmf(table, epochs, factors, threads, l2):
 
 
 def predict_libmf(model, users, items):
-    """Predictions from the factors of a LIBMF model.
+    """Return predictions from the factors of a LIBMF model.
 
-    `MF.predict` of the binding is not used: it gives other numbers than the factors, worse than the mean rating.
-    Rows that had no rating are NaN and get the mean.
+    `MF.predict` of the binding is not used: it gives other numbers than the factors, worse than the
+    mean rating. Rows without ratings are NaN and get the mean.
     """
-    user_factors, item_factors = model.p_factors(), model.q_factors()
+    user_factors = model.p_factors()
+    item_factors = model.q_factors()
     predicted = np.empty(len(users), np.float32)
     for start in range(0, len(users), CHUNK):
         part = slice(start, start + CHUNK)
@@ -122,7 +127,7 @@ def predict_libmf(model, users, items):
 
 
 def fit_funksvd(train, epochs, factors, threads, l2, validation=None, callbacks=None):
-    """A trained FunkSVD model."""
+    """Return a trained FunkSVD model."""
     from funksvd import FunkSVD
 
     users, items, ratings = train
@@ -135,9 +140,9 @@ def fit_funksvd(train, epochs, factors, threads, l2, validation=None, callbacks=
 
 
 def reach_target(target):
-    """A callback that notes the seconds since it was made until val_rmse is at most `target`.
+    """Return a callback that notes the seconds from now until val_rmse is at most `target`.
 
-    It ends training when val_rmse has not improved for three epochs.
+    It ends training once val_rmse has not improved for three epochs.
     """
     from funksvd.callbacks import Callback
 
@@ -151,88 +156,103 @@ def reach_target(target):
             if target is not None and logs["val_rmse"] <= target and np.isnan(self.seconds):
                 self.seconds = time.perf_counter() - self.start
             if logs["val_rmse"] < self.best:
-                self.best, self.best_epoch = logs["val_rmse"], epoch
+                self.best = logs["val_rmse"]
+                self.best_epoch = epoch
             elif epoch >= self.best_epoch + 3:
                 self.model.stop_training = True
 
     return Target()
 
 
-# --------------------------------------------------------------------------- for the processes that measure memory
+# ------------------------------------------------------------- for processes that measure memory
 
 
 def load_arrays(name, cache, *settings):
-    """Arguments of `run_funksvd`."""
+    """Return the arguments of `run_funksvd`."""
     return shaped(name, cache), *settings
 
 
 def run_funksvd(train, factors, threads, l2):
-    """What is measured: a fit of two epochs, from three arrays."""
+    """Fit two epochs from three arrays."""
     fit_funksvd(train, 2, factors, threads, l2)
 
 
 def load_triples(name, cache, *settings):
-    """Arguments of `run_libmf`."""
+    """Return the arguments of `run_libmf`."""
     import_libmf()
     return triples(*shaped(name, cache)), *settings
 
 
 def run_libmf(table, factors, threads, l2):
-    """What is measured: a fit of two epochs, from its table."""
+    """Fit two epochs from a table of triples."""
     fit_libmf(table, 2, factors, threads, l2)
 
 
-# ------------------------------------------------------------------------------------------------------ the table
+# ------------------------------------------------------------------------------------- the table
 
 
 def epochs_in_turn(fits, repeats):
-    """{model: (median seconds an epoch, before the first)} and {model: median ratio of an epoch to the first model's}.
+    """Time the models in turn, so that a slow minute of the machine hits all of them.
 
-    `fits` maps a model to a function of the number of epochs that returns the seconds of a fit. The models take turns, so
-    that a slow minute of the machine hits all of them.
+    Parameters
+    ----------
+    fits : dict
+        For each model a function that makes a fit of some epochs and returns its seconds.
+
+    Returns
+    -------
+    seconds : dict
+        For each model the median seconds of an epoch, and before the first epoch.
+    ratios : dict
+        For each model the median ratio of its epoch to that of the first model.
     """
-    seconds = {model: [] for model in fits}
+    turns = {model: [] for model in fits}
     for _ in range(repeats):
         for model, fit in fits.items():
-            few, many = fit(FEW), fit(MANY)
-            epoch = (many - few) / (MANY - FEW)
-            seconds[model].append((epoch, max(0.0, few - FEW * epoch)))
-    seconds = {model: np.array(rows) for model, rows in seconds.items()}
-    first = next(iter(seconds.values()))[:, 0]
-    ratios = {model: rows[:, 0] / first for model, rows in seconds.items()}
-    for model, found in list(ratios.items())[1:]:
-        print(
-            f"{model}'s ratio of an epoch lay between {found.min():.1f} and {found.max():.1f} in {repeats} turns"
-        )
-    ratios = {model: float(np.median(found)) for model, found in ratios.items()}
-    return {model: np.median(rows, axis=0) for model, rows in seconds.items()}, ratios
+            short = fit(SHORT_FIT)
+            long = fit(LONG_FIT)
+            epoch = (long - short) / (LONG_FIT - SHORT_FIT)
+            turns[model].append((epoch, max(0.0, short - SHORT_FIT * epoch)))
+    seconds = {}
+    ratios = {}
+    first = np.array(next(iter(turns.values())))[:, 0]
+    for model, rows in turns.items():
+        table = np.array(rows)
+        found = table[:, 0] / first
+        seconds[model] = np.median(table, axis=0)
+        ratios[model] = float(np.median(found))
+        if len(ratios) > 1:
+            limits = f"between {found.min():.1f} and {found.max():.1f}"
+            print(f"{model}'s ratio of an epoch lay {limits} in {repeats} turns")
+    return seconds, ratios
 
 
 def check_libmf(train, validation, floor, options):
-    """LIBMF's best validation RMSE and the seconds of that fit."""
-    table, trace = triples(*train), []
+    """Return LIBMF's best validation RMSE and the seconds of that fit."""
+    table = triples(*train)
+    trace = []
     for epochs in LIBMF_EPOCHS:
         model, seconds = fit_libmf(table, epochs, options.factors, options.threads, options.l2)
-        trace.append((rmse(predict_libmf(model, *validation[:2]), validation[2]), seconds, epochs))
+        error = rmse(predict_libmf(model, *validation[:2]), validation[2])
+        trace.append((error, seconds, epochs))
     best, to_best, epochs = min(trace)
-    check(
-        best < floor, f"LIBMF's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases"
-    )
+    message = f"LIBMF's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases"
+    check(best < floor, message)
     print(f"LIBMF's best of {LIBMF_EPOCHS} epochs: {best:.4f} after {epochs}")
     return best, to_best
 
 
 def check_funksvd(train, validation, floor, target, options):
-    """FunkSVD's best validation RMSE and the seconds until it is at most `target`, the peer's best, or None."""
+    """Return FunkSVD's best validation RMSE and the seconds until it is at most `target`.
+
+    `target` is the peer's best validation RMSE, or None.
+    """
     watch = reach_target(target)
-    fit_funksvd(
-        train, FUNKSVD_EPOCHS, options.factors, options.threads, options.l2, validation, watch
-    )
+    settings = options.factors, options.threads, options.l2
+    fit_funksvd(train, FUNKSVD_EPOCHS, *settings, validation, watch)
     best = watch.best
-    check(
-        best < floor,
-        f"FunkSVD's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases",
-    )
+    message = f"FunkSVD's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases"
+    check(best < floor, message)
     print(f"FunkSVD's best: {best:.4f} after {watch.best_epoch + 1} epochs")
     if target is not None and np.isnan(watch.seconds):
         print(f"FunkSVD did not reach {target:.4f} ")
@@ -240,12 +260,13 @@ def check_funksvd(train, validation, floor, target, options):
 
 
 def bench_surprise(train, validation, options):
-    """Surprise's row: one epoch, and the building of its trainset from raw ids, which is its start-up."""
+    """Return the seconds of an epoch of Surprise, and of its start-up.
+
+    The start-up builds its trainset from raw ids.
+    """
     surprise = import_surprise()
-    rows = [
-        (user, item, rating, None)
-        for user, item, rating in zip(*(c.tolist() for c in train), strict=True)
-    ]
+    columns = [column.tolist() for column in train]
+    rows = [(*row, None) for row in zip(*columns, strict=True)]
     start = time.perf_counter()
     dataset = surprise.dataset.Dataset(surprise.Reader(rating_scale=(1, 5)))
     trainset = dataset.construct_trainset(rows)
@@ -260,14 +281,11 @@ def bench_surprise(train, validation, options):
         seconds.append(time.perf_counter() - start)
     some = slice(20_000)  # its predict is a loop in Python
     users, items, ratings = (column[some].tolist() for column in validation)
-    error = rmse(
-        [model.predict(user, item).est for user, item in zip(users, items, strict=True)], ratings
-    )
+    pairs = zip(users, items, strict=True)
+    error = rmse([model.predict(user, item).est for user, item in pairs], ratings)
     spread = float(np.std(ratings))  # one epoch need not beat converged biases
-    check(
-        error < spread,
-        f"Surprise's validation RMSE {error:.4f} is not below {spread:.4f}, that of the mean",
-    )
+    message = f"Surprise's validation RMSE {error:.4f} is not below {spread:.4f}, that of the mean"
+    check(error < spread, message)
     print(f"Surprise's validation RMSE after its one epoch: {error:.4f}")
     return min(seconds), setup
 
@@ -276,12 +294,12 @@ def bench_shape(name, cache, options):
     """Check and time every model on one shape, and print its table."""
     data = shaped(name, cache)
     withheld = held_out(len(data[0]))
-    train, validation = tuple(c[~withheld] for c in data), tuple(c[withheld] for c in data)
+    train = tuple(column[~withheld] for column in data)
+    validation = tuple(column[withheld] for column in data)
     floor = biases_rmse(train, validation)
     settings = options.factors, options.threads, options.l2
-    print(
-        f"## {name}: {len(data[0]):,} ratings, k = {settings[0]}, {settings[1]} threads, l2 = {settings[2]}"
-    )
+    in_words = "k = {}, {} threads, l2 = {}".format(*settings)
+    print(f"## {name}: {len(data[0]):,} ratings, {in_words}")
     print(f"validation RMSE of biases alone: {floor:.4f}", flush=True)
 
     def measure(prepare, run):
@@ -289,45 +307,39 @@ def bench_shape(name, cache, options):
             return np.nan
         return peak_memory("bench_peers", prepare, run, name, cache, *settings)
 
-    def own(epochs):
+    def seconds_of_fit(epochs):
         start = time.perf_counter()
         fit_funksvd(data, epochs, *settings)
         return time.perf_counter() - start
 
-    libmf, surprise = import_libmf() is not None, import_surprise() is not None and name == "ml-1m"
-    fits, errors, memory, target = {"FunkSVD": own}, {}, {}, None
-    if libmf:
-        errors["LIBMF"] = target, _ = check_libmf(train, validation, floor, options)
+    fits = {"FunkSVD": seconds_of_fit}
+    errors = {}
+    memory = {}
+    target = None
+    if import_libmf() is not None:
+        errors["LIBMF"] = check_libmf(train, validation, floor, options)
+        target = errors["LIBMF"][0]
         memory["LIBMF"] = measure("load_triples", "run_libmf")
         table = triples(*data)
         fits["LIBMF"] = lambda epochs: fit_libmf(table, epochs, *settings)[1]
     errors["FunkSVD"] = check_funksvd(train, validation, floor, target, options)
     memory["FunkSVD"] = measure("load_arrays", "run_funksvd")
     seconds, ratios = epochs_in_turn(fits, options.repeats or REPEATS[name])
-    rows = [
-        (model, *seconds[model], ratios[model], *errors[model], memory[model]) for model in fits
-    ]
-    if surprise:
+    rows = []
+    for model in fits:
+        rows.append((model, *seconds[model], ratios[model], *errors[model], memory[model]))
+    if import_surprise() is not None and name == "ml-1m":
         epoch, setup = bench_surprise(train, validation, options)
         epoch *= len(data[0]) / len(train[0])
-        rows.append(
-            ("Surprise, one thread", epoch, setup, epoch / rows[0][1], np.nan, np.nan, np.nan)
-        )
-    to_best = rows[0][5]
+        unknown = (np.nan, np.nan, np.nan)
+        rows.append(("Surprise, one thread", epoch, setup, epoch / rows[0][1], *unknown))
+    own_to_target = rows[0][5]
+    cells = []
+    for model, epoch, setup, ratio, best, to_target, peak in rows:
+        error = "-" if np.isnan(best) else f"{best:.4f}"
+        own_ratio = to_target / own_to_target
+        cells.append([model, epoch, ratio, setup, error, to_target, own_ratio, peak / 1e6])
     print()
-    cells = [
-        [
-            model,
-            epoch,
-            ratio,
-            setup,
-            "-" if np.isnan(best) else f"{best:.4f}",
-            to_target,
-            to_target / to_best,
-            peak / 1e6,
-        ]
-        for model, epoch, setup, ratio, best, to_target, peak in rows
-    ]
     print_table(HEADER, cells)
 
 
@@ -346,11 +358,9 @@ def main():
     parser.add_argument("--cache", metavar="DIR", help="keep the generated ratings in this folder")
     parser.add_argument("--no-memory", action="store_true", help="leave the memory out")
     options = parser.parse_args()
-    print_header(
-        "libmf",
-        "scikit-surprise",
-        measured=f"FunkSVD and LIBMF in turn: (fit of {MANY} epochs - fit of {FEW}) / {MANY - FEW}, medians over the turns",
-    )
+    difference = f"(fit of {LONG_FIT} epochs - fit of {SHORT_FIT}) / {LONG_FIT - SHORT_FIT}"
+    measured = f"FunkSVD and LIBMF in turn: {difference}, medians over the turns"
+    print_header("libmf", "scikit-surprise", measured=measured)
     print(NOTE_LIBMF if import_libmf() else INSTALL_LIBMF)
     if "ml-1m" in options.shapes and not import_surprise():
         print(INSTALL_SURPRISE)

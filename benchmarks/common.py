@@ -1,4 +1,4 @@
-"""What every benchmark needs: the header, ratings of well-known shapes, a clock, and a peak of memory."""
+"""Shared by the benchmarks: the header, ratings of well-known shapes, clock, memory, tables."""
 
 import contextlib
 import multiprocessing
@@ -18,7 +18,7 @@ import numpy as np
 
 
 class Shape(NamedTuple):
-    """Size of a public data set, and how uneven its counts are (sigma of a log-normal)."""
+    """Sizes of a public data set, and the spread of its counts (sigma of a log-normal)."""
 
     users: int
     items: int
@@ -33,7 +33,7 @@ SHAPES = {
     "netflix": Shape(480_189, 17_770, 100_480_507, 1.1, 1.7),
 }
 RANK = 8  # of the planted model
-NOISE = 0.8  # standard deviation of what no model can know
+NOISE = 0.8  # standard deviation of the noise that is added to the planted model
 CHUNK = 1 << 20
 
 
@@ -41,19 +41,12 @@ def print_header(*packages, **settings):
     """Print the command, the machine and the versions that a result depends on."""
     import funksvd
 
-    cpu = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(
-            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu
-        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    system = f"{platform.system()} {platform.machine()}"
+    versions = [f"Python {platform.python_version()}"]
+    versions += [version(package) for package in ("numpy", "funksvd", *packages)]
     print("command   ", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-    print("machine   ", f"{cpu}, {cores} cores usable, {platform.system()} {platform.machine()}")
-    versions = [
-        f"Python {platform.python_version()}",
-        *map(version, ("numpy", "funksvd", *packages)),
-    ]
+    print("machine   ", f"{cpu_name()}, {cores} cores usable, {system}")
     print("versions  ", ", ".join(versions))
     for name, value in settings.items():
         print(f"{name.replace('_', ' '):<11}{value}")
@@ -63,8 +56,17 @@ def print_header(*packages, **settings):
     print(flush=True)
 
 
+def cpu_name():
+    """Return the model name of the CPU where the system tells it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def version(package):
-    """``name version`` of an installed distribution, or that it is absent."""
+    """Return name and version of an installed distribution, or say that it is not installed."""
     try:
         return f"{package} {metadata.version(package)}"
     except metadata.PackageNotFoundError:
@@ -73,11 +75,14 @@ def version(package):
 
 
 def unique_pairs(users, items, n, user_sigma, item_sigma, rng):
-    """Codes of n distinct (user, item) pairs in random order; ids are drawn by log-normal weights."""
-    user_ends, item_ends = (
-        np.cumsum(weights / weights.sum())
-        for weights in (rng.lognormal(0, user_sigma, users), rng.lognormal(0, item_sigma, items))
-    )
+    """Return the keys user * items + item of n distinct pairs, in random order.
+
+    Users and items are drawn with log-normal weights.
+    """
+    user_weights = rng.lognormal(0, user_sigma, users)
+    item_weights = rng.lognormal(0, item_sigma, items)
+    user_ends = np.cumsum(user_weights / user_weights.sum())
+    item_ends = np.cumsum(item_weights / item_weights.sum())
     keys = np.empty(0, np.int64)
     while len(keys) < n:
         missing = n - len(keys)
@@ -92,7 +97,7 @@ def unique_pairs(users, items, n, user_sigma, item_sigma, rng):
 
 
 def planted(shape, seed=0):
-    """Ratings 1 to 5 of a planted model (mean, biases, `RANK` factors) plus noise.
+    """Make ratings from 1 to 5 of a planted model (mean, biases, `RANK` factors) plus noise.
 
     Returns
     -------
@@ -112,19 +117,19 @@ def planted(shape, seed=0):
     ratings = np.empty(len(users), np.float32)
     for start in range(0, len(users), CHUNK):
         part = slice(start, start + CHUNK)
-        u, i = users[part], items[part]
-        exact = (
-            3.6
-            + user_biases[u]
-            + item_biases[i]
-            + np.einsum("nk,nk->n", user_factors[u], item_factors[i])
-        )
+        u = users[part]
+        i = items[part]
+        products = np.einsum("nk,nk->n", user_factors[u], item_factors[i])
+        exact = 3.6 + user_biases[u] + item_biases[i] + products
         ratings[part] = np.clip(np.rint(exact + rng.normal(0, NOISE, len(u))), 1, 5)
     return users, items, ratings
 
 
 def shaped(name, cache=None):
-    """Ratings of the shape `name` of `SHAPES`; with `cache` they are kept in that folder as three .npy files."""
+    """Return ratings of the shape `name` of `SHAPES`.
+
+    The folder `cache` keeps them as three .npy files, so that they are made once.
+    """
     if cache is None:
         return planted(SHAPES[name])
     paths = [Path(cache) / f"{name}-{part}.npy" for part in ("users", "items", "ratings")]
@@ -140,7 +145,10 @@ def shaped(name, cache=None):
 
 @contextlib.contextmanager
 def cache_folder(cache):
-    """The user's folder, or a temporary one: processes that measure memory read the ratings from it."""
+    """Yield the user's folder, or a temporary one.
+
+    Processes that measure memory read the ratings from it.
+    """
     if cache is not None:
         yield cache
     else:
@@ -149,27 +157,28 @@ def cache_folder(cache):
 
 
 def held_out(n, share=0.1, seed=1):
-    """Boolean mask of the validation ratings."""
+    """Return a mask (n,) that is True for the validation ratings."""
     return np.random.default_rng(seed).random(n, dtype=np.float32) < share
 
 
 def rmse(predicted, ratings):
-    """Root of the mean squared error, summed in float64."""
+    """Return the root of the mean squared error, summed in float64."""
     return float(np.sqrt(np.mean(np.square(np.subtract(predicted, ratings, dtype=np.float64)))))
 
 
 def biases_rmse(train, validation, sweeps=3, damping=5.0):
-    """Validation RMSE of mean + user bias + item bias, by alternating damped means: what a model must beat."""
+    """Return the validation RMSE of mean + user bias + item bias, which a model must beat.
+
+    The biases are alternating damped means.
+    """
     users, items, ratings = train
-    n_users, n_items = (
-        1 + max(int(train[side].max()), int(validation[side].max())) for side in (0, 1)
-    )
+    n_users = 1 + max(int(train[0].max()), int(validation[0].max()))
+    n_items = 1 + max(int(train[1].max()), int(validation[1].max()))
     mean = ratings.mean(dtype=np.float64)
-    user_biases, item_biases = np.zeros(n_users), np.zeros(n_items)
-    user_counts, item_counts = (
-        np.bincount(users, minlength=n_users),
-        np.bincount(items, minlength=n_items),
-    )
+    user_biases = np.zeros(n_users)
+    item_biases = np.zeros(n_items)
+    user_counts = np.bincount(users, minlength=n_users)
+    item_counts = np.bincount(items, minlength=n_items)
     for _ in range(sweeps):
         residual = ratings - mean - user_biases[users]
         item_biases = np.bincount(items, residual, n_items) / (item_counts + damping)
@@ -180,25 +189,25 @@ def biases_rmse(train, validation, sweeps=3, damping=5.0):
 
 
 def check(condition, message):
-    """End the benchmark rather than time a wrong result."""
+    """End the benchmark unless the condition holds: a wrong result is not worth timing."""
     if not condition:
         raise SystemExit(f"wrong result, nothing timed: {message}")
 
 
-def median_seconds(f, repeats=5, warmup=1):
-    """Median of the wall-clock seconds of `repeats` calls after `warmup` calls."""
+def median_seconds(function, repeats=5, warmup=1):
+    """Return the median wall-clock seconds of `repeats` calls, after `warmup` calls."""
     for _ in range(warmup):
-        f()
+        function()
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
-        f()
+        function()
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
 
 
 def aligned(shape, dtype, alignment=64):
-    """Zeros that start at a multiple of `alignment` bytes."""
+    """Return an array of zeros that starts at a multiple of `alignment` bytes."""
     dtype = np.dtype(dtype)
     n_bytes = int(np.prod(shape)) * dtype.itemsize
     raw = np.zeros(n_bytes + alignment, np.uint8)
@@ -207,6 +216,7 @@ def aligned(shape, dtype, alignment=64):
 
 
 def _status_kib(field):
+    """Return a field of this process' status in KiB; OSError where the system does not tell it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field):
             return int(line.split()[1])
@@ -214,7 +224,7 @@ def _status_kib(field):
 
 
 def _resident():
-    """Bytes of this process now; where the system does not tell, the most so far."""
+    """Return the bytes of this process now; where the system does not tell, the most so far."""
     try:
         return _status_kib("VmRSS") * 1024
     except OSError:
@@ -222,20 +232,21 @@ def _resident():
 
 
 def _most_resident():
+    """Return the largest number of bytes that this process has had."""
     # Linux hands ru_maxrss on from the process that started this one; VmHWM is this program's own.
     try:
         return _status_kib("VmHWM") * 1024
     except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-            1 if sys.platform == "darwin" else 1024
-        )
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _measured(pipe, module, prepare, run, arguments):
+    """Send the growth of the peak of memory through a pipe, or None after an error."""
     try:
         module = import_module(module)
         prepared = getattr(module, prepare)(*arguments)
-        with contextlib.suppress(OSError):  # forget the peak of the preparation
+        with contextlib.suppress(OSError):  # resets the peak, which preparing may have raised
             Path("/proc/self/clear_refs").write_text("5")
         before = _resident()
         getattr(module, run)(*prepared)
@@ -246,10 +257,10 @@ def _measured(pipe, module, prepare, run, arguments):
 
 
 def peak_memory(module, prepare, run, *arguments):
-    """Bytes by which the peak of memory grows while ``run(*prepare(*arguments))`` runs, in a fresh process.
+    """Return by how many bytes ``run(*prepare(*arguments))`` raises the peak of a new process.
 
-    `prepare` and `run` are names of functions of `module`: what `prepare` returns (the caller's arrays) is there
-    before the measurement begins. NaN if the process failed.
+    `prepare` and `run` are names of functions of `module`. The result of `prepare`, the caller's
+    arrays, is there before the measurement begins and does not count. NaN if the process failed.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -265,6 +276,7 @@ def peak_memory(module, prepare, run, *arguments):
 
 
 def _cell(value):
+    """Return a text as it is and a number with three digits; NaN is a dash."""
     if isinstance(value, str):
         return value
     if np.isnan(value):
@@ -273,8 +285,10 @@ def _cell(value):
 
 
 def print_table(header, rows):
-    """Columns as wide as they need to be, the first one to the left; numbers with three digits, NaN as a dash."""
-    cells = [header, *([_cell(value) for value in row] for row in rows)]
+    """Print a table; the first column is flush left, the others flush right."""
+    cells = [header]
+    for row in rows:
+        cells.append([_cell(value) for value in row])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for first, *others in cells:
         print("  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip())

@@ -26,7 +26,7 @@ PENALTIES = {"l1": 0.001, "l2": (0.05, 0.1), "l1_bias": 0.001}
 
 
 def settings():
-    """Yield the parameters of every training: solvers, then options, dtypes and lengths of a row."""
+    """Yield the parameters of each training: solvers, options, dtypes and lengths of a row."""
     for solver in SOLVERS:
         yield {"solver": solver}
         yield {"solver": solver, "dtype": "float64", "n_factors": 9}
