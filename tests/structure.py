@@ -232,13 +232,15 @@ def circles(imports: Iterable[Import]) -> list[str]:
 
 
 def upward(imports: Iterable[Import], floors: Mapping[str, int]) -> list[str]:
-    """Return the imports of a module that stands on a higher floor.
+    """Return the imports of a module that stands on a higher floor, or on none.
 
     `floors` gives the floor of each wing, counted from the ground.
     """
     found = []
     for one in imports:
-        if floors[top_of(one.target)] > floors[top_of(one.source)]:
+        source = floors.get(top_of(one.source), -1)
+        target = floors.get(top_of(one.target), len(floors))
+        if target > source:
             found.append(str(one))
     return found
 

@@ -28,9 +28,9 @@ FLOORS = (
     ("files",),  # models in files
     ("training",),  # the epoch loops, checkpoints, fold-in
     ("serving",),  # answers of a trained model
-    ("plots",),  # figures of a model that is handed in; a notebook's view of a model draws one
+    ("card",),  # the card that a notebook shows for a model
     ("surprise", "model"),  # FunkSVD, which delegates to all of the above
-    ("tuning",),  # the search of hyper-parameters, which makes models
+    ("plots", "tuning"),  # pictures of a model, and the search of hyper-parameters
     ("cli",),  # the command line
     ("__init__", "__main__"),  # the public names, which nothing inside the package imports
 )
