@@ -44,16 +44,18 @@ FEATURES = Check("engines/test_featurewise.py::test_a_pass_is_that_of_the_twin")
 SWEEP = Check("engines/test_gibbs.py::test_sweep_equals_naive")
 GENERATORS = Check("engines/test_gibbs.py::test_generators")
 CUT = Check("engines/test_low_rank.py::test_cut_keeps_the_largest_singular_values")
-FORMULA = Check("serving/test_serving.py::test_predictions_of_engine_are_the_formula")
-BEST = Check("serving/test_serving.py::test_top_equals_sorting_all_predictions", "float32")
-TIES = Check("serving/test_serving.py::test_top_of_any_shape_and_with_ties")
-SLACK = Check("serving/test_serving.py::test_slack_covers_both_ways_to_round")
+FORMULA = Check("serving/test_dense.py::test_predictions_for_all_items_are_the_formula")
+BEST = Check("serving/test_top.py::test_top_equals_sorting_all_predictions", "float32")
+TIES = Check("serving/test_top.py::test_top_of_any_shape_and_with_ties")
+SLACK = Check("serving/test_top.py::test_slack_covers_rounding_in_another_order")
 FOLD_IN = Check("training/test_fold_in.py::test_a_folded_row_is_the_ridge_solution", "float32")
 ANY_GRID = Check("engines/test_sgd.py::test_any_shape_equals_naive")
 BANDS = Check("engines/test_sgd.py::test_bands_are_those_of_longest_processing_time")
 ANY_ORDER = Check("engines/test_sgd.py::test_weights_travel_with_their_ratings")
-STABLE = Check("serving/test_serving.py::test_sorting_by_user_is_stable_for_any_threads")
-SPLITS = Check("test_model.py::test_splits_of_neighbouring_seeds_differ_and_ignore_row_order")
+STABLE = Check("ratings/test_sorting.py::test_sorting_by_user_is_stable_for_any_threads")
+SPLITS = Check(
+    "ratings/test_splits.py::test_splits_of_neighbouring_seeds_differ_and_ignore_row_order"
+)
 UNKNOWN = Check("engines/test_sgd.py::test_unknown_ids_fall_back_and_are_counted")
 DEALT = Check("ratings/test_keys.py::test_every_deal_is_equally_likely")
 TEXT_CODES = Check("ratings/test_reading.py::test_text_codes_equal_a_dict")
@@ -379,13 +381,15 @@ PLANTS = [
         TOP,
         BEST,
         "items that a user has seen are recommended",
-        Change("serving/_top.pyx", "seen[cursor[t]] == code", "seen[cursor[t]] == -9"),
+        Change(
+            "serving/_top.pyx", "seen.codes[seen.next[t]] == code", "seen.codes[seen.next[t]] == -9"
+        ),
     ),
     Plant(
         TOP,
         SLACK,
         "the slack for rounding is left out",
-        Change("serving/_top.pyx", "count[0], n) - slack", "count[0], n)"),
+        Change("serving/_top.pyx", "- lists.slack[t]", ""),
     ),
     Plant(
         TOP,
@@ -407,7 +411,7 @@ PLANTS = [
         RIDGE,
         FOLD_IN,
         "the penalty of the factors is left out",
-        Change("training/_ridge.pyx", "a[i * n + i] += penalties[r, 1]", "pass"),
+        Change("training/_ridge.pyx", "a[i * n + i] += factor_penalty", "pass"),
     ),
     Plant(
         RIDGE,
@@ -423,7 +427,7 @@ PLANTS = [
         RIDGE,
         FOLD_IN,
         "sample weights are ignored",
-        Change("training/_ridge.pyx", "w = weights[t]", "w = 1"),
+        Change("training/_ridge.pyx", "weighted = weight * z[i]", "weighted = z[i]"),
     ),
     # ---------------------------------------------------------------- ratings
     Plant(
