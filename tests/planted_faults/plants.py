@@ -434,7 +434,7 @@ PLANTS = [
         GRID,
         ANY_GRID,
         "repeated pairs are not moved apart",
-        Change("ratings/_grid.pyx", "if repeats > 1:", "if repeats > n:"),
+        Change("ratings/_grid.pyx", "if repeats > 1:", "if repeats > 1 << 30:"),
     ),
     Plant(
         GRID,
@@ -453,7 +453,9 @@ PLANTS = [
         ANY_ORDER,
         "equal pairs stay in the order they came in",
         Change(
-            "ratings/_grid.pyx", "a.index == b.index and a.rating > b.rating", "a.index > b.index"
+            "ratings/_sort_row.pxi",
+            "a.rating > b.rating or (a.rating == b.rating and a.weight > b.weight)",
+            "False",
         ),
     ),
     Plant(
@@ -478,8 +480,8 @@ PLANTS = [
         "an unknown id is read as the last one",
         Change(
             "ratings/_keys.pyx",
-            "if 0 <= k < table.shape[0] else -1",
-            "if 0 <= k < table.shape[0] else <int32_t>table.shape[0] - 1",
+            "if 0 <= place < table.shape[0] else -1",
+            "if 0 <= place < table.shape[0] else table[table.shape[0] - 1]",
         ),
     ),
     Plant(
