@@ -272,7 +272,8 @@ def counts_per_chunk(
         )
         return counts
 
-    return np.array(parallel(count_chunk, chunks, n_jobs))
+    by_chunk = parallel(count_chunk, chunks, n_jobs)
+    return np.array(by_chunk, np.int64).reshape(-1, n_bands, n_bands)  # without ratings no chunk
 
 
 def empty_blocks(ratings: Ratings, plan: Plan, counts: np.ndarray, dtype: np.dtype[Any]) -> Blocks:
