@@ -23,9 +23,9 @@ DIRECTIVES = ("boundscheck=False", "wraparound=False", "cdivision=True", "initia
 MACROS = {
     "": (),
     "float32": ("-DREAL=float", "-DREAL_BYTES=4"),
-    "float64": ("-DREAL=double", "-DREAL_BYTES=8"),
+    "float64": ("-DREAL=double", "-DREAL_BYTES=8", "-DFUNKSVD_SMALL=1"),
 }
-LONGEST = 300  # seconds of a test; a fault that makes a loop endless is caught by then
+LONGEST = 120  # seconds of a test; a fault that makes a loop endless is caught by then
 
 PASSED, FAILED = 0, 1  # exit codes of pytest; others mean that no test ran
 

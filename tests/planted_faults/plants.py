@@ -67,12 +67,12 @@ PLANTS = [
         PLAIN_SGD,
         "the run's row adds up rows that have taken their step",
         Change(
-            "engines/_sgd.pyx",
-            """        push0 += e[j] * x
-        q[0] = lane_step(hq, rate, shrink, j, x, push_q[j] * old0, z, n)
+            "engines/_micro_batch.pxi",
+            """        push0 += error[j] * x
+        q[0] = q_step(j, work, x, q_push[j] * old0, q_state, n, hq)
 """,
-            """        q[0] = lane_step(hq, rate, shrink, j, x, push_q[j] * old0, z, n)
-        push0 += e[j] * q[0]
+            """        q[0] = q_step(j, work, x, q_push[j] * old0, q_state, n, hq)
+        push0 += error[j] * q[0]
 """,
         ),
     ),
@@ -80,13 +80,15 @@ PLANTS = [
         SGD,
         PLAIN_SGD,
         "the last vectors of a row take no step",
-        Change("engines/_sgd.pyx", "    while f < n:", "    while f + 1 < n:"),
+        Change("engines/_micro_batch.pxi", "    while f < n:", "    while f + 1 < n:"),
     ),
     Plant(
         SGD,
         PLAIN_SGD,
         "the last run of a block is skipped",
-        Change("engines/_sgd.pyx", "for r in range(of.count):", "for r in range(of.count - 1):"),
+        Change(
+            "engines/_walk.pxi", "for r in range(block.count):", "for r in range(block.count - 1):"
+        ),
     ),
     Plant(
         SGD,
@@ -98,27 +100,31 @@ PLANTS = [
         SGD,
         PLAIN_SGD,
         "the dot product leaves its second vector out",
-        Change("engines/_sgd.pyx", "for f in range(1, n):", "for f in range(2, n):"),
+        Change("engines/_micro_batch.pxi", "for f in range(1, n):", "for f in range(2, n):"),
     ),
     Plant(
         SGD,
         WEIGHTED_SGD,
         "a rating's weight counts in the loss alone",
-        Change("engines/_sgd.pyx", "            error = x0\n", "            pass\n"),
+        Change("engines/_micro_batch.pxi", "lanes.error[i] = weighted", "lanes.error[i] = error"),
     ),
     Plant(
         SGD,
         WEIGHTED_SGD,
         "the spare row takes a step for ratings that are not there",
-        Change("engines/_sgd.pyx", "if m < size or size % LANES:", "if m < 0 or size % LANES:"),
+        Change(
+            "engines/_micro_batch.pxi",
+            "if batch.count < size or size % LANES:",
+            "if batch.count < 0 or size % LANES:",
+        ),
     ),
     Plant(
         SGD,
         MOMENTUM,
         "a bias' state is left behind",
         Change(
-            "engines/_sgd.pyx",
-            "p_extra[2], p_extra[3] = vec_first(bias_state[0]), vec_first(bias_state[1])",
+            "engines/_micro_batch.pxi",
+            "batch.p_own.bias_state[0] = vec_first(p_state[0])",
             "pass",
         ),
     ),
@@ -126,7 +132,11 @@ PLANTS = [
         SGD,
         ADAGRAD_ROW,
         "the bias has no share in a row's accumulator",
-        Change("engines/_sgd.pyx", "total * total * (hp.h.bias_rate != 0)", "total * 0"),
+        Change(
+            "engines/_micro_batch.pxi",
+            "work.error * work.error * (hp.h.bias_rate != 0)",
+            "work.error * 0",
+        ),
     ),
     # ---------------------------------------------------------------- the table of solvers
     Plant(
@@ -143,8 +153,8 @@ PLANTS = [
         "the penalty of a run counts once",
         Change(
             "engines/_solvers.pxi",
-            "h.shrink[m], h.bias_shrink[m] = m * rule.l2,",
-            "h.shrink[m], h.bias_shrink[m] = rule.l2,",
+            "h.shrink[m] = m * rule.l2",
+            "h.shrink[m] = rule.l2",
         ),
     ),
     Plant(
@@ -171,7 +181,7 @@ PLANTS = [
         SGD,
         ADAM,
         "a clock stands still",
-        Change("engines/_solvers.pxi", "clock_2[0] * s.h.beta_2", "clock_2[0]"),
+        Change("engines/_solvers.pxi", "second_clock[0] * s.h.beta_2", "second_clock[0]"),
     ),
     Plant(
         SGD,
@@ -191,7 +201,7 @@ PLANTS = [
         SGD_64,
         PENALTIES,
         "factors may fall below their bound",
-        Change("engines/_solvers.pxi", "zero), vec_splat(low))", "zero), vec_splat(-INFINITY))"),
+        Change("engines/_solvers.pxi", "vec_max(soft, vec_splat(low))", "soft"),
     ),
     # ---------------------------------------------------------------- mini-batches
     Plant(
@@ -236,8 +246,8 @@ PLANTS = [
         "the dot product misses the row's tail",
         Change(
             "engines/_minibatch.pyx",
-            "            for f in range(1, n):",
-            "            for f in range(1, n - 1):",
+            "    for f in range(1, n):",
+            "    for f in range(1, n - 1):",
         ),
     ),
     # ---------------------------------------------------------------- one feature after the other
@@ -438,7 +448,7 @@ PLANTS = [
     ),
     Plant(
         GRID,
-        ANY_GRID,
+        ANY_ORDER,
         "a run may hold an item twice",
         Change("ratings/_grid.pyx", "index[t] <= index[t - 1]", "index[t] < index[t - 1]"),
     ),
