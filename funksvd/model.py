@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, Self
 
 import numpy as np
@@ -104,6 +105,40 @@ class FunkSVD(Fitting, Answers):
 
     _estimator_type = "regressor"  # for scikit-learn before 1.6
 
+    n_factors: int | None
+    n_epochs: int | None
+    solver: str
+    training: str
+    batch_size: int
+    shuffle: bool
+    learning_rate: float | None
+    learning_rate_schedule: str | Callable[[int], float]
+    learning_rate_decay: float
+    momentum: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    initial_accumulator_value: float
+    l2: Penalty
+    l1: Penalty
+    l2_bias: Penalty
+    l1_bias: Penalty
+    reg_scale: str
+    non_negative: bool
+    min_improvement: float
+    biased: bool
+    center: bool
+    init_std: float
+    average: str
+    rating_scale: tuple[float, float] | None
+    n_jobs: int
+    device: str
+    schedule: str
+    max_device_bytes: int | None
+    dtype: DTypeLike
+    random_state: int | None
+    verbose: int
+
     def __init__(
         self,
         n_factors: int | None = None,
@@ -141,39 +176,9 @@ class FunkSVD(Fitting, Answers):
         random_state: int | None = None,
         verbose: int = 0,
     ) -> None:
-        self.n_factors = n_factors
-        self.n_epochs = n_epochs
-        self.solver = solver
-        self.training = training
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.learning_rate = learning_rate
-        self.learning_rate_schedule = learning_rate_schedule
-        self.learning_rate_decay = learning_rate_decay
-        self.momentum = momentum
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.initial_accumulator_value = initial_accumulator_value
-        self.l2 = l2
-        self.l1 = l1
-        self.l2_bias = l2_bias
-        self.l1_bias = l1_bias
-        self.reg_scale = reg_scale
-        self.non_negative = non_negative
-        self.min_improvement = min_improvement
-        self.biased = biased
-        self.center = center
-        self.init_std = init_std
-        self.average = average
-        self.rating_scale = rating_scale
-        self.n_jobs = n_jobs
-        self.device = device
-        self.schedule = schedule
-        self.max_device_bytes = max_device_bytes
-        self.dtype = dtype
-        self.random_state = random_state
-        self.verbose = verbose
+        given = locals()
+        for field in fields(Hyper):  # which has the same names
+            setattr(self, field.name, given[field.name])
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name; `deep` is scikit-learn's and changes nothing."""
@@ -284,7 +289,8 @@ def load(path: str | os.PathLike[str], mmap: bool = False) -> FunkSVD:
     """
     from funksvd.files import model_file
 
-    return model_file.load(path, FunkSVD, mmap)
+    model: FunkSVD = model_file.load(path, FunkSVD, mmap)
+    return model
 
 
 def from_surprise(algo: Any) -> FunkSVD:
@@ -294,4 +300,5 @@ def from_surprise(algo: Any) -> FunkSVD:
     """
     from funksvd.surprise import from_surprise as convert
 
-    return convert(algo, FunkSVD)
+    model: FunkSVD = convert(algo, FunkSVD)
+    return model

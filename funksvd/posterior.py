@@ -255,20 +255,15 @@ def row_posteriors(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (biases, factors, posterior rows) of new rows of one side, given the other side.
 
-    A row's prior is that of `row_prior`. The other side's uncertainty counts as noise, and the
-    row's noise weight is fitted with it. A row without ratings gets zeros and the posterior of an
-    unknown id.
+    The other side's uncertainty counts as noise, and the row's noise weight is fitted with it. A
+    row without ratings gets zeros and an unknown id's row.
 
     Parameters
     ----------
-    weights : Weights
-        Of a sampled model.
+    weights : Weights of a sampled model
     side : 0 (users) or 1 (items)
-    start : (rows + 1,)
-        Row r has the ratings start[r]:start[r + 1].
-    others : (n,) codes on the other side
-    values : (n,) ratings less the global mean and the other side's bias
-    sample_weights : (n,)
+    start : (rows + 1,); row r has the ratings start[r]:start[r + 1]
+    others, values, sample_weights : (n,) codes, ratings less mean and the other's bias, weights
     hyper : Hyper
 
     Returns
@@ -284,7 +279,6 @@ def row_posteriors(
     other = sides[1 - side]
     unknown = own.posterior[-1]
     prior = row_prior(own, other, noise[SCALE], hyper)
-    mean_norm = max(prior.mean_norm, TINY)
     n_rows = len(start) - 1
     k = other.factors.shape[1]
     biases = np.zeros(n_rows, np.float32)
@@ -296,22 +290,17 @@ def row_posteriors(
         given = slice(first, last)
         codes = others[given]
         beside = other.posterior[codes]
-        ones = np.ones(last - first)
-        g = np.column_stack([other.factors[codes], ones])
+        g = np.column_stack([other.factors[codes], np.ones(last - first)])
         own_noise = noise[NOISE_VARIANCE] * beside[:, INVERSE_WEIGHT]
         own_noise = own_noise / np.maximum(sample_weights[given], 1e-12)
-        more = unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
-        more = beside[:, BIAS_VARIANCE] + more
+        more = beside[:, BIAS_VARIANCE] + unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
         x, covariance, inverse = row_posterior(
             g, values[given], prior.covariance, prior.precision, own_noise, more
         )
         biases[row] = x[k]
         means[row] = x[:k]
+        spread = np.sum(covariance[:k, :k] * prior.outer)
         rows[row, INVERSE_WEIGHT] = inverse
-        rows[row, BIAS_VARIANCE] = 0.0
-        if hyper.biased:
-            rows[row, BIAS_VARIANCE] = covariance[k, k]
-        of_factors = covariance[:k, :k]
-        spread = np.sum(of_factors * prior.outer)
-        rows[row, FACTOR_VARIANCE] = spread / mean_norm
+        rows[row, BIAS_VARIANCE] = covariance[k, k] if hyper.biased else 0.0
+        rows[row, FACTOR_VARIANCE] = spread / max(prior.mean_norm, TINY)
     return biases, means, rows.astype(np.float32)

@@ -64,11 +64,12 @@ def default_grid(parameters: Mapping[str, Any]) -> Grid:
     """
     model = FunkSVD().set_params(**parameters)
     model._check_params()
-    if not engine_for(model._hyper()).makes_steps:
+    hyper = model._hyper()
+    if not engine_for(hyper).makes_steps:
         return dict(GRID_WITHOUT_STEPS)
     grid = dict(GRID)
-    is_plain_sgd = model.solver == "sgd" and model.batch_size == 1
-    if not is_plain_sgd or callable(model.learning_rate_schedule):
+    is_plain_sgd = hyper.solver == "sgd" and hyper.batch_size == 1
+    if not is_plain_sgd or callable(hyper.learning_rate_schedule):
         del grid["learning_rate"]
     return grid
 

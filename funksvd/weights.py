@@ -58,7 +58,8 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     """Return a copy of an array; a table starts at a multiple of 64 bytes, as kernels expect."""
     if array.ndim != 2:
         return array.copy()
-    out = aligned(*array.shape, array.dtype)
+    rows, columns = array.shape
+    out = aligned(rows, columns, array.dtype)
     out[:] = array
     return out
 

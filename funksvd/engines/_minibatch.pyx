@@ -28,7 +28,7 @@ a row, in the order of the ratings, and new rows are written beside the old ones
 number of parts nor their order changes a bit.
 """
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t
 
 include "_solvers.pxi"
 include "_parts.pxi"

@@ -5,7 +5,7 @@ The kernels are compiled when an engine is made.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -221,7 +221,7 @@ class CudaEngine(SgdEngine):
     ) -> Any:
         return self.kernels[grid.weight is not None].get_function(name)
 
-    def _rounding_seed(self, *launch: Hashable) -> np.uint32:
+    def _rounding_seed(self, *launch: int) -> np.uint32:
         """Return the seed of the stochastic rounding of one launch."""
         rng = np.random.default_rng([self.seed, ROUNDING, *launch])
         return rng.integers(1 << 32, dtype=np.uint32)

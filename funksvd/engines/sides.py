@@ -126,7 +126,7 @@ class SortedColumns(NamedTuple):
     others: np.ndarray
     values: np.ndarray
     sample_weights: np.ndarray | None
-    lent: list[np.ndarray]
+    lent: list[np.ndarray | None]
 
 
 def sorted_columns(columns: Columns, shape: tuple[int, int], n_jobs: int) -> SortedColumns:
@@ -137,13 +137,14 @@ def sorted_columns(columns: Columns, shape: tuple[int, int], n_jobs: int) -> Sor
         carried = np.ascontiguousarray(values).view(np.int32)
     else:  # their places are sorted, and the rest is gathered
         carried = np.arange(len(users), dtype=np.int32)
-    start, others, carried, lent = by_user(users, items, carried, *shape, n_jobs)
+    start, others, moved, lent = by_user(users, items, carried, *shape, n_jobs)
+    assert moved is not None  # as `carried` is not
     if alone:
-        values = carried.view(np.float32)
+        values = moved.view(np.float32)
     else:
-        values = gathered(values, carried, n_jobs)
+        values = gathered(values, moved, n_jobs)
     if sample_weights is not None:
-        sample_weights = gathered(sample_weights, carried, n_jobs)
+        sample_weights = gathered(sample_weights, moved, n_jobs)
     return SortedColumns(start, others, values, sample_weights, lent)
 
 
@@ -194,7 +195,7 @@ def sorted_by_item(
     users: SideRatings,
     n_items: int,
     n_jobs: int,
-    lent: list[np.ndarray],
+    lent: list[np.ndarray | None],
 ) -> SideRatings:
     """Return the ratings of the items, given those of the users; `lent` arrays are written to."""
     counts = np.diff(users.start)

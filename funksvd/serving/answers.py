@@ -315,7 +315,8 @@ class Answers:
         past = self._past()
 
         def penalty_of(count: int) -> NDArray[Any]:
-            return penalties(hyper, past, np.array([count]))[0]
+            rows = penalties(hyper, past, np.array([count]))
+            return np.ravel(rows)
 
         return explain.explain(fitted, user, item, ratings, penalty_of)
 

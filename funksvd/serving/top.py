@@ -147,13 +147,7 @@ def top(
         lists = densely(block) if panels is None else select(block, panels, kernel)
         user_of_each = np.repeat(block.users, lists.counts)
         exact = predict(weights, user_of_each, lists.items)
-        kernel.rank(
-            lists.counts,
-            exact,
-            lists.items,
-            codes[part],
-            scores[part],
-        )
+        kernel.rank(lists.counts, exact, lists.items, codes[part], scores[part])
 
     parallel(answer_block, range(0, len(users), block_size), n_jobs)
     return codes, scores

@@ -22,6 +22,7 @@ from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.training import fold_in
+from funksvd.training.fold_in import Past
 from funksvd.training.loop import Training, update
 from funksvd.weights import Fitted, Weights, check_fit, copied
 
@@ -39,6 +40,9 @@ class Fitting:
     history_: dict[str, list[float]]
     n_epochs_: int
     n_ratings_: int
+    setup_seconds_: float
+    stop_training: bool
+    interrupted_: bool
     verbose: int
 
     def _check_params(self) -> None:
@@ -74,52 +78,32 @@ class Fitting:
         y : (n,) array of ratings, if X does not hold them
         sample_weight : (n,) array, how much each rating counts, at least 0
         validation_split : float in [0, 1), share of the ratings held out
-        validation_split_order : {"random", "tail"}
-            Hold out ratings chosen by the seed, or the last ones, as Keras does.
+        validation_split_order : "random" (by the seed) or "tail" (the last ratings, as Keras)
         validation_data : (X, y), (X, y, sample_weight) or Ratings
-        callbacks : Callback or list of Callback
-        verbose : overrides the parameter
+        callbacks, verbose : Callback or list of Callback; overrides the parameter
         resume : file of a `ModelCheckpoint`
-            Go on from there, with the same ratings, parameters and callbacks as then, and end with
-            the same bytes as if training had never stopped. `n_epochs` may be larger; `n_jobs` and
+            Go on from there with the same ratings, parameters and callbacks, and end with the same
+            bytes as if training had never stopped. `n_epochs` may be larger; `n_jobs` and
             `verbose` may differ.
 
         Raises
         ------
-        ValueError, TypeError
-            Before any work; the message names the argument and how to mend it.
-        FloatingPointError
-            If training diverges.
+        ValueError, TypeError : before any work; the message says how to mend the argument
+        FloatingPointError : if training diverges
         """
         started = time.perf_counter()
         self._check_params()
-        if verbose is None:
-            verbose = self.verbose
-        if verbose not in (0, 1, 2):
-            raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
-        if not is_number(validation_split) or not 0 <= validation_split < 1:
-            raise ValueError(f"validation_split must be in [0, 1), got {validation_split!r}")
-        if validation_split and validation_data is not None:
-            raise ValueError("give validation_split or validation_data, not both")
-        check_choice(validation_split_order, "validation_split_order", ("random", "tail"))
+        verbose = self.verbose if verbose is None else verbose
+        check_fit_arguments(validation_split, validation_split_order, validation_data, verbose)
         ratings = as_ratings(X, y, sample_weight)
-        if len(ratings) < 2:
-            raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
         checkpoint = None
         if resume is not None:
             from funksvd.training import checkpoints
 
             checkpoint = checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
-        held_out = None
-        if validation_data is not None:
-            held_out = as_validation(validation_data)
-        elif validation_split and validation_split_order == "tail":
-            ratings, held_out = ratings.split_tail(validation_split)
-        elif validation_split:
-            ratings, held_out = ratings.split(validation_split, seed)
-        check_weighted(ratings, "training")
-        check_weighted(held_out, "validation")
+        order = validation_split_order
+        ratings, held_out = parts_of(ratings, validation_split, order, validation_data, seed)
         training = Training(
             self,
             ratings,
@@ -131,11 +115,16 @@ class Fitting:
             verbose=verbose,
             checkpoint=checkpoint,
         )
-        self.history_: dict[str, list[float]] = {}
+        self._run(training, started)
+        return self
+
+    def _run(self, training: Training, started: float) -> None:
+        """Train, and take over what was learned however training ends."""
+        self.history_ = {}
         self.stop_training = False
         self.interrupted_ = False
         self.n_epochs_ = 0
-        self.n_ratings_ = len(ratings)
+        self.n_ratings_ = len(training.ratings)
         self.setup_seconds_ = time.perf_counter() - started
         self._training = training
         try:
@@ -145,7 +134,6 @@ class Fitting:
                 self._fitted = training.fitted() if self.n_epochs_ else None
             finally:  # also if a second Ctrl-C arrives meanwhile
                 self._training = None
-        return self
 
     def partial_fit(
         self,
@@ -282,8 +270,8 @@ class Fitting:
             raise not_fitted()
         return fitted
 
-    def _past(self) -> fold_in.Past:
-        return fold_in.Past(self.history_.get("learning_rate", []), self.n_ratings_)
+    def _past(self) -> Past:
+        return Past(self.history_.get("learning_rate", []), self.n_ratings_)
 
 
 def not_fitted() -> Exception:
@@ -292,9 +280,37 @@ def not_fitted() -> Exception:
     return error("this FunkSVD is not fitted yet; call fit first")
 
 
-def as_validation(data: Any) -> Ratings:
-    """Return the ratings of `validation_data`: a tuple as `fit` takes it, or one object."""
-    return as_ratings(*data) if isinstance(data, tuple) else as_ratings(data)
+def check_fit_arguments(
+    validation_split: float, order: str, validation_data: Any, verbose: int
+) -> None:
+    """Raise ValueError if an argument of `fit` is not allowed, alone or beside another."""
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+    if not is_number(validation_split) or not 0 <= validation_split < 1:
+        raise ValueError(f"validation_split must be in [0, 1), got {validation_split!r}")
+    if validation_split and validation_data is not None:
+        raise ValueError("give validation_split or validation_data, not both")
+    check_choice(order, "validation_split_order", ("random", "tail"))
+
+
+def parts_of(
+    ratings: Ratings, validation_split: float, order: str, validation_data: Any, seed: int
+) -> tuple[Ratings, Ratings | None]:
+    """Return the ratings to train on, and those to validate on or None."""
+    if len(ratings) < 2:
+        raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
+    held_out = None
+    if isinstance(validation_data, tuple):
+        held_out = as_ratings(*validation_data)
+    elif validation_data is not None:
+        held_out = as_ratings(validation_data)
+    elif validation_split and order == "tail":
+        ratings, held_out = ratings.split_tail(validation_split)
+    elif validation_split:
+        ratings, held_out = ratings.split(validation_split, seed)
+    check_weighted(ratings, "training")
+    check_weighted(held_out, "validation")
+    return ratings, held_out
 
 
 def check_weighted(ratings: Ratings | None, name: str) -> None:

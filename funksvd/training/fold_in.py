@@ -117,7 +117,8 @@ def penalties(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> np
     if hyper.biased:
         out[:, 0] = np.maximum(of_side(hyper.l2_bias, name) * scale, LEAST_PENALTY)
     out[:, 1] = np.maximum(of_side(hyper.l2, name) * scale, LEAST_PENALTY)
-    return out + 1 / step_length(hyper, past)
+    weighed: np.ndarray = out + 1 / step_length(hyper, past)
+    return weighed
 
 
 def thresholds(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> np.ndarray:
@@ -129,7 +130,8 @@ def thresholds(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> n
     if hyper.batch_size > 1:
         scale = scale / 2
     name = f"{SIDES[side]}s"
-    return np.outer(scale, [of_side(hyper.l1_bias, name), of_side(hyper.l1, name)])
+    weighed: np.ndarray = np.outer(scale, [of_side(hyper.l1_bias, name), of_side(hyper.l1, name)])
+    return weighed
 
 
 def times_counted(hyper: Hyper, past: Past, counts: np.ndarray) -> np.ndarray:
@@ -177,8 +179,8 @@ def solve(
     codes, known, given = ratings_by_row(fitted, ratings, side)
     left_out = int(len(known) - known.sum())
     if fitted.weights.noise is not None:
-        rows = row_posteriors(fitted.weights, side, *given, hyper)
-        return NewRows(codes, *rows, left_out)
+        biases, factors, posterior = row_posteriors(fitted.weights, side, *given, hyper)
+        return NewRows(codes, biases, factors, posterior, left_out)
     _, others = rows_of(fitted.weights, 1 - side)
     counts = np.diff(given.start)
     l2 = penalties(hyper, past, counts, side)
