@@ -136,7 +136,7 @@ def thresholds(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> n
 
 def times_counted(hyper: Hyper, past: Past, counts: np.ndarray) -> np.ndarray:
     """Return how often a penalty counts in rows with `counts` ratings."""
-    scale = np.maximum(counts, 1).astype(np.float64)
+    scale: np.ndarray = np.maximum(counts, 1).astype(np.float64)
     if hyper.reg_scale == "row":
         scale[:] = past.n_ratings if hyper.batch_size > 1 else 1
     return scale
