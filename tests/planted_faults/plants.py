@@ -208,27 +208,27 @@ PLANTS = [
         MINIBATCH,
         BATCHES,
         "every row bears the whole penalty",
-        Change("engines/_minibatch.pyx", "rows.share * m if rows.share > 0 else 1", "1"),
+        Change("engines/_row_steps.pxi", "rows.share * m if rows.share > 0 else 1", "1"),
     ),
     Plant(
         MINIBATCH,
         BATCHES,
         "L1 pushes away from zero",
         Change(
-            "engines/_minibatch.pyx", "push -= penalty * rows.l1[f]", "push += penalty * rows.l1[f]"
+            "engines/_row_steps.pxi", "push -= penalty * rows.l1[f]", "push += penalty * rows.l1[f]"
         ),
     ),
     Plant(
         MINIBATCH,
         BATCHES,
         "the column of ones is learned",
-        Change("engines/_minibatch.pyx", "new[f] * rows.learnt[f]", "new[f]"),
+        Change("engines/_row_steps.pxi", "new[f] * rows.learned[f]", "new[f]"),
     ),
     Plant(
         MINIBATCH,
         BATCHES,
         "a rating's weight counts in the loss alone",
-        Change("engines/_minibatch.pyx", "d[j] *= of.weight[t + j]", "pass"),
+        Change("engines/_minibatch.pyx", "push[0] *= at.weight[t]", "pass"),
     ),
     Plant(
         MINIBATCH,
