@@ -36,6 +36,33 @@ def on_shim(monkeypatch: pytest.MonkeyPatch, **machine: Any) -> Any:
     return stand_in
 
 
+def has_gpu() -> bool:
+    """Return whether CuPy and a GPU are here."""
+    from funksvd.engines.device import DeviceError, open_device
+
+    try:
+        open_device("cuda")
+    except DeviceError:
+        return False
+    return True
+
+
+@pytest.fixture(params=["shim", pytest.param("gpu", marks=pytest.mark.gpu)])
+def cupy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the stand-in for CuPy, and once more CuPy itself, where there is a GPU."""
+    if request.param == "shim":
+        return on_shim(monkeypatch)
+    if not has_gpu():
+        pytest.skip("needs CuPy and a GPU")
+    return pytest.importorskip("cupy")
+
+
+@pytest.fixture
+def shim(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return the stand-in for CuPy."""
+    return on_shim(monkeypatch)
+
+
 def random_ratings(n: int = 3000, n_users: int = 80, n_items: int = 50, seed: int = 0) -> Triples:
     """Return (users, items, values): int ids and ratings without structure, pairs may repeat."""
     rng = np.random.default_rng(seed)

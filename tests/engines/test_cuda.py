@@ -3,58 +3,24 @@
 It runs on a CPU through tests/cuda_host, and on a GPU with `pytest -m gpu` where there is one.
 """
 
-import sys
 from dataclasses import replace
 from typing import Any
 
 import naive
 import numpy as np
 import pytest
-from cuda_host import compiler, host_cupy
+from cuda_host import compiler
 
 from funksvd import FunkSVD, ModelCheckpoint, Ratings, load
 from funksvd.engines.cuda import CudaEngine, hogwild_warps
 from funksvd.engines.cuda_grid import Resident, Streamed
 from funksvd.engines.cuda_source import RULE, options
-from funksvd.engines.device import DeviceError, open_device
+from funksvd.engines.device import DeviceError
 from funksvd.engines.sgd import SgdEngine, SideRows
 from funksvd.engines.strata import strata
 from funksvd.parameters import Hyper, resolve
 
 SOLVERS = ("sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
-
-
-def has_gpu() -> bool:
-    """Return whether CuPy and a GPU are here."""
-    try:
-        open_device("cuda")
-    except DeviceError:
-        return False
-    return True
-
-
-@pytest.fixture(params=["shim", pytest.param("gpu", marks=pytest.mark.gpu)])
-def cupy(request, monkeypatch) -> Any:
-    """Return CuPy, or its stand-in."""
-    if request.param == "gpu":
-        if not has_gpu():
-            pytest.skip("needs CuPy and a GPU")
-        return pytest.importorskip("cupy")
-    return on_shim(monkeypatch)
-
-
-@pytest.fixture
-def shim(monkeypatch) -> Any:
-    """Return CuPy's stand-in."""
-    return on_shim(monkeypatch)
-
-
-def on_shim(monkeypatch: pytest.MonkeyPatch, **machine: Any) -> Any:
-    """Return a stand-in for CuPy on a machine, which device="cuda" finds."""
-    if not host_cupy.available():
-        pytest.skip("needs a C++ compiler and POSIX contexts to run CUDA kernels on the CPU")
-    monkeypatch.setitem(sys.modules, "cupy", host_cupy.HostCupy(**machine))
-    return sys.modules["cupy"]
 
 
 def as_float64(side: SideRows) -> SideRows:

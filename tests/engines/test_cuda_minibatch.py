@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_host import compiler
-from test_cuda import assert_close, assert_same_bytes, cupy, shim  # noqa: F401
+from test_cuda import assert_close, assert_same_bytes
 from test_minibatch import SOLVERS, compare_with_naive, engine_of, full_ratings, options_of
 
 from funksvd import FunkSVD, Ratings
@@ -27,7 +27,7 @@ def pair_of(data: Any, held_out: Ratings, **params: Any) -> tuple[MiniBatchEngin
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("k", [8, 20, 32, 64, 100, 128, 512])
 def test_equals_the_cpu_engine_and_naive(
-    cupy,  # noqa: F811
+    cupy,
     solver,
     k,
 ) -> None:
@@ -48,7 +48,7 @@ def test_equals_the_cpu_engine_and_naive(
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("penalty", ["l2", "both"])
 def test_every_option_equals_naive(
-    cupy,  # noqa: F811
+    cupy,
     solver,
     penalty,
 ) -> None:
@@ -60,7 +60,7 @@ def test_every_option_equals_naive(
         compare_with_naive(engine, data, "float32")
 
 
-def test_same_bits_for_every_order_of_the_lanes(shim) -> None:  # noqa: F811
+def test_same_bits_for_every_order_of_the_lanes(shim) -> None:
     engines = []
     for order, resident in ((0, 1), (1, 99), (2, 99)):
         shim.schedule(order, resident)
@@ -75,7 +75,7 @@ def test_same_bits_for_every_order_of_the_lanes(shim) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("solver", ["momentum", "adam"])
-def test_a_snapshot_goes_on_exactly(cupy, solver) -> None:  # noqa: F811
+def test_a_snapshot_goes_on_exactly(cupy, solver) -> None:
     whole = engine_of(full_ratings(), engine=CudaMiniBatchEngine, solver=solver)
     half = engine_of(full_ratings(), engine=CudaMiniBatchEngine, solver=solver)
     for epoch in range(3):
@@ -90,7 +90,7 @@ def test_a_snapshot_goes_on_exactly(cupy, solver) -> None:  # noqa: F811
     assert_same_bytes(whole, half)
 
 
-def test_a_fit_is_that_of_the_cpu(cupy) -> None:  # noqa: F811
+def test_a_fit_is_that_of_the_cpu(cupy) -> None:
     users, items, values, _ = full_ratings(3000)
     params = {"solver": "adamax", "batch_size": 400, "learning_rate": 0.02, "epsilon": 1e-3}
     models = []
@@ -105,7 +105,7 @@ def test_a_fit_is_that_of_the_cpu(cupy) -> None:  # noqa: F811
         np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
-def test_the_error_of_too_little_memory_says_both_numbers(shim) -> None:  # noqa: F811
+def test_the_error_of_too_little_memory_says_both_numbers(shim) -> None:
     with pytest.raises(
         DeviceError, match=r"batch_size=200 need \d.\d+ GiB on the GPU, and there are 0.000 GiB"
     ):

@@ -5,7 +5,8 @@ import sys
 from typing import Any
 
 import pytest
-from test_cuda import hyper_of, on_shim, popular_ratings, shim  # noqa: F401
+from conftest import on_shim
+from test_cuda import hyper_of, popular_ratings
 
 from funksvd import FunkSVD, cli
 from funksvd.engines.cuda import CudaEngine
@@ -60,7 +61,7 @@ def test_a_device_number_that_is_not_there(monkeypatch) -> None:
         fit("cuda:2")
 
 
-def test_without_nvrtc_the_ctk_extra_is_named(shim, monkeypatch) -> None:  # noqa: F811
+def test_without_nvrtc_the_ctk_extra_is_named(shim, monkeypatch) -> None:
     def absent() -> None:
         raise RuntimeError("libnvrtc.so.12 not found")
 
