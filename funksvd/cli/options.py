@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from funksvd.model import FunkSVD
+from funksvd.parameters import RATES
 
 COLUMNS = ("user", "item", "rating")
 
@@ -22,10 +23,7 @@ PARAMETER_HELP = {
         "largest number of passes over the ratings; of passes for each feature if training is"
         " featurewise; None is 40, and 120 for gibbs"
     ),
-    "solver": (
-        "update rule: sgd, adagrad_row, adagrad, adam or adamax; gibbs takes no steps but samples"
-        " the posterior"
-    ),
+    "solver": (f"update rule: {', '.join(RATES)}; gibbs takes no steps but samples the posterior"),
     "training": "joint, or featurewise: one feature after the other, as Funk did",
     "batch_size": "ratings of each step; more than 1 makes mini-batches as Keras does",
     "shuffle": "draw mini-batches in a new order in each epoch",

@@ -72,7 +72,7 @@ include "_row_steps.pxi"
 cdef struct Moving:  # the rows that step, by one solver
     Rows rows
     Kind kind
-    AnySolver solver
+    Hyper solver  # a solver's struct holds its constants and nothing else
 
 
 # ---------------------------------------------------------------------------------------- forward

@@ -34,13 +34,6 @@ cdef void step_row(Solver* s, const Rows* rows, Py_ssize_t row, Py_ssize_t m) no
 
 # The loops over ratings call `step_row` by its address: a copy of them for each solver would be
 # five times the code.
-cdef union AnySolver:
-    Sgd sgd
-    Momentum momentum
-    Adagrad adagrad
-    Adam adam
-    Adamax adamax
-
 ctypedef void (*Begin)(void*, const Rows*) noexcept nogil
 ctypedef void (*Step)(void*, const Rows*, Py_ssize_t, Py_ssize_t) noexcept nogil
 

@@ -196,7 +196,8 @@ def block(
         Band of the run side, band of the gathered side.
     mean : float
         The global mean.
-    solver : {"sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax"}
+    solver : str
+        One of `SOLVERS`.
     rules : (2, len(RULE)) float64 array
         Hyper-parameters of the run side and of the gathered side, in the order of `RULE`.
 
