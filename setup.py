@@ -103,7 +103,8 @@ class SDist(sdist):
     def make_distribution(self) -> None:
         sources = [f"funksvd/**/*.{kind}" for kind in ("pyx", "pxi", "h", "cu")]
         tests = ["tests/**/*.py", "tests/*.json", "tests/cuda_host/*.?pp"]
-        patterns = [*sources, *tests, "benchmarks/*.py", "benchmarks/*.md", "CHANGELOG.md"]
+        pages = ["benchmarks/*.md", "docs/*.md", "CHANGELOG.md"]
+        patterns = [*sources, *tests, "benchmarks/*.py", *pages]
         for pattern in patterns:
             self.filelist.extend(str(path) for path in sorted(Path().glob(pattern)))
         self.filelist.exclude_pattern("funksvd/**/*.c")
