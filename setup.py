@@ -107,7 +107,7 @@ class SDist(sdist):
         patterns = [*sources, *tests, "benchmarks/*.py", *pages]
         for pattern in patterns:
             self.filelist.extend(str(path) for path in sorted(Path().glob(pattern)))
-        self.filelist.exclude_pattern("funksvd/**/*.c")
+        self.filelist.exclude_pattern("*.c", anchor=False)
         self.filelist.remove_duplicates()
         super().make_distribution()
 
