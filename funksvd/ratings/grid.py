@@ -4,16 +4,17 @@ The ids of each side are dealt out to B bands with about equal numbers of rating
 Block (x, y) holds the ratings of the *run side's* band x and the *gathered side's* band y. Blocks
 that share no band touch different rows of the model, and so they can be trained at once. Within a
 block, all ratings of one row of the run side stand together, as a *run*, so that this row stays in
-registers; the rows of the gathered side are picked at random and fit a cache.
+registers; the rows of the gathered side are picked here and there from a band that fits a cache.
 
-`build` makes a grid in five steps:
+`build` chooses the run side and the bands; `cut` then makes the grid in five steps:
 
 1. `places` gives every id a place, its band and its row within the band, in a table by key.
 2. `counts_per_chunk` takes the ratings in chunks, and counts how many of each chunk belong to each
    block. Sums of these counts say where each chunk's first rating of each block goes.
 3. `scatter` writes the ratings, chunk by chunk, into their blocks.
-4. `sort_blocks` sorts each block by row, index, rating and weight, and moves repeated pairs apart.
-   The order in which the ratings came leaves no trace.
+4. `sort_blocks` sorts each block by row, index, rating and weight. If a user rated an item more
+   than once, the repeats go to a run of their own behind the first one, since the ratings of a run
+   must be of distinct items. The order in which the ratings came leaves no trace.
 5. `list_runs` writes the table of runs: the row of each run, and where it ends.
 
 Threads share the chunks of steps 2 and 3 and the blocks of steps 4 and 5. Neither their number nor
@@ -62,15 +63,17 @@ class Grid:
     run_bands, bands : (B + 1,)
         Where each band starts in `run_codes` and in `codes`.
     run_counts, counts : (n_ids,)
-        Number of ratings of each code.
+        Number of ratings of each code, in the order of the codes; in a grid of `build_like` those
+        of the grid that it follows.
     block_start, block_runs : (B * B + 1,)
         Where each block's ratings and each block's runs start.
     run_row, run_end : (runs,) int32, uint32
         Row of each run, a position in `run_codes`, and where in the block its ratings end.
     index : (n + 8,) uint16
-        Row of each rating within its band of the gathered side. The last 8, here and in the next
-        two, may be read and count for nothing.
-    rating : (n + 8,)
+        Row of each rating within its band of the gathered side. The last 8 entries of this array,
+        of `rating` and of `weight` may be read, since kernels take 8 at a time; they count for
+        nothing.
+    rating : (n + 8,) of the engine's dtype
     mean : float
         Weighted mean of the ratings.
     weight : (n + 8,) or None

@@ -24,16 +24,19 @@ from funksvd.machine.threads import parallel
 from funksvd.serving.seen import Seen, Unwanted, unwanted_by
 from funksvd.weights import Weights, predict
 
-# Most users of one call of the kernel: their factors stay in the L2 cache while the items pass by.
+# Largest number of users in one call of the kernel: their factors stay in the L2 cache while the
+# items pass by.
 USERS_OF_A_BLOCK = 384
-# For up to this many users the items are not packed.
+# For up to this many users, and in blocks of this size, `densely` takes less time than to pack the
+# items.
 FEW_USERS = 16
-PANELS_OF_A_CALL = 256
+PANELS_OF_A_CALL = 256  # panels that one thread packs at a time
 
 
 class Block(NamedTuple):
     """Users whose shortlists are made together.
 
+    weights : Weights
     users : (m,) int32 codes, -1 for a user with neither bias nor factors
     n : number of best items that a shortlist must hold
     items : (c,) int32 codes of the items to choose from, ascending
@@ -61,7 +64,9 @@ class Shortlists(NamedTuple):
 class Panels(NamedTuple):
     """The items as the kernel reads them.
 
-    values : (panels, 1 + k, items of a panel), biases and then factors of neighbouring items
+    A panel is as many items, one after the other in `Block.items`, as the kernel compares at once.
+
+    values : (panels, 1 + k, items of a panel), biases and then factors
     largest_norm : largest Euclidean norm of an item's factors
     """
 
@@ -83,10 +88,10 @@ class KernelSeen(NamedTuple):
 class KernelLists(NamedTuple):
     """The shortlists of the kernel's rows while the items pass by.
 
-    limits : (rows,), scores below are dropped; infinity is a row that gets nothing
+    limits : (rows,), scores below are dropped; infinity for a row that pads the last tile
     slack : (rows,), see `rounding`
     scores, codes : (rows, capacity), approximate scores and item codes
-    counts : (rows,) int32, lengths; -1 is a list that overflowed
+    counts : (rows,) int32, lengths; -1 for a list that overflowed, which `densely` makes again
     """
 
     limits: np.ndarray
