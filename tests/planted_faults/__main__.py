@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from .mutants import Check, Kernel, failure
+from .mutants import BrokenPlantError, Check, Kernel, failure
 from .plants import PLANTS, Plant
 
 
@@ -43,11 +43,15 @@ def missed_faults(pool: ThreadPoolExecutor, plants: Sequence[Plant]) -> Iterator
         runs[pool.submit(failure, plant.kernel, plant.change, [plant.check])] = plant
     for done in as_completed(runs):
         plant = runs[done]
-        caught = done.result() is not None
-        verdict = "caught" if caught else "MISSED"
-        sys.stdout.write(f"{verdict}  {plant.change.file}: {plant.fault}\n")
+        note = ""
+        try:
+            verdict = "MISSED" if done.result() is None else "caught"
+        except BrokenPlantError as error:
+            verdict = "BROKEN"
+            note = f"{error}\n"
+        sys.stdout.write(f"{verdict}  {plant.change.file}: {plant.fault}\n{note}")
         sys.stdout.flush()
-        if not caught:
+        if verdict != "caught":
             yield plant
 
 

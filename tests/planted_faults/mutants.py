@@ -27,7 +27,13 @@ MACROS = {
 }
 LONGEST = 120  # seconds of a test; a fault that makes a loop endless is caught by then
 
-PASSED, FAILED = 0, 1  # exit codes of pytest; others mean that no test ran
+# Exit codes of pytest; others mean that no test ran.
+PASSED = 0
+FAILED = 1
+
+
+class BrokenPlantError(Exception):
+    """A fault that cannot be planted: its text is gone, or the kernel or the test does not run."""
 
 
 class Kernel(NamedTuple):
@@ -72,10 +78,16 @@ def built_package() -> Path:
 
 
 def run(command: Sequence[str], folder: Path) -> None:
-    """Run a command of the build in a folder; SystemExit with its output where it fails."""
+    """Run a command of the build in a folder.
+
+    Raises
+    ------
+    BrokenPlantError
+        If it fails; with its output.
+    """
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+        raise BrokenPlantError(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
 
 
 def link_package(package: Path) -> None:
@@ -100,7 +112,7 @@ def changed_sources(folder: Path, change: Change | None) -> None:
             text = path.read_text(encoding="utf-8")
             if change and path == SOURCE / change.file:
                 if change.before not in text:
-                    raise SystemExit(f"nothing to change in {change.file}: {change.before}")
+                    raise BrokenPlantError(f"nothing to change in {change.file}: {change.before}")
                 text = text.replace(change.before, change.after)
             copy.write_text(text, encoding="utf-8")
 
@@ -160,4 +172,4 @@ def failed_output(check: Check, folder: Path) -> str | None:
         return None
     if done.returncode == FAILED or done.returncode < 0:  # a signal: the kernel crashed
         return output
-    raise SystemExit(f"{check.node} could not be run:\n{output}")
+    raise BrokenPlantError(f"{check.node} could not be run:\n{output}")

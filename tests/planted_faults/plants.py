@@ -256,7 +256,9 @@ PLANTS = [
         FEATURES,
         "a run starts each micro-batch from its stale value",
         Change(
-            "engines/_featurewise.pyx", "x = x * <real>(1 - m", "x = p[run_row[r]] * <real>(1 - m"
+            "engines/_featurewise.pyx",
+            "x = x * <real>(1 - m",
+            "x = p[block.run_row[run]] * <real>(1 - m",
         ),
     ),
     Plant(
