@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import random_ratings
+from random_models import fit_random
 
 from funksvd import FunkSVD
 
@@ -185,3 +186,125 @@ def test_a_model_can_be_cloned_by_scikit_learn():
     base = pytest.importorskip("sklearn.base")
     model = FunkSVD(n_factors=3, l2=0.5)
     assert base.clone(model).get_params() == model.get_params()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_factors", 0),
+        ("n_factors", 2.5),
+        ("n_epochs", -1),
+        ("solver", "newton"),
+        ("solver", ["sgd"]),
+        ("training", "stepwise"),
+        ("batch_size", 0),
+        ("batch_size", 1e6),
+        ("shuffle", 1),
+        ("learning_rate", 0),
+        ("learning_rate", np.nan),
+        ("learning_rate", "fast"),
+        ("learning_rate_schedule", "linear"),
+        ("learning_rate_decay", 1),
+        ("momentum", 1),
+        ("beta_1", -0.1),
+        ("beta_2", 1),
+        ("epsilon", 0),
+        ("initial_accumulator_value", -1),
+        ("l2", -0.1),
+        ("l2", (0.1, -1)),
+        ("l1", (1, 2, 3)),
+        ("l2_bias", np.inf),
+        ("l1_bias", "none"),
+        ("reg_scale", "user"),
+        ("non_negative", None),
+        ("min_improvement", -1),
+        ("biased", "yes"),
+        ("center", 0.0),
+        ("init_std", -1),
+        ("rating_scale", (5, 1)),
+        ("n_jobs", 0),
+        ("n_jobs", "two"),
+        ("device", "gpu"),
+        ("schedule", "random"),
+        ("max_device_bytes", 0),
+        ("dtype", "float16"),
+        ("random_state", -1),
+        ("verbose", 3),
+    ],
+)
+def test_each_parameter_is_checked_by_name(name, value):
+    with pytest.raises(ValueError, match=rf"^{name} must be .*, got "):
+        fit_random(FunkSVD(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "condition"),
+    [
+        (
+            "training",
+            {"training": "featurewise", "solver": "adam"},
+            "solver is 'sgd'",
+        ),
+        (
+            "batch_size",
+            {"batch_size": 9, "training": "featurewise"},
+            "training is 'joint'",
+        ),
+        (
+            "batch_size",
+            {"batch_size": 9, "solver": "adagrad_row"},
+            "solver is one of 'sgd', 'adagrad', 'adam', 'adamax'",
+        ),
+        ("shuffle", {"shuffle": False}, "batch_size > 1"),
+        (
+            "learning_rate",
+            {
+                "learning_rate": 0.1,
+                "learning_rate_schedule": lambda e: 0.1,
+                "learning_rate_decay": 0.03,
+            },
+            "learning_rate_schedule is a name",
+        ),
+        (
+            "learning_rate_decay",
+            {"learning_rate_decay": 0.1, "learning_rate_schedule": "cosine"},
+            "learning_rate_schedule is 'exponential' or 'inverse_time'",
+        ),
+        ("momentum", {"momentum": 0.9, "solver": "adam"}, "solver is 'sgd'"),
+        (
+            "momentum",
+            {"momentum": 0.9, "training": "featurewise"},
+            "training is 'joint'",
+        ),
+        ("beta_1", {"beta_1": 0.5}, "solver is 'adam' or 'adamax'"),
+        (
+            "beta_2",
+            {"beta_2": 0.5, "solver": "adagrad"},
+            "solver is 'adam' or 'adamax'",
+        ),
+        ("epsilon", {"epsilon": 1e-3}, "solver is neither 'sgd' nor 'gibbs'"),
+        (
+            "initial_accumulator_value",
+            {"initial_accumulator_value": 1, "solver": "adam"},
+            "solver is 'adagrad_row' or 'adagrad'",
+        ),
+        (
+            "training",
+            {"training": "featurewise", "device": "cuda"},
+            "device is 'cpu'",
+        ),
+        ("schedule", {"schedule": "hogwild"}, "device is 'cuda'"),
+        ("max_device_bytes", {"max_device_bytes": 1}, "device is 'cuda'"),
+        (
+            "min_improvement",
+            {"min_improvement": 1},
+            "training is 'featurewise'",
+        ),
+    ],
+)
+def test_a_parameter_that_means_nothing_is_refused(name, params, condition):
+    with pytest.raises(
+        ValueError,
+        match=rf"^{name} must be .* unless {re.escape(condition)}, got ",
+    ):
+        fit_random(FunkSVD(**params))

@@ -9,11 +9,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from conftest import random_ratings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from saved_models import FORMATS, trained_model
 
-from funksvd import load
+from funksvd import FunkSVD, load
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +276,27 @@ def test_hostile_files_are_refused(contents, tmp_path, suffix, name, map_arrays)
     with pytest.raises(ValueError, match=rf"m\.{suffix} is not a whole funksvd model: .") as error:
         load(path, mmap=map_arrays)
     assert len(str(error.value)) < 500
+
+
+@pytest.mark.parametrize("harm", ["cut", "foreign", "newer", "shape"])
+def test_damaged_model_files_are_refused(tmp_path, harm):
+    users, items, ratings = random_ratings()
+    path = tmp_path / "m.npz"
+    FunkSVD(4, 3, random_state=0).fit((users, items), ratings).save(path)
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-300])
+    elif harm == "foreign":
+        path.write_text("not a model")
+    else:
+        with np.load(path) as file:
+            arrays = dict(file)
+        if harm == "newer":
+            arrays["meta"] = np.frombuffer(
+                arrays["meta"].tobytes().replace(b'"format": 1', b'"format": 9'),
+                np.uint8,
+            )
+        else:
+            arrays["user_biases"] = arrays["user_biases"][1:]
+        np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=r"is not a (whole )?funksvd model"):
+        load(path)

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from conftest import random_ratings
 from saved_models import FORMATS, ID_TYPES, assert_same, trained_model
 
 import funksvd
@@ -152,3 +153,14 @@ def test_ids_that_a_file_cannot_keep_are_refused(tmp_path):
     with pytest.raises(TypeError, match="end with NUL"):
         model.save(tmp_path / "m.npz")
     assert os.listdir(tmp_path) == []
+
+
+def test_save_and_load_predict_the_same(tmp_path):
+    users, items, ratings = random_ratings()
+    model = FunkSVD(5, 3, random_state=0).fit((users.astype(str), items), ratings)
+    model.save(tmp_path / "m.npz")
+    again = load(tmp_path / "m.npz")
+    pairs = (users.astype(str), items)
+    assert (again.predict(pairs) == model.predict(pairs)).all()
+    with pytest.raises(TypeError, match="user ids are int"):
+        again.predict((users, items))

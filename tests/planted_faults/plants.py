@@ -50,15 +50,15 @@ TIES = Check("serving/test_top.py::test_top_of_any_shape_and_with_ties")
 SLACK = Check("serving/test_top.py::test_slack_covers_rounding_in_another_order")
 FOLD_IN = Check("training/test_fold_in.py::test_a_folded_row_is_the_ridge_solution", "float32")
 ANY_GRID = Check("engines/test_sgd.py::test_any_shape_equals_naive")
-BANDS = Check("engines/test_sgd.py::test_bands_are_those_of_longest_processing_time")
-ANY_ORDER = Check("engines/test_sgd.py::test_weights_travel_with_their_ratings")
+BANDS = Check("ratings/test_grid.py::test_bands_are_those_of_longest_processing_time")
+ANY_ORDER = Check("ratings/test_grid.py::test_weights_travel_with_their_ratings")
 STABLE = Check("ratings/test_sorting.py::test_sorting_by_user_is_stable_for_any_threads")
 SPLITS = Check(
     "ratings/test_splits.py::test_splits_of_neighbouring_seeds_differ_and_ignore_row_order"
 )
-UNKNOWN = Check("engines/test_sgd.py::test_unknown_ids_fall_back_and_are_counted")
+UNKNOWN = Check("engines/test_sgd_fit.py::test_unknown_ids_fall_back_and_are_counted")
 DEALT = Check("ratings/test_keys.py::test_every_deal_is_equally_likely")
-TEXT_CODES = Check("ratings/test_reading.py::test_text_codes_equal_a_dict")
+TEXT_CODES = Check("ratings/test_text_codes.py::test_text_codes_equal_a_dict")
 
 PLANTS = [
     # ---------------------------------------------------------------- SGD, one micro-batch a step
