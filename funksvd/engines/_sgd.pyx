@@ -55,7 +55,7 @@ cdef double usual(const Block* block, Solver* unused) noexcept nogil:
     constants(&hq, &block.rule)
     if block.n == 32 / LANES:
         return walk(False, <Py_ssize_t>(32 / LANES), block, &hp, &hq)
-    if Solver is Sgd or Solver is Frozen:
+    if not FUNKSVD_SMALL and (Solver is Sgd or Solver is Frozen):
         if block.n == 16 / LANES:
             return walk(False, <Py_ssize_t>(16 / LANES), block, &hp, &hq)
         if block.n == 24 / LANES:
@@ -86,7 +86,7 @@ cdef int enter(Solver* s) except -1:
     cdef Facts of = facts(s)
     name = of.name.decode() or None
     PASSES[len(SOLVERS)][1] = <Pass>rich[Solver]
-    if FUNKSVD_SMALL:
+    if FUNKSVD_SMALL and Solver is not Sgd and Solver is not Frozen:
         PASSES[len(SOLVERS)][0] = <Pass>rich[Solver]
     else:
         PASSES[len(SOLVERS)][0] = <Pass>usual[Solver]
