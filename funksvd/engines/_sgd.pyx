@@ -39,7 +39,7 @@ include "_walk.pxi"
 
 
 cdef extern from "../machine/_vec.h":
-    bint FUNKSVD_SMALL      # whether this build does without the copies that only speed asks for
+    int FUNKSVD_COPIES      # for speed: 2 for all solvers, 1 for plain SGD, 0 none (setup.py)
 
 
 # Every solver has two passes, called by address: compiled into one function, the rare ones cost
@@ -55,7 +55,7 @@ cdef double usual(const Block* block, Solver* unused) noexcept nogil:
     constants(&hq, &block.rule)
     if block.n == 32 / LANES:
         return walk(False, <Py_ssize_t>(32 / LANES), block, &hp, &hq)
-    if not FUNKSVD_SMALL and (Solver is Sgd or Solver is Frozen):
+    if FUNKSVD_COPIES == 2 and (Solver is Sgd or Solver is Frozen):
         if block.n == 16 / LANES:
             return walk(False, <Py_ssize_t>(16 / LANES), block, &hp, &hq)
         if block.n == 24 / LANES:
@@ -86,9 +86,11 @@ cdef int enter(Solver* s) except -1:
     cdef Facts of = facts(s)
     name = of.name.decode() or None
     PASSES[len(SOLVERS)][1] = <Pass>rich[Solver]
-    if FUNKSVD_SMALL and Solver is not Sgd and Solver is not Frozen:
-        PASSES[len(SOLVERS)][0] = <Pass>rich[Solver]
-    else:
+    PASSES[len(SOLVERS)][0] = <Pass>rich[Solver]
+    if Solver is Sgd or Solver is Frozen:
+        if FUNKSVD_COPIES > 0:
+            PASSES[len(SOLVERS)][0] = <Pass>usual[Solver]
+    elif FUNKSVD_COPIES > 1:
         PASSES[len(SOLVERS)][0] = <Pass>usual[Solver]
     SOLVERS = (*SOLVERS, name)
     if of.states or of.clocks:

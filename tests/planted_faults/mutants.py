@@ -23,7 +23,7 @@ DIRECTIVES = ("boundscheck=False", "wraparound=False", "cdivision=True", "initia
 MACROS = {
     "": (),
     "float32": ("-DREAL=float", "-DREAL_BYTES=4"),
-    "float64": ("-DREAL=double", "-DREAL_BYTES=8", "-DFUNKSVD_SMALL=1"),
+    "float64": ("-DREAL=double", "-DREAL_BYTES=8", "-DFUNKSVD_COPIES=0"),
 }
 LONGEST = 120  # seconds of a test; a fault that makes a loop endless is caught by then
 
