@@ -55,7 +55,8 @@ def kernels(
 ) -> Any:
     """Return the module of a kernel, "engines._sgd" for example, for a dtype and a level.
 
-    float64 has no builds of its own for v4, which would gain 0.05 of the time: it takes those of v3.
+    float64 has no builds of its own for v4: it takes those of v3, which are as fast (SGD, k = 32
+    and 100, Zen 4).
     """
     if np.dtype(dtype) == np.float64 and level == "v4":
         level = "v3"
