@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from funksvd.engines.contract import Engine
-from funksvd.engines.sgd import SgdEngine
 from funksvd.parameters import Hyper
 
 
 def engine_for(hyper: Hyper) -> type[Engine]:
-    """Return the class of the engine; it is imported only now, since most fits need one of them."""
+    """Return the class of the engine, which is imported only now: a fit needs one of them."""
     if hyper.solver == "gibbs":
         from funksvd.engines.gibbs import GibbsEngine
 
@@ -30,4 +29,6 @@ def engine_for(hyper: Hyper) -> type[Engine]:
         from funksvd.engines.cuda import CudaEngine
 
         return CudaEngine
+    from funksvd.engines.sgd import SgdEngine
+
     return SgdEngine

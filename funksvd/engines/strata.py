@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor  # it takes a seventh of the time of `import funksvd`
 
 
 def strata(seed: int, epoch: int, n_bands: int) -> np.ndarray:
