@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+import funksvd.serving as serving
 from funksvd.checks import check_choice, checked_n
 from funksvd.metrics import mae, rmse
 from funksvd.parameters import Hyper
@@ -21,11 +22,13 @@ from funksvd.ratings.ids import IdTable
 from funksvd.ratings.inputs import as_ratings, pairs_of
 from funksvd.ratings.tables import add_column, as_ids, long_table
 from funksvd.ratings.triples import Ratings
-from funksvd.serving import dense, explain
 from funksvd.serving.asked import asked, ids_of, known_codes
-from funksvd.serving.recommending import Request, recommend, similar
 from funksvd.training.fold_in import Past, penalties, rows_of
 from funksvd.weights import Fitted, predict
+
+if TYPE_CHECKING:
+    import funksvd.serving.dense  # noqa: F401 - its types
+    from funksvd.serving.explain import Explanation
 
 SIDES = ("user", "item")
 
@@ -41,8 +44,7 @@ class Answers:
     user_biases_, item_biases_ : (n_users,), (n_items,)
     user_factors_, item_factors_ : (n_users, n_factors), (n_items, n_factors)
     user_noise_weights_, item_noise_weights_ : (n_users,), (n_items,)
-        Of a sampled model alone: how steadily a user, or about an item, is rated; 1 is usual, and
-        ratings of a row below 1 scatter more.
+        Of a sampled model alone: 1 is usual, and ratings of a row below 1 scatter more.
     """
 
     rating_scale: tuple[float, float] | None
@@ -244,8 +246,8 @@ class Answers:
         """
         fitted = self._fitted_now()
         raw, one = asked(users, fitted.tables[0], "users")
-        request = Request(n, exclude, candidates, unknown, risk)
-        codes, scores = recommend(fitted, raw, request, self._threads())
+        request = serving.recommending.Request(n, exclude, candidates, unknown, risk)
+        codes, scores = serving.recommending.recommend(fitted, raw, request, self._threads())
         ids, scores = self._listed(fitted.tables[1], codes, scores)
         if table is not None:
             return long_table(raw, ids, scores, table)
@@ -298,12 +300,10 @@ class Answers:
         check_choice(unknown, "unknown", ("raise", "mean"))
         raw, one = asked(users, fitted.tables[0], "users")
         codes = known_codes(raw, fitted.tables[0], "user", unknown)
-        rows = self._clipped(dense.predict_all(fitted.weights, codes, self._threads()))
+        rows = self._clipped(serving.dense.predict_all(fitted.weights, codes, self._threads()))
         return rows[0] if one else rows
 
-    def explain(
-        self, user: Any, item: Any, X: Any, y: ArrayLike | None = None
-    ) -> explain.Explanation:
+    def explain(self, user: Any, item: Any, X: Any, y: ArrayLike | None = None) -> Explanation:
         """Return which of a user's ratings pull the prediction for an item up or down, and how far.
 
         `X` and `y` are ratings, the user's among them, in any form that `fit` takes: the model
@@ -318,7 +318,7 @@ class Answers:
             rows = penalties(hyper, past, np.array([count]))
             return np.ravel(rows)
 
-        return explain.explain(fitted, user, item, ratings, penalty_of)
+        return serving.explain.explain(fitted, user, item, ratings, penalty_of)
 
     def item_vectors(self) -> NDArray[Any]:
         """Return (n_items, n_factors + 2): with `query_vectors` the model as one inner product.
@@ -326,13 +326,14 @@ class Answers:
         item_vectors() @ query_vectors(user)[0] are the predictions for the user; biases and mean
         are dimensions of their own. This is the form that vector indexes take.
         """
-        return dense.item_vectors(self._fitted_now().weights)
+        return serving.dense.item_vectors(self._fitted_now().weights)
 
     def query_vectors(self, users: Any = None) -> NDArray[Any]:
         """Return (m, n_factors + 2) vectors of users (None: all), to ask `item_vectors` with."""
         fitted = self._fitted_now()
         raw, _ = asked(users, fitted.tables[0], "users")
-        return dense.query_vectors(fitted.weights, known_codes(raw, fitted.tables[0], "user"))
+        codes = known_codes(raw, fitted.tables[0], "user")
+        return serving.dense.query_vectors(fitted.weights, codes)
 
     def _similar(
         self, ids: Any, n: int, measure: str, side: int
@@ -342,8 +343,8 @@ class Answers:
         name = SIDES[side]
         raw, one = asked(ids, table, f"{name}s")
         codes = known_codes(raw, table, name)
-        biases, factors = rows_of(fitted.weights, side)
-        best, scores = similar(biases, factors, codes, checked_n(n), measure, self._threads())
+        own = (*rows_of(fitted.weights, side), codes)
+        best, scores = serving.recommending.similar(*own, checked_n(n), measure, self._threads())
         found = ids_of(table, best)
         return (found[0], scores[0]) if one else (found, scores)
 
