@@ -111,7 +111,7 @@ CHANGES = [
     ),
 ]
 CHANGES_NOTHING = {"n_jobs", "verbose"}
-OF_A_GPU = {"device", "schedule", "max_device_bytes"}  # in test_gpu.py
+OF_A_GPU = {"device", "schedule", "max_device_bytes"}  # in test_cuda.py
 
 
 def ratings_of_60_users():
