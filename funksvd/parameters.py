@@ -39,7 +39,7 @@ SIZES_OF = {"gibbs": (32, 120)}
 Penalty = float | tuple[float, float]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Hyper:
     """The checked hyper-parameters of one fit, with sizes and learning rate as numbers.
 

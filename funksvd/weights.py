@@ -6,7 +6,7 @@ The prediction formula stands in `_formula.pxi`, which the kernels that train in
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from funksvd.ratings.ids import IdTable
 PAIRS_OF_A_CALL = 1 << 18
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Weights:
     """The learned arrays of a model; rows are in the order of the codes.
 
@@ -99,8 +99,7 @@ def check_fit(weights: Weights, like: Weights) -> None:
             )
 
 
-@dataclass(frozen=True, eq=False)
-class Fitted:
+class Fitted(NamedTuple):
     """What a fitted model knows: its weights and the id tables (users, items) of their rows.
 
     A model holds one and replaces it whole, so that a reader who takes it once never sees new

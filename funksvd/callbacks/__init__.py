@@ -16,11 +16,16 @@ At the end of an epoch `logs` holds `loss` (the mean squared error of training),
 monitor. Setting `model.stop_training = True` ends training after the current epoch.
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from funksvd.callbacks.callback import Callback, CallbackList, LambdaCallback
-from funksvd.callbacks.progress import CSVLogger, EpochLines, ProgressBar
-from funksvd.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
-from funksvd.callbacks.saving import ModelCheckpoint
-from funksvd.callbacks.stopping import EarlyStopping
+
+if TYPE_CHECKING:
+    from funksvd.callbacks.progress import CSVLogger, EpochLines, ProgressBar
+    from funksvd.callbacks.rates import LearningRateScheduler, ReduceLROnPlateau
+    from funksvd.callbacks.saving import ModelCheckpoint
+    from funksvd.callbacks.stopping import EarlyStopping
 
 __all__ = [
     "CSVLogger",
@@ -34,3 +39,20 @@ __all__ = [
     "ProgressBar",
     "ReduceLROnPlateau",
 ]
+
+# Modules imported when one of their names is first asked for: `import funksvd` stays quick.
+LATE = {
+    "CSVLogger": "progress",
+    "EpochLines": "progress",
+    "ProgressBar": "progress",
+    "LearningRateScheduler": "rates",
+    "ReduceLROnPlateau": "rates",
+    "ModelCheckpoint": "saving",
+    "EarlyStopping": "stopping",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in LATE:
+        return getattr(importlib.import_module(f"funksvd.callbacks.{LATE[name]}"), name)
+    raise AttributeError(f"module 'funksvd.callbacks' has no attribute {name!r}")

@@ -29,7 +29,7 @@ def chunks_of(n: int) -> list[slice]:
     return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Encoded:
     """A column of ids as a dictionary: integer codes into a sequence of ids.
 

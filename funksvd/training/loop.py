@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import funksvd.callbacks as display
 from funksvd.callbacks.callback import Callback, CallbackList
-from funksvd.callbacks.progress import EpochLines, ProgressBar
 from funksvd.engines.choose import engine_for
 from funksvd.parameters import Hyper
 from funksvd.ratings.triples import Ratings
@@ -260,7 +260,7 @@ def with_display(
     elif callbacks is not None:
         listed = [callbacks]
     if verbose == 1:
-        listed.append(ProgressBar())
+        listed.append(display.ProgressBar())
     elif verbose == 2:
-        listed.append(EpochLines())
+        listed.append(display.EpochLines())
     return listed

@@ -1,0 +1,155 @@
+"""Predictions of single pairs and of whole rows, and their errors."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+import funksvd.serving as serving
+from funksvd.checks import check_choice
+from funksvd.metrics import mae, rmse
+from funksvd.posterior import check_sampled, interval, variance
+from funksvd.ratings.inputs import as_ratings
+from funksvd.ratings.tables import add_column
+from funksvd.serving.asked import asked, known_codes
+from funksvd.serving.learned import Learned
+
+
+class Predicting(Learned):
+    """Predictions of a trained model."""
+
+    @overload
+    def predict(
+        self, X: Any, unknown: str = "mean", return_std: Literal[False] = False
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def predict(
+        self, X: Any, unknown: str = "mean", *, return_std: Literal[True]
+    ) -> tuple[NDArray[Any], NDArray[Any]]: ...
+
+    @overload
+    def predict(
+        self, X: Any, unknown: str = "mean", return_std: bool = False
+    ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]: ...
+
+    def predict(self, X: Any, unknown: str = "mean", return_std: bool = False) -> Any:
+        """Predict the ratings of pairs.
+
+        Parameters
+        ----------
+        X : (users, items), (n, 2) array, table, or Ratings
+        unknown : {"mean", "nan", "raise"}
+            For pairs with an unknown id: use the mean and the known bias, and warn once; give NaN;
+            or raise ValueError.
+        return_std : bool
+            Return the standard deviations, too (solver="gibbs"): of the noise of the user and the
+            item and of the model's uncertainty together. An unknown id has those of an id without
+            ratings.
+
+        Returns
+        -------
+        (n,) ratings, clipped to `rating_scale`; with `return_std` also (n,) standard deviations
+        """
+        fitted = self._fitted_now()
+        check_choice(unknown, "unknown", ("mean", "nan", "raise"))
+        if return_std:
+            check_sampled(fitted.weights)
+        codes = self._codes(fitted, X)
+        ratings = self._clipped(self._predict(fitted, *codes))
+        mark_unknown(ratings, *codes, unknown)
+        if not return_std:
+            return ratings
+        return ratings, np.sqrt(variance(fitted.weights, *codes))
+
+    def predict_interval(
+        self, X: Any, coverage: float = 0.8, unknown: str = "mean"
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return (low, high) between which a share `coverage` of such ratings lies.
+
+        It needs solver="gibbs"; the ends are clipped to `rating_scale`. `X` and `unknown` are those
+        of `predict`.
+        """
+        fitted = self._fitted_now()
+        check_choice(unknown, "unknown", ("mean", "nan", "raise"))
+        check_sampled(fitted.weights)
+        codes = self._codes(fitted, X)
+        ratings = self._predict(fitted, *codes)
+        mark_unknown(ratings, *codes, unknown)
+        std = np.sqrt(variance(fitted.weights, *codes))
+        return interval(fitted.weights, (ratings, std), coverage, self.rating_scale)
+
+    def predict_table(self, table: Any, name: str = "prediction", unknown: str = "mean") -> Any:
+        """Return a table (pandas, polars, pyarrow, DuckDB) with a column of predictions more."""
+        return add_column(table, name, self.predict(table, unknown=unknown))
+
+    def evaluate(
+        self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> dict[str, float]:
+        """Return the errors of the predictions of ratings.
+
+        Returns
+        -------
+        dict
+            "rmse" and "mae", weighted; "n", the number of ratings; "unknown", the share of them
+            with an unknown id.
+        """
+        fitted = self._fitted_now()
+        ratings = as_ratings(X, y, sample_weight)
+        users, items = self._codes(fitted, ratings)
+        predicted = self._clipped(self._predict(fitted, users, items))
+        return {
+            "rmse": rmse(ratings.values, predicted, ratings.weights),
+            "mae": mae(ratings.values, predicted, ratings.weights),
+            "n": len(predicted),
+            "unknown": float(unknown_pairs(users, items).mean()),
+        }
+
+    def score(
+        self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Return R^2, as scikit-learn's regressors do."""
+        ratings = as_ratings(X, y, sample_weight)
+        mean = np.average(ratings.values, weights=ratings.weights)
+        variance_ = np.average((ratings.values - mean) ** 2, weights=ratings.weights)
+        return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(variance_)
+
+    def predict_all(self, users: Any = None, unknown: str = "raise") -> NDArray[Any]:
+        """Return (m, n_items) predictions of every item, in the order of `item_ids_`.
+
+        `users` are ids, None for all. A user unknown to the model raises ValueError; with
+        unknown="mean" the prediction is the mean and the items' biases.
+        """
+        fitted = self._fitted_now()
+        check_choice(unknown, "unknown", ("raise", "mean"))
+        raw, one = asked(users, fitted.tables[0], "users")
+        codes = known_codes(raw, fitted.tables[0], "user", unknown)
+        rows = self._clipped(serving.dense.predict_all(fitted.weights, codes, self._threads()))
+        return rows[0] if one else rows
+
+
+def unknown_pairs(users: NDArray[Any], items: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return (n,) whether a pair of codes has an unknown id."""
+    unknown = np.zeros(len(users), bool)
+    if min(users.min(initial=0), items.min(initial=0)) < 0:  # a tenth of the time of the mask
+        np.less(np.minimum(users, items), 0, out=unknown)
+    return unknown
+
+
+def mark_unknown(
+    ratings: NDArray[Any], users: NDArray[Any], items: NDArray[Any], unknown: str
+) -> None:
+    """Do with the predictions of pairs that have an unknown id what `unknown` says."""
+    strange = unknown_pairs(users, items)
+    if not strange.any():
+        return
+    said = f"{strange.mean():.1%} of the pairs have a user or item unknown to the model"
+    if unknown == "raise":
+        raise ValueError(f"{said}; unknown='mean' or 'nan' accepts them")
+    if unknown == "nan":
+        ratings[strange] = np.nan
+    else:
+        warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=3)
