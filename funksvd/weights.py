@@ -99,6 +99,13 @@ def check_fit(weights: Weights, like: Weights) -> None:
             )
 
 
+def rows_of(weights: Weights, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return (biases, factors) of side 0 (users) or 1 (items)."""
+    if side == 0:
+        return weights.user_biases, weights.user_factors
+    return weights.item_biases, weights.item_factors
+
+
 class Fitted(NamedTuple):
     """What a fitted model knows: its weights and the id tables (users, items) of their rows.
 

@@ -12,14 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import funksvd.serving as serving
+import funksvd.training as training
 from funksvd.ratings.inputs import as_ratings
 from funksvd.serving.asked import asked, known_codes
 from funksvd.serving.listing import Listing
 from funksvd.serving.predicting import Predicting
-from funksvd.training.fold_in import penalties
 
 if TYPE_CHECKING:
-    import funksvd.serving.dense  # noqa: F401 - its types
+    import funksvd.serving.dense
+    import funksvd.training.fold_in  # noqa: F401 - their types
     from funksvd.serving.explain import Explanation
 
 
@@ -38,7 +39,7 @@ class Answers(Predicting, Listing):
         past = self._past()
 
         def penalty_of(count: int) -> NDArray[Any]:
-            rows = penalties(hyper, past, np.array([count]))
+            rows = training.fold_in.penalties(hyper, past, np.array([count]))
             return np.ravel(rows)
 
         return serving.explain.explain(fitted, user, item, ratings, penalty_of)

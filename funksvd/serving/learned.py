@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,10 @@ from funksvd.posterior import noise_weights
 from funksvd.ratings.inputs import pairs_of
 from funksvd.ratings.tables import as_ids
 from funksvd.ratings.triples import Ratings
-from funksvd.training.fold_in import Past
 from funksvd.weights import Fitted, predict
+
+if TYPE_CHECKING:
+    from funksvd.training.fold_in import Past
 
 SIDES = ("user", "item")
 

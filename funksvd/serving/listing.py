@@ -13,7 +13,7 @@ from funksvd.ratings.ids import IdTable
 from funksvd.ratings.tables import long_table
 from funksvd.serving.asked import asked, ids_of, known_codes
 from funksvd.serving.learned import SIDES, Learned
-from funksvd.training.fold_in import rows_of
+from funksvd.weights import rows_of
 
 
 class Listing(Learned):

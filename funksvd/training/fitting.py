@@ -10,10 +10,11 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from numpy.typing import ArrayLike
 
+import funksvd.training as stations
 from funksvd.callbacks.callback import Callback
 from funksvd.checks import check_choice, checked_n, is_number
 from funksvd.engines.choose import engine_for
@@ -21,10 +22,11 @@ from funksvd.parameters import Hyper
 from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.training import fold_in
-from funksvd.training.fold_in import Past
-from funksvd.training.loop import Training, update
 from funksvd.weights import Fitted, Weights, check_fit, copied
+
+if TYPE_CHECKING:
+    from funksvd.training.fold_in import Past
+    from funksvd.training.loop import Training
 
 
 class Fitting:
@@ -98,13 +100,11 @@ class Fitting:
         ratings = as_ratings(X, y, sample_weight)
         checkpoint = None
         if resume is not None:
-            from funksvd.training import checkpoints
-
-            checkpoint = checkpoints.read(resume, type(self))
+            checkpoint = stations.checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
         order = validation_split_order
         ratings, held_out = parts_of(ratings, validation_split, order, validation_data, seed)
-        training = Training(
+        training = stations.loop.Training(
             self,
             ratings,
             held_out,
@@ -175,7 +175,7 @@ class Fitting:
             learning_rate = past.learning_rates[-1] if past.learning_rates else None
         if learning_rate is None:
             learning_rate = planned_rate(hyper, 0)
-        self._fitted = update(
+        self._fitted = stations.loop.update(
             fitted,
             ratings,
             hyper,
@@ -217,7 +217,8 @@ class Fitting:
         check_choice(side, "side", ("users", "items"))
         ratings = as_ratings(X, y, sample_weight)
         number = ("users", "items").index(side)
-        rows = fold_in.solve(fitted, ratings, number, self._hyper(), self._past(), self._threads())
+        solve = stations.fold_in.solve
+        rows = solve(fitted, ratings, number, self._hyper(), self._past(), self._threads())
         if rows.left_out:
             other = ("items", "users")[number]
             warnings.warn(
@@ -225,7 +226,7 @@ class Fitting:
                 " they are left out",
                 stacklevel=2,
             )
-        join = fold_in.extended if extend else fold_in.only
+        join = stations.fold_in.extended if extend else stations.fold_in.only
         model = copy.copy(self)
         model._fitted = join(fitted, number, ratings.tables[number].ids[rows.codes], rows)
         return model
@@ -271,7 +272,7 @@ class Fitting:
         return fitted
 
     def _past(self) -> Past:
-        return Past(self.history_.get("learning_rate", []), self.n_ratings_)
+        return stations.fold_in.Past(self.history_.get("learning_rate", []), self.n_ratings_)
 
 
 def not_fitted() -> Exception:

@@ -17,7 +17,7 @@ from funksvd.posterior import row_posteriors
 from funksvd.ratings.ids import IdTable, table_and_keys
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.weights import Fitted, Weights
+from funksvd.weights import Fitted, Weights, rows_of
 
 ROWS_OF_A_CALL = 256
 SIDES = ("user", "item")
@@ -60,13 +60,6 @@ class RowRatings(NamedTuple):
     others: np.ndarray
     values: np.ndarray
     sample_weights: np.ndarray
-
-
-def rows_of(weights: Weights, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (biases, factors) of side 0 (users) or 1 (items)."""
-    if side == 0:
-        return weights.user_biases, weights.user_factors
-    return weights.item_biases, weights.item_factors
 
 
 def posterior_of(weights: Weights, side: int) -> np.ndarray | None:

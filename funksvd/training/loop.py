@@ -18,8 +18,8 @@ from funksvd.engines.choose import engine_for
 from funksvd.parameters import Hyper
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.training.fold_in import SIDES, NewRows, Past, extended, rows_of, solve
-from funksvd.weights import Fitted, Weights
+from funksvd.training.fold_in import SIDES, NewRows, Past, extended, solve
+from funksvd.weights import Fitted, Weights, rows_of
 
 if TYPE_CHECKING:
     from funksvd.training.checkpoints import Checkpoint
