@@ -22,8 +22,8 @@ import numpy as np
 
 from funksvd import FunkSVD, Ratings, load
 from funksvd.engines.gibbs import GibbsEngine
+from funksvd.hyper import resolve
 from funksvd.machine.threads import cpu_count
-from funksvd.parameters import resolve
 
 COVERAGES = (0.5, 0.8, 0.95)
 NO_COVERAGE = [np.nan] * len(COVERAGES)

@@ -17,7 +17,7 @@ from funksvd import FunkSVD, Ratings
 from funksvd.engines.cuda import CudaEngine
 from funksvd.engines.device import open_device
 from funksvd.engines.sgd import SgdEngine
-from funksvd.parameters import resolve
+from funksvd.hyper import resolve
 
 RATE = 0.02
 

@@ -67,8 +67,8 @@ def kernel_rate(factors, users=2000, items=200, run=36):
     """
     from funksvd import FunkSVD
     from funksvd.engines.start import rule
+    from funksvd.hyper import resolve
     from funksvd.machine.kernels import kernels
-    from funksvd.parameters import resolve
 
     kernel = kernels("engines._sgd", np.float32)
     rng = np.random.default_rng(0)

@@ -114,7 +114,7 @@ def bench_speed(
     """Print the time of an epoch of each solver."""
     from funksvd import FunkSVD, Ratings
     from funksvd.engines.choose import engine_for
-    from funksvd.parameters import resolve
+    from funksvd.hyper import resolve
 
     users, items, values = shaped(name, cache)
     ratings = Ratings.from_arrays(users, items, values)

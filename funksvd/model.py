@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from funksvd.engines.device import open_device
+from funksvd.hyper import Hyper, Penalty, resolve
 from funksvd.machine.threads import free_cores
-from funksvd.parameters import Hyper, Penalty, check, resolve
 from funksvd.serving.answers import Answers
 from funksvd.training.fitting import Fitting
 from funksvd.weights import Fitted
@@ -194,6 +194,8 @@ class FunkSVD(Fitting, Answers):
         return self
 
     def _check_params(self) -> None:
+        from funksvd.parameters import check  # its tables are a twentieth of `import funksvd`
+
         check(self)
         if self.device != "cpu":
             open_device(self.device)

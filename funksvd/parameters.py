@@ -1,99 +1,19 @@
-"""The hyper-parameters of FunkSVD: what each may be, when it means something, and their record.
-
-`FunkSVD` stores whatever it is given. `check` tests the values at the start of a fit, and
-`resolve` turns them into a `Hyper`, the only form in which engines see them.
-"""
+"""The tests of FunkSVD's parameters: which values each may have, and beside which others."""
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from funksvd.checks import is_number, is_pair, is_whole
+from funksvd.hyper import BATCH_RATES, FEATURE_RATES, OWN_PARAMETERS, RATES
 from funksvd.schedules import SCHEDULES
 
-__all__ = ["Hyper", "check", "of_side", "resolve", "sizes", "solver_of"]
-
-# The learning rate that learning_rate=None stands for: of solvers that take one rating at a time,
-# of mini-batches (Keras' own defaults), and of training="featurewise". "gibbs" makes no steps.
-RATES = {
-    "sgd": 0.02,
-    "adagrad_row": 0.05,
-    "adagrad": 0.03,
-    "adam": 0.003,
-    "adamax": 0.01,
-    "gibbs": 1.0,
-}
-BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
-FEATURE_RATES = {"sgd": 0.015}
-
-# (n_factors, n_epochs) that None stands for.
-USUAL_SIZES = (100, 40)
-SIZES_OF = {"gibbs": (32, 120)}
-
-Penalty = float | tuple[float, float]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Hyper:
-    """The checked hyper-parameters of one fit, with sizes and learning rate as numbers.
-
-    The fields are the parameters of `FunkSVD`, which documents them. `learning_rate` is None only
-    where `learning_rate_schedule` is a function.
-    """
-
-    n_factors: int
-    n_epochs: int
-    solver: str
-    training: str
-    batch_size: int
-    shuffle: bool
-    learning_rate: float | None
-    learning_rate_schedule: str | Callable[[int], float]
-    learning_rate_decay: float
-    momentum: float
-    beta_1: float
-    beta_2: float
-    epsilon: float
-    initial_accumulator_value: float
-    l2: Penalty
-    l1: Penalty
-    l2_bias: Penalty
-    l1_bias: Penalty
-    reg_scale: str
-    non_negative: bool
-    min_improvement: float
-    biased: bool
-    center: bool
-    init_std: float
-    average: str
-    rating_scale: tuple[float, float] | None
-    n_jobs: int
-    device: str
-    schedule: str
-    max_device_bytes: int | None
-    dtype: str
-    random_state: int | None
-    verbose: int
-
-
-def of_side(penalty: Penalty, side: str) -> float:
-    """Return the penalty of one side ("users" or "items") of a number or a pair (users, items)."""
-    if np.ndim(penalty) == 0:
-        return float(penalty)  # type: ignore[arg-type]  # a number, as its dimension says
-    return float(penalty[("users", "items").index(side)])  # type: ignore[index]
-
-
-def solver_of(hyper: Hyper) -> str:
-    """Return the kernels' name of the solver: "sgd" with momentum keeps state, without it none."""
-    if hyper.solver == "sgd" and hyper.momentum:
-        return "momentum"
-    return hyper.solver
+__all__ = ["check"]
 
 
 class Allowed(NamedTuple):
@@ -113,10 +33,12 @@ class Condition(NamedTuple):
 
 def one_of(*texts: str) -> Allowed:
     """Return the test that a value is one of some texts."""
-    return Allowed(
-        lambda value: isinstance(value, str) and value in texts,
-        " or ".join(map(repr, texts)),
-    )
+    return Allowed(lambda value: isinstance(value, str) and value in texts, either(texts))
+
+
+def either(texts: Iterable[str]) -> str:
+    """Return texts in quotes, joined by "or"."""
+    return " or ".join(map(repr, texts))
 
 
 def is_count(value: Any) -> bool:
@@ -179,7 +101,7 @@ ALLOWED = {
         lambda value: value is None or is_positive(value), "None or a finite number above 0"
     ),
     "learning_rate_schedule": Allowed(
-        is_schedule, f"{' or '.join(map(repr, SCHEDULES))} or a function of the epoch"
+        is_schedule, f"{either(SCHEDULES)} or a function of the epoch"
     ),
     "learning_rate_decay": SHARE,
     "momentum": SHARE,
@@ -240,45 +162,37 @@ JOINT = Condition("training", lambda value: value == "joint", "training is 'join
 FEATUREWISE = Condition(
     "training", lambda value: value == "featurewise", "training is 'featurewise'"
 )
-SGD = Condition("solver", lambda value: value == "sgd", "solver is 'sgd'")
-GIBBS = Condition("solver", lambda value: value == "gibbs", "solver is 'gibbs'")
 STEPS = Condition("solver", lambda value: value != "gibbs", "solver is other than 'gibbs'")
-BATCHABLE = Condition(
-    "solver",
-    lambda value: value in BATCH_RATES,
-    f"solver is one of {', '.join(map(repr, BATCH_RATES))}",
-)
-MOMENTS = Condition(
-    "solver", lambda value: value in ("adam", "adamax"), "solver is 'adam' or 'adamax'"
-)
-ACCUMULATORS = Condition(
-    "solver",
-    lambda value: value in ("adagrad_row", "adagrad"),
-    "solver is 'adagrad_row' or 'adagrad'",
-)
-ADAPTIVE = Condition(
-    "solver",
-    lambda value: value not in ("sgd", "gibbs"),
-    "solver is neither 'sgd' nor 'gibbs'",
-)
 ON_CPU = Condition("device", lambda value: value == "cpu", "device is 'cpu'")
 ON_CUDA = Condition("device", lambda value: value != "cpu", "device is 'cuda'")
 SINGLE_RATINGS = Condition("batch_size", lambda value: value == 1, "batch_size is 1")
 BATCHES = Condition("batch_size", lambda value: value > 1, "batch_size > 1")
 
+
+def solver_among(solvers: Iterable[str]) -> Condition:
+    """Return the condition that the solver is one of some."""
+    names = tuple(solvers)
+    return Condition("solver", lambda value: value in names, f"solver is {either(names)}")
+
+
+def solver_with(parameter: str) -> Condition:
+    """Return the condition that the solver is one of those that use a parameter of few."""
+    return solver_among(name for name, own in OWN_PARAMETERS.items() if parameter in own)
+
+
 # Parameter -> the conditions without which it means nothing and must keep its default.
 NEEDS = {
-    "training": [SGD, ON_CPU],
-    "batch_size": [STEPS, JOINT, BATCHABLE],
+    "training": [solver_among(FEATURE_RATES), ON_CPU],
+    "batch_size": [STEPS, JOINT, solver_among(BATCH_RATES)],
     "shuffle": [BATCHES],
     "learning_rate": [STEPS, NAMED_SCHEDULE],
     "learning_rate_schedule": [STEPS],
     "learning_rate_decay": [STEPS, DECAYING_SCHEDULE],
-    "momentum": [JOINT, SGD],
-    "beta_1": [MOMENTS],
-    "beta_2": [MOMENTS],
-    "epsilon": [ADAPTIVE],
-    "initial_accumulator_value": [ACCUMULATORS],
+    "momentum": [JOINT, solver_with("momentum")],
+    "beta_1": [solver_with("beta_1")],
+    "beta_2": [solver_with("beta_2")],
+    "epsilon": [solver_with("epsilon")],
+    "initial_accumulator_value": [solver_with("initial_accumulator_value")],
     "l2": [STEPS],
     "l1": [STEPS],
     "l2_bias": [STEPS],
@@ -288,7 +202,7 @@ NEEDS = {
     "min_improvement": [FEATUREWISE],
     "center": [STEPS],
     "init_std": [STEPS],
-    "average": [GIBBS],
+    "average": [solver_with("average")],
     "device": [STEPS],
     "schedule": [ON_CUDA, SINGLE_RATINGS],
     "max_device_bytes": [ON_CUDA],
@@ -321,36 +235,3 @@ def check(model: Any) -> None:
         for other, test, words in conditions:
             if params[name] != default and not test(params[other]):
                 raise ValueError(f"{name} must be {default!r} unless {words}, got {params[name]!r}")
-
-
-def sizes(params: Mapping[str, Any]) -> tuple[int, int]:
-    """Return (n_factors, n_epochs) with None replaced by the solver's own."""
-    n_factors, n_epochs = SIZES_OF.get(params["solver"], USUAL_SIZES)
-    if params["n_factors"] is not None:
-        n_factors = params["n_factors"]
-    if params["n_epochs"] is not None:
-        n_epochs = params["n_epochs"]
-    return n_factors, n_epochs
-
-
-def default_rate(params: Mapping[str, Any]) -> float:
-    """Return the learning rate that learning_rate=None stands for."""
-    solver = params["solver"]
-    if params["training"] == "featurewise":
-        return FEATURE_RATES[solver]
-    if params["batch_size"] > 1:
-        return BATCH_RATES[solver]
-    return RATES[solver]
-
-
-def resolve(params: Mapping[str, Any]) -> Hyper:
-    """Return the `Hyper` of checked parameters of `FunkSVD`."""
-    values = {}
-    for name, value in params.items():
-        # NumPy's small integers would overflow.
-        values[name] = value.item() if isinstance(value, np.generic) else value
-    values["n_factors"], values["n_epochs"] = sizes(values)
-    values["dtype"] = np.dtype(values["dtype"]).name
-    if values["learning_rate"] is None and not callable(values["learning_rate_schedule"]):
-        values["learning_rate"] = default_rate(values)
-    return Hyper(**values)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 from funksvd.weights import Weights
 
 NOISE_VARIANCE, SCALE, KURTOSIS = range(3)

@@ -18,7 +18,7 @@ from scipy import stats
 
 from funksvd import FunkSVD, Ratings
 from funksvd.engines.gibbs import GibbsEngine
-from funksvd.parameters import resolve
+from funksvd.hyper import resolve
 
 NU = 4.0
 PRIOR = (4.0, 3.0)

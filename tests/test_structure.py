@@ -18,7 +18,8 @@ FLOORS = (
     ("machine",),  # the computer: builds of the kernels, memory, threads, files written as a whole
     ("version", "checks"),  # the version; checks of arguments that name the argument and its value
     ("schedules",),  # learning rates over the epochs
-    ("parameters",),  # the hyper-parameters and the values that each may have
+    ("hyper",),  # the hyper-parameters of a fit
+    ("parameters",),  # the values that each of them may have
     ("ratings",),  # from raw triples to encoded ratings and the block grid
     ("weights", "_predict", "_formula"),  # the learned arrays and the prediction formula
     ("posterior",),  # how sure a sampled model is

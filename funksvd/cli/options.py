@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from funksvd.hyper import RATES
 from funksvd.model import FunkSVD
-from funksvd.parameters import RATES
 
 COLUMNS = ("user", "item", "rating")
 

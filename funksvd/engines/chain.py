@@ -29,9 +29,9 @@ import numpy as np
 
 from funksvd.engines.crew import Crew, RowPart, equal_parts, parts_by_load
 from funksvd.engines.sides import SideRatings, Standardised
+from funksvd.hyper import Hyper
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
-from funksvd.parameters import Hyper
 from funksvd.posterior import NU
 from funksvd.weights import Weights
 

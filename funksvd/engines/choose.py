@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from funksvd.engines.contract import Engine
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 
 
 def engine_for(hyper: Hyper) -> type[Engine]:

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights
 

@@ -16,7 +16,7 @@ from funksvd.engines.cuda_source import THREADS, constants_of, options, source
 from funksvd.engines.device import GIB, DeviceError, memory_limit, on_card, open_device, too_large
 from funksvd.engines.sgd import SgdEngine
 from funksvd.engines.strata import strata
-from funksvd.parameters import Hyper, of_side
+from funksvd.hyper import Hyper, of_side
 from funksvd.ratings.grid import Grid
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights

@@ -15,7 +15,7 @@ from funksvd.engines.batches import Batches, HeldOut, Run, group_pairs
 from funksvd.engines.cuda_source import THREADS, constants_of, options, source
 from funksvd.engines.device import memory_limit, on_card, open_device, too_large
 from funksvd.engines.minibatch import ROW_NAMES, STATE_NAMES, MiniBatchEngine, SideRows
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 from funksvd.ratings import _keys
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights

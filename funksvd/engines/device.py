@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 
 USABLE_SHARE = 0.9  # of the card's free memory
 LEAST_CAPABILITY = 50  # Maxwell

@@ -27,7 +27,7 @@ from funksvd.engines.sgd import (
     soft_threshold,
 )
 from funksvd.engines.strata import run_blocks, strata
-from funksvd.parameters import Hyper, of_side
+from funksvd.hyper import Hyper, of_side
 from funksvd.ratings.grid import SPARE_RATINGS
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate

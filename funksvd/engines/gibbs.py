@@ -24,8 +24,8 @@ from funksvd.engines.crew import Crew, RowPart, threads_for
 from funksvd.engines.low_rank import LowRankMean, most_columns
 from funksvd.engines.samples import SampleSums, posterior_of
 from funksvd.engines.sides import SideRatings, standardised
+from funksvd.hyper import Hyper
 from funksvd.machine.memory import HUGE_PAGE, aligned
-from funksvd.parameters import Hyper
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights, predict
 

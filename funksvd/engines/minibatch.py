@@ -23,10 +23,10 @@ from funksvd.engines import batches
 from funksvd.engines.batches import Batches, HeldOut, Run, Sorted, canonical
 from funksvd.engines.contract import Engine
 from funksvd.engines.start import first_state, rule, start_factors
+from funksvd.hyper import Hyper, of_side, solver_of
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import team
-from funksvd.parameters import Hyper, of_side, solver_of
 from funksvd.ratings.bands import users_have_more
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import PAIRS_OF_A_CALL, Weights, predict

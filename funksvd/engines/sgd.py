@@ -16,10 +16,10 @@ from funksvd.engines.start import (
     start_factors,
 )
 from funksvd.engines.strata import run_blocks, strata
+from funksvd.hyper import Hyper, of_side, solver_of
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel, pool_of
-from funksvd.parameters import Hyper, of_side, solver_of
 from funksvd.ratings.grid import Grid, build, build_like
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from funksvd.hyper import Hyper, of_side
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
-from funksvd.parameters import Hyper, of_side
 
 START_CHUNK = 1 << 14  # rows that one call starts, or shrinks
 # Numbers that a row keeps beside its factors' states: two clocks and two states of its bias.

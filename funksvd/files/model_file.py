@@ -22,9 +22,9 @@ from funksvd.files.arrays import Arrays
 from funksvd.files.ids import packed_ids, stored_ids, table_of, unpacked_ids
 from funksvd.files.npz import read_npz, write_npz
 from funksvd.files.safetensors import read_safetensors, write_safetensors
+from funksvd.hyper import sizes
 from funksvd.machine.memory import aligned
 from funksvd.machine.replacing import FilePath, replacing
-from funksvd.parameters import sizes
 from funksvd.posterior import MOST_TERMS
 from funksvd.ratings.ids import IdTable
 from funksvd.weights import Fitted, Weights

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 from funksvd.posterior import noise_weights
 from funksvd.ratings.inputs import pairs_of
 from funksvd.ratings.tables import as_ids

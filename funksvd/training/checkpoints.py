@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from funksvd.files import model_file
+from funksvd.hyper import Hyper, sizes
 from funksvd.machine.kernels import LEVEL
 from funksvd.machine.replacing import FilePath
-from funksvd.parameters import Hyper, sizes
 from funksvd.version import __version__
 from funksvd.weights import Weights
 

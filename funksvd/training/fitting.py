@@ -18,7 +18,7 @@ import funksvd.training as stations
 from funksvd.callbacks.callback import Callback
 from funksvd.checks import check_choice, checked_n, is_number
 from funksvd.engines.choose import engine_for
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.engines.choose import engine_for
+from funksvd.hyper import Hyper, of_side
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
-from funksvd.parameters import Hyper, of_side
 from funksvd.posterior import row_posteriors
 from funksvd.ratings.ids import IdTable, table_and_keys
 from funksvd.ratings.triples import Ratings

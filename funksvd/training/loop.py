@@ -15,7 +15,7 @@ import numpy as np
 import funksvd.callbacks as display
 from funksvd.callbacks.callback import Callback, CallbackList
 from funksvd.engines.choose import engine_for
-from funksvd.parameters import Hyper
+from funksvd.hyper import Hyper
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.training.fold_in import SIDES, NewRows, Past, extended, solve

@@ -10,7 +10,7 @@ import sys
 
 from funksvd import FunkSVD, Ratings
 from funksvd.engines.cuda import CudaEngine, hogwild_warps
-from funksvd.parameters import resolve
+from funksvd.hyper import resolve
 
 from .host_cupy import HostCupy
 

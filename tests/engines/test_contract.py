@@ -17,7 +17,7 @@ from conftest import on_shim, planted_ratings
 from funksvd import FunkSVD, Ratings
 from funksvd.engines.choose import engine_for
 from funksvd.engines.contract import Engine
-from funksvd.parameters import Hyper, resolve
+from funksvd.hyper import Hyper, resolve
 from funksvd.weights import Weights
 
 # The engine's name, and parameters that choose it. Solvers that keep states are the harder ones.

@@ -18,7 +18,7 @@ from funksvd.engines.cuda_source import RULE, options
 from funksvd.engines.device import DeviceError
 from funksvd.engines.sgd import SgdEngine, SideRows
 from funksvd.engines.strata import strata
-from funksvd.parameters import Hyper, resolve
+from funksvd.hyper import Hyper, resolve
 
 SOLVERS = ("sgd", "momentum", "adagrad_row", "adagrad", "adam", "adamax")
 

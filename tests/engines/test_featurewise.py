@@ -11,7 +11,7 @@ from featurewise_models import featurewise, some
 from funksvd import Ratings
 from funksvd.engines import _featurewise
 from funksvd.engines.featurewise import FeatureEngine
-from funksvd.parameters import resolve
+from funksvd.hyper import resolve
 from funksvd.schedules import planned_rate
 
 DATA = Path(os.environ.get("FUNKSVD_DATA", "nowhere"))

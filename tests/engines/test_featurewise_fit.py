@@ -6,7 +6,7 @@ from featurewise_models import featurewise, some
 
 from funksvd import Callback, LambdaCallback, Ratings
 from funksvd.engines.featurewise import FeatureEngine
-from funksvd.parameters import resolve
+from funksvd.hyper import resolve
 
 
 def arrays(model):

@@ -10,6 +10,7 @@ from naive import mini_batch
 
 from funksvd import FunkSVD, Ratings, parameters
 from funksvd.engines.minibatch import MiniBatchEngine
+from funksvd.hyper import resolve
 from funksvd.machine.kernels import kernels, levels
 
 SOLVERS: dict[str, dict[str, Any]] = {
@@ -75,7 +76,7 @@ def engine_of(
         options["solver"] = solver
     model = FunkSVD(**options | params)
     parameters.check(model)
-    hyper = parameters.resolve(model.get_params())
+    hyper = resolve(model.get_params())
     if engine is not MiniBatchEngine:
         hyper = replace(hyper, device="cuda")
     return engine(Ratings.from_arrays(*data), held_out, hyper, seed=seed, n_jobs=n_jobs)

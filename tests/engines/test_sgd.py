@@ -12,8 +12,8 @@ from naive import block
 from funksvd import FunkSVD, Ratings
 from funksvd.engines.sgd import SgdEngine
 from funksvd.engines.start import rule
+from funksvd.hyper import resolve
 from funksvd.machine.kernels import LEVEL, kernels, levels
-from funksvd.parameters import resolve
 from funksvd.ratings import grid as grid_module
 
 

@@ -30,6 +30,7 @@ from funksvd import (
     parameters,
 )
 from funksvd.engines.minibatch import MiniBatchEngine
+from funksvd.hyper import Hyper, resolve
 from funksvd.weights import Weights
 
 keras_reference = pytest.importorskip(
@@ -113,7 +114,7 @@ def batches_of(data: Any) -> list[Any]:
 
 def stepper(data: Any, dtype: str, **params: Any) -> Callable[..., Any]:
     """Return the stepper of Keras' model, one for all penalties."""
-    hyper = parameters.resolve(FunkSVD(**params).get_params())
+    hyper = resolve(FunkSVD(**params).get_params())
     mean = float(np.float32(np.average(data[2].astype(np.float64), weights=data[3])))
     keras_model = keras_reference.embedding_model(
         USERS,
@@ -135,7 +136,7 @@ class Recorded(NamedTuple):
     """An engine, its hyper-parameters, and the weights that it appends after every step."""
 
     engine: MiniBatchEngine
-    hyper: parameters.Hyper
+    hyper: Hyper
     steps: list[Weights]
 
 
@@ -144,7 +145,7 @@ def engine_of(data: Any, dtype: str, **params: Any) -> Recorded:
     options = {"batch_size": BATCH, "shuffle": False, "reg_scale": "row", "init_std": 0.3}
     model = FunkSVD(5, dtype=dtype, **options | params)
     parameters.check(model)
-    hyper = parameters.resolve(model.get_params())
+    hyper = resolve(model.get_params())
     weights = None if (data[3] == 1).all() else data[3]
     engine = MiniBatchEngine(Ratings.from_arrays(*data[:3], weights), None, hyper)
     engine.mean = float(np.float32(engine.mean))  # as Keras' Rescaling keeps it

@@ -7,7 +7,7 @@ from conftest import random_ratings
 from trained_models import DATA, arrays_of, needs_data, trained_model
 
 from funksvd import FunkSVD, Ratings
-from funksvd.parameters import resolve
+from funksvd.hyper import resolve
 from funksvd.training import fold_in
 
 # ---- the solution ----
