@@ -1,16 +1,21 @@
 """Compare FunkSVD, LIBMF and Surprise: seconds an epoch, start-up, time to an equal error, memory.
 
-    python benchmarks/bench_peers.py --shapes ml-1m ml-20m netflix --factors 32 --threads 2
+    git clone https://github.com/cjlin1/libmf
+    python benchmarks/bench_peers.py --libmf-source libmf --shapes ml-1m ml-20m --factors 32 100
 
-Before it times a model the script checks that its validation RMSE beats that of biases alone.
+The newest source of LIBMF is the strongest peer; the package on PyPI has an older one. Before it
+times a model the script checks that its validation RMSE beats that of biases alone. LIBMF's newest
+source reorders the caller's ratings instead of copying them, so that its memory is the least.
 """
 
 import argparse
 import contextlib
 import io
+import tempfile
 import time
 import warnings
 
+import libmf_source
 import numpy as np
 from common import (
     CHUNK,
@@ -32,7 +37,7 @@ HEADER = [
     "ratio",
     "s before first epoch",
     "best val. RMSE",
-    "s to LIBMF's best",
+    "s to the first peer's best",
     "ratio",
     "peak MB beyond arrays",
 ]
@@ -42,10 +47,10 @@ LONG_FIT = 22
 REPEATS = {"ml-1m": 31, "ml-20m": 11, "netflix": 3}
 LIBMF_EPOCHS = (5, 10, 15, 20, 30)
 FUNKSVD_EPOCHS = 60  # at most, to reach LIBMF's error
-INSTALL_LIBMF = """LIBMF is not installed. A fair build, with SIMD and threads:
+INSTALL_LIBMF = """The package of LIBMF is not installed. A fair build, with SIMD and threads:
     CFLAGS="-O3 -march=native -mavx -DUSEAVX -DUSEOMP -fopenmp" LDFLAGS=-fopenmp \\
         pip install --no-binary libmf --no-cache-dir libmf"""
-NOTE_LIBMF = """LIBMF must have been built with
+NOTE_LIBMF = """The package of LIBMF must have been built with
     CFLAGS="-O3 -march=native -mavx -DUSEAVX -DUSEOMP -fopenmp" LDFLAGS=-fopenmp \\
         pip install --no-binary libmf --no-cache-dir libmf
 Without SIMD and threads the ratio is unfair. Even so the package bundles an older LIBMF, about half
@@ -88,42 +93,88 @@ def triples(users, items, ratings):
 # ------------------------------------------------------------------------------- one fit of each
 
 
-def fit_libmf(table, epochs, factors, threads, l2):
-    """Return a trained LIBMF model and the seconds of its fit."""
-    # P and Q are penalised as in FunkSVD: l2 with every rating, no l1.
-    model = import_libmf().MF(
-        k=factors,
-        nr_threads=threads,
-        nr_bins=26,
-        nr_iters=epochs,
-        quiet=True,
-        eta=0.1,
-        copy_data=False,
-        lambda_p1=0.0,
-        lambda_q1=0.0,
-        lambda_p2=l2,
-        lambda_q2=l2,
-    )
-    start = time.perf_counter()
-    model.fit(table)
-    return model, time.perf_counter() - start
+class NewestLibmf:
+    """LIBMF's newest source, compiled by this script."""
+
+    name = "LIBMF, newest source"
+
+    def __init__(self, library):
+        self.library = library
+
+    def prepare(self, users, items, ratings):
+        """Return the ratings in the form that `fit` takes."""
+        return libmf_source.nodes(users, items, ratings)
+
+    def fit(self, table, epochs, factors, threads, l2):
+        """Return `libmf_source.Factors` and the seconds of the training."""
+        start = time.perf_counter()
+        model = libmf_source.train(self.library, table, epochs, factors, threads, l2)
+        seconds = time.perf_counter() - start
+        return libmf_source.take(self.library, model), seconds
+
+    def factors_of(self, model):
+        """Return (mean, factors of users, factors of items)."""
+        return model
 
 
-def predict_libmf(model, users, items):
-    """Return predictions from the factors of a LIBMF model.
+class PackagedLibmf:
+    """LIBMF as the package on PyPI bundles it, an older version."""
 
-    `MF.predict` of the binding is not used: it gives other numbers than the factors, worse than the
-    mean rating. Rows without ratings are NaN and get the mean.
-    """
-    user_factors = model.p_factors()
-    item_factors = model.q_factors()
+    name = "LIBMF, package"
+
+    def prepare(self, users, items, ratings):
+        """Return the ratings in the form that `fit` takes."""
+        return triples(users, items, ratings)
+
+    def fit(self, table, epochs, factors, threads, l2):
+        """Return a trained model and the seconds of its fit."""
+        # P and Q are penalised as in FunkSVD: l2 with every rating, no l1.
+        model = import_libmf().MF(
+            k=factors,
+            nr_threads=threads,
+            nr_bins=26,
+            nr_iters=epochs,
+            quiet=True,
+            eta=0.1,
+            copy_data=False,
+            lambda_p1=0.0,
+            lambda_q1=0.0,
+            lambda_p2=l2,
+            lambda_q2=l2,
+        )
+        start = time.perf_counter()
+        model.fit(table)
+        return model, time.perf_counter() - start
+
+    def factors_of(self, model):
+        """Return (mean, factors of users, factors of items).
+
+        `MF.predict` of the binding is not used: it gives other numbers than the factors, worse than
+        the mean rating.
+        """
+        return model.model.b, model.p_factors(), model.q_factors()
+
+
+def predict_libmf(peer, model, users, items):
+    """Return the predictions of a peer's model; rows without ratings are NaN and get the mean."""
+    mean, user_factors, item_factors = peer.factors_of(model)
     predicted = np.empty(len(users), np.float32)
     for start in range(0, len(users), CHUNK):
         part = slice(start, start + CHUNK)
         predicted[part] = np.einsum(
             "nk,nk->n", user_factors[users[part]], item_factors[items[part]]
         )
-    return np.where(np.isnan(predicted), model.model.b, predicted)
+    return np.where(np.isnan(predicted), mean, predicted)
+
+
+def peers_of(library):
+    """Return the peers that are there, the strongest first."""
+    found = []
+    if library is not None:
+        found.append(NewestLibmf(libmf_source.load(library)))
+    if import_libmf() is not None:
+        found.append(PackagedLibmf())
+    return found
 
 
 def fit_funksvd(train, epochs, factors, threads, l2, validation=None, callbacks=None):
@@ -177,15 +228,22 @@ def run_funksvd(train, factors, threads, l2):
     fit_funksvd(train, 2, factors, threads, l2)
 
 
-def load_triples(name, cache, *settings):
-    """Return the arguments of `run_libmf`."""
+def load_nodes(name, cache, library, *settings):
+    """Return the arguments of `run_libmf` for LIBMF's newest source."""
+    peer = NewestLibmf(libmf_source.load(library))
+    return peer, peer.prepare(*shaped(name, cache)), *settings
+
+
+def load_triples(name, cache, library, *settings):
+    """Return the arguments of `run_libmf` for the package."""
     import_libmf()
-    return triples(*shaped(name, cache)), *settings
+    peer = PackagedLibmf()
+    return peer, peer.prepare(*shaped(name, cache)), *settings
 
 
-def run_libmf(table, factors, threads, l2):
-    """Fit two epochs from a table of triples."""
-    fit_libmf(table, 2, factors, threads, l2)
+def run_libmf(peer, table, factors, threads, l2):
+    """Fit two epochs from a peer's own form of the ratings."""
+    peer.fit(table, 2, factors, threads, l2)
 
 
 # ------------------------------------------------------------------------------------- the table
@@ -227,28 +285,27 @@ def epochs_in_turn(fits, repeats):
     return seconds, ratios
 
 
-def check_libmf(train, validation, floor, options):
-    """Return LIBMF's best validation RMSE and the seconds of that fit."""
-    table = triples(*train)
+def check_libmf(peer, train, validation, floor, settings):
+    """Return a peer's best validation RMSE and the seconds of that fit."""
+    table = peer.prepare(*train)
     trace = []
     for epochs in LIBMF_EPOCHS:
-        model, seconds = fit_libmf(table, epochs, options.factors, options.threads, options.l2)
-        error = rmse(predict_libmf(model, *validation[:2]), validation[2])
+        model, seconds = peer.fit(table, epochs, *settings)
+        error = rmse(predict_libmf(peer, model, *validation[:2]), validation[2])
         trace.append((error, seconds, epochs))
     best, to_best, epochs = min(trace)
-    message = f"LIBMF's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases"
+    message = f"{peer.name}: validation RMSE {best:.4f} is not below {floor:.4f}, that of biases"
     check(best < floor, message)
-    print(f"LIBMF's best of {LIBMF_EPOCHS} epochs: {best:.4f} after {epochs}")
+    print(f"{peer.name}: best of {LIBMF_EPOCHS} epochs: {best:.4f} after {epochs}", flush=True)
     return best, to_best
 
 
-def check_funksvd(train, validation, floor, target, options):
+def check_funksvd(train, validation, floor, target, settings):
     """Return FunkSVD's best validation RMSE and the seconds until it is at most `target`.
 
     `target` is the peer's best validation RMSE, or None.
     """
     watch = reach_target(target)
-    settings = options.factors, options.threads, options.l2
     fit_funksvd(train, FUNKSVD_EPOCHS, *settings, validation, watch)
     best = watch.best
     message = f"FunkSVD's validation RMSE {best:.4f} is not below {floor:.4f}, that of biases"
@@ -259,7 +316,7 @@ def check_funksvd(train, validation, floor, target, options):
     return best, watch.seconds
 
 
-def bench_surprise(train, validation, options):
+def bench_surprise(train, validation, factors, l2):
     """Return the seconds of an epoch of Surprise, and of its start-up.
 
     The start-up builds its trainset from raw ids.
@@ -273,9 +330,7 @@ def bench_surprise(train, validation, options):
     setup = time.perf_counter() - start
     seconds = []
     for _ in range(2):
-        model = surprise.SVD(
-            n_factors=options.factors, n_epochs=1, reg_all=options.l2, random_state=0
-        )
+        model = surprise.SVD(n_factors=factors, n_epochs=1, reg_all=l2, random_state=0)
         start = time.perf_counter()
         model.fit(trainset)
         seconds.append(time.perf_counter() - start)
@@ -290,49 +345,59 @@ def bench_surprise(train, validation, options):
     return min(seconds), setup
 
 
-def bench_shape(name, cache, options):
+def bench_shape(name, cache, factors, library, options):
     """Check and time every model on one shape, and print its table."""
     data = shaped(name, cache)
     withheld = held_out(len(data[0]))
     train = tuple(column[~withheld] for column in data)
     validation = tuple(column[withheld] for column in data)
     floor = biases_rmse(train, validation)
-    settings = options.factors, options.threads, options.l2
+    settings = factors, options.threads, options.l2
     in_words = "k = {}, {} threads, l2 = {}".format(*settings)
     print(f"## {name}: {len(data[0]):,} ratings, {in_words}")
     print(f"validation RMSE of biases alone: {floor:.4f}", flush=True)
 
-    def measure(prepare, run):
+    def measure(prepare, run, *more):
         if options.no_memory:
             return np.nan
-        return peak_memory("bench_peers", prepare, run, name, cache, *settings)
+        return peak_memory("bench_peers", prepare, run, name, cache, *more, *settings)
 
     def seconds_of_fit(epochs):
         start = time.perf_counter()
         fit_funksvd(data, epochs, *settings)
         return time.perf_counter() - start
 
+    def seconds_of_peer(peer):
+        table = peer.prepare(*data)
+        return lambda epochs: peer.fit(table, epochs, *settings)[1]
+
     fits = {"FunkSVD": seconds_of_fit}
     errors = {}
     memory = {}
     target = None
-    if import_libmf() is not None:
-        errors["LIBMF"] = check_libmf(train, validation, floor, options)
-        target = errors["LIBMF"][0]
-        memory["LIBMF"] = measure("load_triples", "run_libmf")
-        table = triples(*data)
-        fits["LIBMF"] = lambda epochs: fit_libmf(table, epochs, *settings)[1]
-    errors["FunkSVD"] = check_funksvd(train, validation, floor, target, options)
+    for peer in peers_of(library):
+        errors[peer.name] = check_libmf(peer, train, validation, floor, settings)
+        if target is None:
+            target = errors[peer.name][0]
+        load = "load_nodes" if isinstance(peer, NewestLibmf) else "load_triples"
+        memory[peer.name] = measure(load, "run_libmf", library)
+        fits[peer.name] = seconds_of_peer(peer)
+    errors["FunkSVD"] = check_funksvd(train, validation, floor, target, settings)
     memory["FunkSVD"] = measure("load_arrays", "run_funksvd")
     seconds, ratios = epochs_in_turn(fits, options.repeats or REPEATS[name])
     rows = []
     for model in fits:
         rows.append((model, *seconds[model], ratios[model], *errors[model], memory[model]))
     if import_surprise() is not None and name == "ml-1m":
-        epoch, setup = bench_surprise(train, validation, options)
+        epoch, setup = bench_surprise(train, validation, factors, options.l2)
         epoch *= len(data[0]) / len(train[0])
         unknown = (np.nan, np.nan, np.nan)
         rows.append(("Surprise, one thread", epoch, setup, epoch / rows[0][1], *unknown))
+    print_rows(rows)
+
+
+def print_rows(rows):
+    """Print the table of one shape; the first row is that of FunkSVD."""
     own_to_target = rows[0][5]
     cells = []
     for model, epoch, setup, ratio, best, to_target, peak in rows:
@@ -347,7 +412,12 @@ def main():
     """Print one table for each shape."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["ml-1m", "ml-20m"])
-    parser.add_argument("--factors", type=int, default=32)
+    parser.add_argument("--factors", type=int, nargs="+", default=[32])
+    parser.add_argument(
+        "--libmf-source",
+        metavar="DIR",
+        help="folder of LIBMF's source, to compile and compare with",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--l2", type=float, default=0.05, help="the same for all models (default 0.05)"
@@ -361,13 +431,19 @@ def main():
     difference = f"(fit of {LONG_FIT} epochs - fit of {SHORT_FIT}) / {LONG_FIT - SHORT_FIT}"
     measured = f"FunkSVD and LIBMF in turn: {difference}, medians over the turns"
     print_header("libmf", "scikit-surprise", measured=measured)
+    if options.libmf_source is None:
+        print("--libmf-source DIR adds LIBMF's newest source, the strongest peer.")
     print(NOTE_LIBMF if import_libmf() else INSTALL_LIBMF)
     if "ml-1m" in options.shapes and not import_surprise():
         print(INSTALL_SURPRISE)
     print("The ratios are the model's seconds over FunkSVD's.\n", flush=True)
-    with cache_folder(options.cache) as cache:
+    with cache_folder(options.cache) as cache, tempfile.TemporaryDirectory() as folder:
+        library = None
+        if options.libmf_source is not None:
+            library = libmf_source.build(options.libmf_source, folder)
         for name in options.shapes:
-            bench_shape(name, cache, options)
+            for factors in options.factors:
+                bench_shape(name, cache, factors, library, options)
 
 
 if __name__ == "__main__":
