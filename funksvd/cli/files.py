@@ -45,9 +45,10 @@ def save(args: argparse.Namespace, model: FunkSVD) -> None:
 def read(args: argparse.Namespace, path: str) -> tuple[Encoded, Encoded, NDArray[Any]]:
     """Return the users, items and ratings of a file, read as the options say."""
     columns = {name: getattr(args, f"{name}_column") for name in COLUMNS}
-    users, items, ratings = read_columns(
+    users, items, ratings, _ = read_columns(
         path,
         **columns,
+        time=False,
         sep=args.sep,
         header=args.header,
         on_bad_lines=args.on_bad_lines,

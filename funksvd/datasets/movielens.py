@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from funksvd.datasets.dataset import Dataset
-from funksvd.ratings.reading import read_columns, read_titles
+from funksvd.ratings.reading import read_titles
 from funksvd.ratings.triples import Ratings
 
 MOVIELENS_URL = "https://files.grouplens.org/datasets/movielens/"
@@ -94,11 +94,10 @@ def load_movielens(
     if name not in RELEASES:
         raise ValueError(f"name must be one of {', '.join(map(repr, RELEASES))}, got {name!r}")
     ratings_path, titles_path = _downloaded(RELEASES[name], cache, progress)
+    ratings = Ratings.read(ratings_path, time=3 if times else False, progress=progress)
     rated_at = None
-    if times:
-        columns = read_columns(ratings_path, user=0, item=1, rating=3, progress=progress)
-        rated_at = columns.values.astype("datetime64[s]")
-    ratings = Ratings.read(ratings_path, progress=progress)
+    if ratings.times is not None:
+        rated_at = ratings.times.astype("datetime64[s]")
     return Dataset(ratings, _titles(titles_path), rated_at)
 
 

@@ -14,6 +14,7 @@ from funksvd.machine.threads import cpu_count, parallel
 from funksvd.ratings._keys import look_up
 from funksvd.ratings._texts import TextCodes
 from funksvd.ratings.ids import Codes, Encoded
+from funksvd.ratings.times import TimeReader
 
 
 def is_text(dtype: pa.DataType) -> bool:
@@ -175,3 +176,30 @@ def as_numbers(column: Any, name: str) -> np.ndarray:
     floats = column.cast(pa.float64(), safe=False)
     numbers: np.ndarray = floats.to_numpy(zero_copy_only=False)
     return numbers
+
+
+def seconds_of(column: Any, reader: TimeReader) -> np.ndarray:
+    """Return an Arrow column of times as float64: numbers as they are, dates as seconds in UTC.
+
+    `reader` reads texts that are no plain numbers. A null becomes NaN.
+
+    Raises
+    ------
+    TypeError
+        If the column holds neither numbers, dates nor texts, or mixes two forms of times.
+    """
+    dtype = column.type
+    if pa.types.is_date(dtype) or pa.types.is_timestamp(dtype):
+        column = column.cast(pa.timestamp("s", getattr(dtype, "tz", None)), safe=False)
+        return as_numbers(column.cast(pa.int64()), reader.name)
+    if is_dictionary(dtype):
+        column = column.cast(dtype.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        numbers = None
+        with suppress(pa.ArrowInvalid):  # many times faster than one text at a time
+            numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            reader.note_numbers(numbers)
+        if numbers is None:
+            numbers = np.array(reader.seconds(column.to_pylist()), np.float64)
+        return numbers
+    return as_numbers(column, reader.name)

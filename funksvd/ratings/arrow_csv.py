@@ -14,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from funksvd.ratings._texts import TextCodes
-from funksvd.ratings.arrow import codes_of
+from funksvd.ratings.arrow import codes_of, seconds_of
 from funksvd.ratings.columns import RawRatings
 from funksvd.ratings.ids import Encoded
 from funksvd.ratings.records import UNIT_SEPARATOR, Layout
+from funksvd.ratings.times import TimeReader
 
 BYTES_OF_A_BLOCK = 1 << 20  # as Arrow reads them
 LONGEST_LINE = 1 << 20  # bytes; a longer line with quotes is left to Python's csv
@@ -143,12 +144,16 @@ def read_csv(file: IO[bytes], layout: Layout) -> RawRatings | None:
     users: list[np.ndarray] = []
     items: list[np.ndarray] = []
     values: list[np.ndarray] = []
+    times: list[np.ndarray] = []
+    reader = TimeReader("the time column")
     try:
         with _batches(file, layout) as batches:
             for batch in batches:
                 users.append(codes_of(user_table, batch[0]))
                 items.append(codes_of(item_table, batch[1]))
                 values.append(batch[2].to_numpy())
+                if batch.num_columns > 3:
+                    times.append(seconds_of(batch[3], reader))
     except (pa.ArrowInvalid, ReadersDiffer):
         return None
     if not values:
@@ -157,15 +162,19 @@ def read_csv(file: IO[bytes], layout: Layout) -> RawRatings | None:
         Encoded(_concatenated(users), user_table.texts()),
         Encoded(_concatenated(items), item_table.texts()),
         _concatenated(values),
+        _concatenated(times) if times else None,
     )
 
 
 def _batches(file: IO[bytes], layout: Layout) -> Any:
-    """Open a file as batches of three columns: users and items as texts, ratings as float64."""
+    """Open a file as batches of columns: ratings as float64, all others as texts."""
     from pyarrow import csv
 
     names = [str(position) for position in range(layout.n_columns)]
-    user, item, rating = (names[position] for position in layout.positions)
+    wanted = [names[position] for position in layout.positions]
+    user, item, rating, *others = wanted
+    column_types = {user: pa.string(), item: pa.string(), rating: pa.float64()}
+    column_types |= dict.fromkeys(others, pa.string())
     is_long = len(layout.sep) > 1
     return csv.open_csv(
         pa.PythonFile(CheckedFile(file, layout.sep.encode()), "r"),
@@ -177,8 +186,8 @@ def _batches(file: IO[bytes], layout: Layout) -> Any:
             quote_char=False if is_long else '"',
         ),
         convert_options=csv.ConvertOptions(
-            include_columns=[user, item, rating],
-            column_types={user: pa.string(), item: pa.string(), rating: pa.float64()},
+            include_columns=wanted,
+            column_types=column_types,
             null_values=[],  # "NA" and "null" are ids like any other
         ),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,26 +22,62 @@ ITEM_NOUNS = (
     *("track", "song", "artist", "album", "business"),
 )
 RATING_NAMES = ("rating", "ratings", "score", "scores", "star", "stars", "value", "overall")
+TIME_NAMES = ("time", "timestamp", "datetime", "date", "unixtime", "unixtimestamp", "ts")
 
 
 class Chosen(NamedTuple):
-    """The user, the item and the rating column as a caller chose them."""
+    """The user, the item, the rating and the time column as a caller chose them.
+
+    A `time` of False means that no times are wanted, None that a column with a well-known name
+    holds them if there is one.
+    """
 
     user: Column
     item: Column
     rating: Column
+    time: Column | Literal[False] = False
+
+    def positions(self, names: Names, where: object) -> tuple[int, ...]:
+        """Return the positions of the three columns, and of the times if there are any.
+
+        Errors are those of `resolve_columns`.
+        """
+        columns = {"user": self.user, "item": self.item, "rating": self.rating}
+        time = self.time_in(names, where)
+        if time is not None:
+            columns["time"] = time
+        return positions_of(names, columns, where)
+
+    def time_in(self, names: Names, where: object) -> Column:
+        """Return the column of the times; None if there is none or it is not wanted."""
+        if self.time is False:
+            return None
+        if self.time is not None:
+            return self.time
+        if isinstance(names, int):
+            return None
+        known = [place for place, name in enumerate(names) if is_known_name(name, "time")]
+        if len(known) > 1:
+            found = in_words(names[place] for place in known)
+            raise ValueError(
+                f"{where}: cannot tell which column holds the times of {found}; pass time=,"
+                " a column name or a position from 0, or time=False to leave the times out"
+            )
+        return known[0] if known else None
 
 
 class RawRatings(NamedTuple):
-    """The three columns of a file as they were read; row k of each belongs to rating k.
+    """The columns of a file as they were read; row k of each belongs to rating k.
 
     users, items : Encoded, whose ids are texts
     values : (n_ratings,) float64, NaN where a rating is no number
+    times : (n_ratings,) float64 or int64 numbers, NaN where there is no time; None if not read
     """
 
     users: Encoded
     items: Encoded
     values: np.ndarray
+    times: np.ndarray | None = None
 
 
 def _with_ending(nouns: Iterable[str], ending: str) -> set[str]:
@@ -54,6 +90,7 @@ KNOWN_NAMES = {
     "user": _with_ending(USER_NOUNS, "id").union(USER_NOUNS, ["uid"]),
     "item": _with_ending(ITEM_NOUNS, "id").union(ITEM_NOUNS, ["iid", "isbn", "asin"]),
     "rating": _with_ending(("user", *ITEM_NOUNS), "rating").union(RATING_NAMES),
+    "time": _with_ending(("rating", "review"), "time").union(TIME_NAMES, ["unixreviewtime"]),
 }
 
 
@@ -83,7 +120,7 @@ def resolve_columns(
     TypeError
         If a column is neither str nor int.
     """
-    return positions_of(names, {"user": user, "item": item, "rating": rating}, where)
+    return Chosen(user, item, rating).positions(names, where)
 
 
 def positions_of(
@@ -185,7 +222,7 @@ def _hint(names: Sequence[Any], column: str) -> str:
 
 
 def is_known_name(name: Any, role: str) -> bool:
-    """Return whether a column name is well known for a role: "user", "item" or "rating"."""
+    """Return whether a column name is well known for a role: a key of `KNOWN_NAMES`."""
     return squash(name) in KNOWN_NAMES[role]
 
 

@@ -34,14 +34,17 @@ def pairs_of(X: Any) -> tuple[Any, Any]:
 
 
 def as_ratings(
-    X: Any, y: npt.ArrayLike | None = None, weights: npt.ArrayLike | None = None
+    X: Any,
+    y: npt.ArrayLike | None = None,
+    weights: npt.ArrayLike | None = None,
+    times: Any = None,
 ) -> Ratings:
     """Return the ratings in X, or in X and y, in any form that `fit` takes.
 
     Raises
     ------
     ValueError
-        If y or weights are given beside an X that holds its own, or if y is missing.
+        If y, weights or times are given beside an X that holds its own, or if y is missing.
     """
     if isinstance(X, Ratings):
         if weights is not None:
@@ -49,20 +52,35 @@ def as_ratings(
                 "these Ratings have their own weights;"
                 " give them to Ratings.from_arrays(..., weights)"
             )
+        if times is not None:
+            raise ValueError(
+                "these Ratings have times of their own, or should have: give them to"
+                " Ratings.from_arrays(..., times=)"
+            )
         return X
     if hasattr(X, "tocoo"):
         if y is not None:
             raise ValueError(
                 "a sparse matrix holds the ratings itself: y must be None, or X an array of ids"
             )
-        return Ratings.from_sparse(X, weights)
+        return Ratings.from_sparse(X, weights, times)
     if y is None:
         if is_table(X):
-            return Ratings.from_frame(X, weights=weights)
+            return ratings_of_table(X, weights, times)
         # The first words are those that scikit-learn's checks look for.
         raise ValueError(
             "y is missing: this requires y to be passed, but the target y is None; "
             "or else a table, sparse matrix or Ratings that holds them"
         )
     users, items = pairs_of(X)
-    return Ratings.from_arrays(users, items, y, weights)
+    return Ratings.from_arrays(users, items, y, weights, times)
+
+
+def ratings_of_table(X: Any, weights: npt.ArrayLike | None, times: Any) -> Ratings:
+    """Return the ratings of a table; `times`, if given, take the place of its column of times."""
+    if times is None:
+        return Ratings.from_frame(X, weights=weights)
+    from funksvd.ratings.tables import columns_of
+
+    users, items, values = columns_of(X, user=None, item=None, rating=None)
+    return Ratings.from_arrays(users, items, values, weights, times)

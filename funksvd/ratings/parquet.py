@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from funksvd.machine.threads import cpu_count, parallel
-from funksvd.ratings.arrow import as_numbers, codes_into, is_text, joined, shares
-from funksvd.ratings.columns import Chosen, RawRatings, resolve_columns, shorten
+from funksvd.ratings.arrow import as_numbers, codes_into, is_text, joined, seconds_of, shares
+from funksvd.ratings.columns import Chosen, RawRatings, shorten
 from funksvd.ratings.opening import FilePath, reading_bar
+from funksvd.ratings.times import TimeReader
 
 ROWS_OF_A_BATCH = 1 << 17
 # Arrow hands over the whole dictionary with each batch of a column that is read as one.
@@ -23,7 +24,7 @@ ROWS_OF_AN_ENCODED_BATCH = 8 * ROWS_OF_A_BATCH
 class Plan(NamedTuple):
     """What is read from a Parquet file.
 
-    names : names of the user, the item and the rating column
+    names : names of the user, the item, the rating and, if times are read, the time column
     encoded : names of the id columns that are read as dictionaries
     first_rows : (n_groups + 1,) first row of each row group, and the number of all rows
     """
@@ -67,7 +68,7 @@ def _plan_of(path: FilePath, chosen: Chosen) -> Plan:
     """Return what to read from a file, from its metadata."""
     with parquet.ParquetFile(path) as file:
         all_names = file.schema_arrow.names
-        positions = resolve_columns(all_names, *chosen, where=path)
+        positions = chosen.positions(all_names, path)
         names = [all_names[position] for position in positions]
         id_names = names[:2]
         encoded = [name for name in id_names if is_encoded(file, name)]
@@ -97,7 +98,7 @@ def is_encoded(file: Any, name: str) -> bool:
 
 
 def _read_groups(plan: Plan, progress: bool) -> RawRatings:
-    """Read the three columns, with a thread for each share of the row groups."""
+    """Read the columns, with a thread for each share of the row groups."""
     n_groups = len(plan.first_rows) - 1
     n_rows = plan.first_rows[-1]
     user_codes = np.empty(n_rows, np.int32)
@@ -105,9 +106,11 @@ def _read_groups(plan: Plan, progress: bool) -> RawRatings:
     values = np.empty(n_rows)
     n_shares = max(min(cpu_count(), n_groups), 1)
     groups_of_shares = shares(n_groups, n_shares)
-    user, item, rating = plan.names
+    user, item, rating, *time_names = plan.names
+    times = [np.empty(n_rows) for _ in time_names]
+    time_reader = TimeReader(f"{plan.path}: the time column")
 
-    with reading_bar(plan.path, 3 * n_groups, "column chunk", progress) as bar:
+    with reading_bar(plan.path, len(plan.names) * n_groups, "column chunk", progress) as bar:
 
         def read_share(groups: slice) -> tuple[list[str], list[str]]:
             rows = _rows_of(plan, groups)
@@ -115,7 +118,11 @@ def _read_groups(plan: Plan, progress: bool) -> RawRatings:
             # of each is free before the next comes.
             with parquet.ParquetFile(plan.path, read_dictionary=plan.encoded) as file:
                 reader = partial(_arrays, file, plan, groups, bar)
-                _numbers_into(values[rows], reader(rating), plan)
+                numbers = partial(as_numbers, name=f"{plan.path}: the rating column {rating!r}")
+                _write(values[rows], map(numbers, reader(rating)))
+                for name, out in zip(time_names, times, strict=True):
+                    seconds = partial(seconds_of, reader=time_reader)
+                    _write(out[rows], map(seconds, reader(name)))
                 user_texts = codes_into(user_codes[rows], reader(user))
                 item_texts = codes_into(item_codes[rows], reader(item))
             return user_texts, item_texts
@@ -125,7 +132,7 @@ def _read_groups(plan: Plan, progress: bool) -> RawRatings:
     user_texts, item_texts = zip(*texts, strict=True)
     users = joined(user_codes, rows_of_shares, user_texts)
     items = joined(item_codes, rows_of_shares, item_texts)
-    return RawRatings(users, items, values)
+    return RawRatings(users, items, values, times[0] if times else None)
 
 
 def _rows_of(plan: Plan, groups: slice) -> slice:
@@ -150,17 +157,12 @@ def _arrays(
         bar.update()
 
 
-def _numbers_into(
-    out: np.ndarray,
-    arrays: Iterator[Any],
-    plan: Plan,
-) -> None:
-    """Write the ratings, which come as one Arrow array after the other, to `out`."""
-    name = f"{plan.path}: the rating column {plan.names[2]!r}"
+def _write(out: np.ndarray, arrays: Iterable[np.ndarray]) -> None:
+    """Write a column, which comes as one array after the other, to `out`."""
     done = 0
     for array in arrays:
         end = done + len(array)
-        out[done:end] = as_numbers(array, name)
+        out[done:end] = array
         done = end
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from funksvd.ratings.records import (
     split_records,
 )
 from funksvd.ratings.text import read_text
+from funksvd.ratings.times import checked_times
 
 __all__ = ["read_columns", "read_pairs", "read_ratings", "read_titles"]
 
@@ -99,7 +100,7 @@ def read_ratings(
         If the file is Parquet and pyarrow is not installed.
     """
     options = Options(sep, header, on_bad_lines, progress)
-    users, items, ratings = _read(path, Chosen(user, item, rating), options)
+    users, items, ratings, _ = _read(path, Chosen(user, item, rating), options)
     return users.decode(), items.decode(), ratings
 
 
@@ -109,17 +110,24 @@ def read_columns(
     user: Column = None,
     item: Column = None,
     rating: Column = None,
+    time: Column | Literal[False] = None,
     sep: str | None = None,
     header: bool | None = None,
     on_bad_lines: str = "raise",
     progress: bool = False,
 ) -> RawRatings:
-    """Read a file like `read_ratings`, with users and items as `Encoded`.
+    """Read a file like `read_ratings`, with users and items as `Encoded`, and with times.
 
-    Return (users, items, ratings); no array of one str for each rating is made.
+    Return (users, items, ratings, times); no array of one str for each rating is made.
+
+    Parameters
+    ----------
+    time : str, int, None or False
+        The column of the times. None finds one with a well-known name (``timestamp``, ``date``,
+        ...), and reads no times if there is none; False reads none.
     """
     options = Options(sep, header, on_bad_lines, progress)
-    return _read(path, Chosen(user, item, rating), options)
+    return _read(path, Chosen(user, item, rating, time), options)
 
 
 def _read(path: FilePath, chosen: Chosen, options: Options) -> RawRatings:
@@ -134,6 +142,8 @@ def _read(path: FilePath, chosen: Chosen, options: Options) -> RawRatings:
     else:
         raw, locate = read_text(path, chosen, options.sep, options.header, options.progress)
         needed = f"{needed}, and no more fields than the first line"
+    if raw.times is not None:
+        needed = f"{needed}, and a time (time=False leaves the times out)"
     usable = _are_usable(raw)
     if not usable.all():
         n_bad = usable.size - np.count_nonzero(usable)
@@ -147,7 +157,10 @@ def _read(path: FilePath, chosen: Chosen, options: Options) -> RawRatings:
     if not raw.values.size:
         raise ValueError(f"{path} holds no ratings")
     values = np.require(raw.values, requirements="W")  # Arrow's arrays are read-only
-    return RawRatings(_typed(raw.users), _typed(raw.items), values)
+    times = None
+    if raw.times is not None:
+        times = checked_times(raw.times, len(values), f"{path}: the times")
+    return RawRatings(_typed(raw.users), _typed(raw.items), values, times)
 
 
 def _check_options(options: Options) -> None:
@@ -190,8 +203,13 @@ def _read_parquet(
 
 
 def _are_usable(raw: RawRatings) -> np.ndarray:
-    """Return (n,) whether a rating is finite and both its ids are neither blank nor hold NUL."""
+    """Return (n,) whether a rating is finite, has a time if times are read, and usable ids.
+
+    An id is usable if it is not blank and holds no NUL.
+    """
     usable: np.ndarray = np.isfinite(raw.values)
+    if raw.times is not None:
+        usable &= np.isfinite(raw.times)
     for column in (raw.users, raw.items):
         are_ids = [bool(text.strip()) and "\0" not in text for text in column.ids]
         if not all(are_ids):
@@ -207,6 +225,7 @@ def _selected(raw: RawRatings, chosen: np.ndarray) -> RawRatings:
         Encoded(users, raw.users.ids),
         Encoded(items, raw.items.ids),
         raw.values[chosen],
+        None if raw.times is None else raw.times[chosen],
     )
 
 

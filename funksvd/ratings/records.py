@@ -26,7 +26,7 @@ class Layout(NamedTuple):
     sep : separator of the fields
     header_line : number of the line that holds the column names, from 1; 0 without a header
     n_columns : number of fields of the first record; more in a later one are a fault
-    positions : positions of the user, the item and the rating column
+    positions : positions of the user, the item, the rating and, if times are read, the time column
     """
 
     sep: str
@@ -113,3 +113,13 @@ def line_in_words(path: FilePath, number: int) -> str:
     with open_text(path) as file:
         line = next(islice(file, number - 1, None))
     return f"line {number}: {shorten(line)}"
+
+
+def number_in(text: str) -> float | None:
+    """Return the number that a text spells, None if it spells none."""
+    if "_" in text:  # 1_000 is a number in Python and nowhere else
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None

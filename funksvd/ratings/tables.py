@@ -5,12 +5,13 @@ narwhals is imported inside the functions: it is an optional dependency.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from funksvd.ratings.columns import Column, positions_of
+from funksvd.ratings.columns import Chosen, Column, positions_of
 from funksvd.ratings.ids import Encoded, checked_ids, refuse_mask
+from funksvd.ratings.times import checked_times
 
 TABLE_LIBRARIES = ("pandas", "polars", "pyarrow")
 
@@ -33,12 +34,27 @@ def as_ids(raw: Any, name: str) -> Any:
     return checked_ids(raw, name)
 
 
-def columns_of(frame: Any, **columns: Column) -> tuple[Any, ...]:
-    """Return columns of a table: ids as arrays or `Encoded`, ratings as numbers.
+def as_times(raw: Any, n: int, name: str = "times") -> np.ndarray:
+    """Return times in any form, also a column of a table, as `times.checked_times` does."""
+    library, _, _ = type(raw).__module__.partition(".")
+    if library in TABLE_LIBRARIES:
+        raw = column_times(raw, name)
+    return checked_times(raw, n, name)
+
+
+def columns_of(
+    frame: Any,
+    time: Column | Literal[False] = False,
+    **columns: Column,
+) -> tuple[Any, ...]:
+    """Return columns of a table: ids as arrays or `Encoded`, ratings and times as numbers.
 
     Parameters
     ----------
     frame : a table of pandas, polars (lazy too), pyarrow or DuckDB, or another that narwhals knows
+    time : str, int, None or False
+        The column of the times. None finds a well-known name and gives None without one; False
+        gives no times.
     **columns : str, int or None
         For each of user, item and rating that is wanted: its name, its position, or None to find a
         well-known name.
@@ -60,6 +76,10 @@ def columns_of(frame: Any, **columns: Column) -> tuple[Any, ...]:
         positions = [0, 1]  # a table of pairs needs no well-known names
     else:
         positions = list(positions_of(names, columns, "the table"))
+    found_time = Chosen(None, None, None, time).time_in(names, "the table")
+    if found_time is not None:
+        columns["time"] = found_time
+        positions = list(positions_of(names, columns, "the table"))
     # By position, since names in pandas need not be text.
     chosen = _collected(table.select(nw.nth(positions)))
     found = []
@@ -67,8 +87,12 @@ def columns_of(frame: Any, **columns: Column) -> tuple[Any, ...]:
         name = f"column {series.name!r}"
         if role == "rating":
             found.append(_numbers(series, name))
+        elif role == "time":
+            found.append(_times(series, name))
         else:
             found.append(_ids(series, name))
+    if time is None and found_time is None:
+        found.append(None)
     return tuple(found)
 
 
@@ -88,6 +112,46 @@ def column_ids(column: Any, name: str) -> Any:
     if not isinstance(series, nw.Series):
         return np.asarray(column)
     return _ids(series, f"{name} ids")
+
+
+def column_times(column: Any, name: str) -> np.ndarray:
+    """Return the times of a column of pandas, polars or pyarrow, see `_times`.
+
+    `name` stands for the column in messages.
+    """
+    nw = narwhals()
+    if hasattr(column, "dictionary_encode") and not hasattr(column, "chunks"):
+        import pyarrow as pa
+
+        column = pa.chunked_array([column])  # narwhals does not take an array of pyarrow
+    series = nw.from_native(column, series_only=True, pass_through=True)
+    if not isinstance(series, nw.Series):
+        return np.asarray(column)
+    return _times(series, name)
+
+
+def _times(series: Any, name: str) -> np.ndarray:
+    """Return a narwhals Series of times: as numbers, NumPy's dates in UTC, or objects."""
+    nulls = series.null_count()
+    if nulls:
+        raise ValueError(
+            f"{name} has {nulls} missing times; drop these rows, or leave the times out"
+        )
+    nw = narwhals()
+    dtype = series.dtype
+    if dtype == nw.Date:
+        series = series.cast(nw.Datetime)
+    if isinstance(dtype, nw.Datetime) or dtype == nw.Date:
+        milliseconds = series.dt.timestamp("ms").to_numpy()
+        seconds = milliseconds.astype(np.int64) // 1000
+        moments: np.ndarray = seconds.astype("datetime64[s]")
+        return moments
+    if dtype.is_numeric():
+        numbers: np.ndarray = series.to_numpy()
+        return numbers
+    objects = np.empty(len(series), object)
+    objects[:] = series.to_list()
+    return objects
 
 
 def _category_ids(column: Any, name: str) -> Encoded:

@@ -11,7 +11,7 @@ from itertools import islice
 
 import numpy as np
 
-from funksvd.ratings.columns import Chosen, Names, RawRatings, resolve_columns
+from funksvd.ratings.columns import Chosen, Names, RawRatings
 from funksvd.ratings.ids import Codes, Encoded
 from funksvd.ratings.opening import FilePath, open_bytes, open_text
 from funksvd.ratings.records import (
@@ -20,8 +20,10 @@ from funksvd.ratings.records import (
     detect_separator,
     has_surplus,
     line_in_words,
+    number_in,
     split_records,
 )
+from funksvd.ratings.times import TimeReader
 
 # Records held as lists at one time: too few for the garbage collector to wake up, 15 % faster.
 RECORDS_AT_ONCE = 512
@@ -82,7 +84,7 @@ def _layout_of(
         sep=sep,
         header_line=line if header else 0,
         n_columns=len(fields),
-        positions=resolve_columns(names, *chosen, where=path),
+        positions=chosen.positions(names, path),
     )
 
 
@@ -91,23 +93,15 @@ def _is_header(fields: list[str], chosen: Chosen) -> bool:
 
     It does if a column was chosen by name, or if its field of the rating is no number.
     """
-    user, item, rating = chosen
+    user, item, rating, time = chosen
     if isinstance(user, str) or isinstance(item, str) or isinstance(rating, str):
+        return True
+    if isinstance(time, str):
         return True
     position = 2 if rating is None else rating
     if position not in range(len(fields)):
         return False
-    return _number(fields[position]) is None
-
-
-def _number(text: str) -> float | None:
-    """Return the number that a text spells, None if it spells none."""
-    if "_" in text:  # 1_000 is a number in Python and nowhere else
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return None
+    return number_in(fields[position]) is None
 
 
 def _parse(records: Iterator[Record], layout: Layout) -> RawRatings:
@@ -117,7 +111,9 @@ def _parse(records: Iterator[Record], layout: Layout) -> RawRatings:
     users = array("i")
     items = array("i")
     values = array("d")
-    user_at, item_at, value_at = layout.positions
+    times = array("d")
+    reader = TimeReader("the time column")
+    user_at, item_at, value_at, *time_at = layout.positions
     while rows := [fields for _, fields in islice(records, RECORDS_AT_ONCE)]:
         columns = list(zip(*_emptied(rows, layout), strict=False))
         users.extend(map(user_codes.__getitem__, columns[user_at]))
@@ -125,10 +121,13 @@ def _parse(records: Iterator[Record], layout: Layout) -> RawRatings:
         texts = columns[value_at]
         value_of = _numbers(set(texts))
         values.extend(map(value_of.__getitem__, texts))
+        for position in time_at:
+            times.extend(reader.seconds(columns[position]))
     return RawRatings(
         Encoded(np.asarray(users), list(user_codes)),
         Encoded(np.asarray(items), list(item_codes)),
         np.asarray(values),
+        np.asarray(times) if time_at else None,
     )
 
 
@@ -150,7 +149,7 @@ def _numbers(texts: Iterable[str]) -> dict[str, float]:
     """Return {text: number}, NaN for no number. Ratings repeat, and float() is slow."""
     numbers = {}
     for text in texts:
-        number = _number(text)
+        number = number_in(text)
         numbers[text] = math.nan if number is None else number
     return numbers
 

@@ -5,42 +5,28 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from funksvd.machine.threads import CHUNK, cpu_count
 from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
+from funksvd.ratings.hashes import digest_of_hashes, digest_of_texts, mixed, smallest
 from funksvd.ratings.ids import (
     ITEMS,
     USERS,
     IdTable,
     table_and_keys,
 )
+from funksvd.ratings.parts import Unknown, keys_of, rows_of, sorted_unknown
 from funksvd.ratings.sorting import by_user, count_keys
-from funksvd.ratings.tables import as_ids
+from funksvd.ratings.tables import as_ids, as_times
 from funksvd.ratings.values import (
     check_finite,
     checked_values,
     checked_weights,
 )
-
-# An odd constant that spreads the bits of a weight: 2^64 over the golden ratio.
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-
-
-class Unknown(NamedTuple):
-    """Ratings with an id that a table does not know; sorted, so that sums have equal bits.
-
-    users, items : (n,) int32 codes; -1 is an unknown id
-    values, weights : (n,)
-    """
-
-    users: np.ndarray
-    items: np.ndarray
-    values: np.ndarray
-    weights: np.ndarray
 
 
 class Ratings:
@@ -57,6 +43,8 @@ class Ratings:
         The ratings.
     weights : (n,) float64 or None
         The weight of each rating; None if all count alike.
+    times : (n,) int64 or None
+        When each rating was given, in seconds since 1970 (UTC); None if it is not known.
     """
 
     def __init__(
@@ -66,11 +54,13 @@ class Ratings:
         values: np.ndarray,
         weights: np.ndarray | None = None,
         counts: tuple[np.ndarray | None, np.ndarray | None] = (None, None),
+        times: np.ndarray | None = None,
     ) -> None:
         self.tables = tables
         self.keys = keys
         self.values = values
         self.weights = weights
+        self.times = times
         self._counts = counts  # ratings of each code, where they are known already
         self._by_user: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -157,11 +147,13 @@ class Ratings:
         items: Any,
         ratings: npt.ArrayLike,
         weights: npt.ArrayLike | None = None,
+        times: Any = None,
     ) -> Ratings:
         """Return ratings from arrays of equal length.
 
         Integer arrays are used in place, not copied. `weights` are at least 0 and say how much each
-        rating counts in training and in errors; None means that all count alike.
+        rating counts in training and in errors; None means that all count alike. `times` are
+        numbers of seconds since 1970, or dates; see `times.checked_times`.
         """
         values = checked_values(ratings)
         if not len(users) == len(items) == len(values):
@@ -172,6 +164,8 @@ class Ratings:
         check_finite(values)
         if weights is not None:
             weights = checked_weights(weights, len(values))
+        if times is not None:
+            times = as_times(times, len(values))
         user_table, user_keys, user_counts = table_and_keys(as_ids(users, "user"), "user")
         item_table, item_keys, item_counts = table_and_keys(as_ids(items, "item"), "item")
         tables = (user_table, item_table)
@@ -181,6 +175,7 @@ class Ratings:
             values,
             weights,
             (user_counts, item_counts),
+            times,
         )
 
     @classmethod
@@ -188,15 +183,17 @@ class Ratings:
         cls,
         matrix: Any,
         weights: npt.ArrayLike | None = None,
+        times: Any = None,
     ) -> Ratings:
         """Return ratings from a SciPy sparse matrix.
 
         Row numbers are user ids, column numbers are item ids, and stored values are ratings.
+        `weights` and `times` are in the order of the stored values.
         """
         if not hasattr(matrix, "tocoo"):
             raise TypeError(f"from_sparse takes a SciPy sparse matrix, got {type(matrix).__name__}")
         coo = matrix.tocoo()
-        return cls.from_arrays(coo.row, coo.col, coo.data, weights)
+        return cls.from_arrays(coo.row, coo.col, coo.data, weights, times)
 
     @classmethod
     def from_frame(
@@ -206,23 +203,31 @@ class Ratings:
         item: str | int | None = None,
         rating: str | int | None = None,
         weights: npt.ArrayLike | None = None,
+        time: str | int | Literal[False] | None = None,
     ) -> Ratings:
         """Return ratings from a table (pandas, polars, pyarrow, a DuckDB relation).
 
-        `user`, `item` and `rating` are names or positions of columns; None finds well-known names.
-        Categoricals and Arrow dictionaries are used as they are.
+        `user`, `item`, `rating` and `time` are names or positions of columns; None finds well-known
+        names. There need be no times; time=False leaves them out. Categoricals and Arrow
+        dictionaries are used as they are.
         """
         from funksvd.ratings.tables import columns_of
 
-        users, items, values = columns_of(frame, user=user, item=item, rating=rating)
-        return cls.from_arrays(users, items, values, weights)
+        users, items, values, *times = columns_of(frame, time, user=user, item=item, rating=rating)
+        return cls.from_arrays(users, items, values, weights, *times)
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], **options: Any) -> Ratings:
-        """Return the ratings in a file; options and errors are those of `datasets.read_ratings`."""
+        """Return the ratings in a file; options and errors are those of `datasets.read_ratings`.
+
+        The option `time`, a name or position, chooses the column of the times. By default it is the
+        one with a well-known name (``timestamp``, ``date``, ...) if there is one; time=False reads
+        no times.
+        """
         from funksvd.ratings.reading import read_columns
 
-        return cls.from_arrays(*read_columns(path, **options))
+        raw = read_columns(path, **options)
+        return cls.from_arrays(raw.users, raw.items, raw.values, times=raw.times)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
         """Return (train, held out), where round(fraction * n) ratings are held out at random.
@@ -232,21 +237,11 @@ class Ratings:
         """
         n_held = round(fraction * len(self))
         self._check_parts(fraction, 0 < n_held < len(self) - 1)
-        hashes = self._hashes(seed)
-        limit = np.partition(hashes, n_held)[n_held]
-        held = hashes < limit
-        missing = n_held - int(held.sum())
-        if missing:
-            ties = np.flatnonzero(hashes == limit)
-            columns = [
-                self.values[ties],
-                self.items[ties],
-                self.users[ties],
-            ]
-            if self.weights is not None:
-                columns.insert(0, self.weights[ties])
-            ties = ties[np.lexsort(columns)]
-            held[ties[:missing]] = True
+        ties = [self.users, self.items, self.values]
+        for column in (self.weights, self.times):
+            if column is not None:
+                ties.append(column)
+        held = smallest(self._hashes(seed), ties, n_held)
         return self._take(~held), self._take(held)
 
     def split_tail(self, fraction: float) -> tuple[Ratings, Ratings]:
@@ -299,23 +294,18 @@ class Ratings:
 
         If `ordered`, they also tell them from the same ratings in another order of the rows.
         """
-        import hashlib  # not needed to import funksvd
-
         hashes = self._hashes(0)
         # A rating and the one with user and item exchanged have the same hash until here.
         hashes *= (2 * self.users + 1).astype(np.uint64)
-        if self.weights is not None:
-            hashes = (hashes ^ self.weights.view(np.uint64)) * GOLDEN
-        content = hashlib.blake2b(hashes.tobytes()).hexdigest() if ordered else int(hashes.sum())
-        of_ids = []
-        for table in self.tables:
-            text = "\0".join(map(str, table.ids.tolist()))
-            of_ids.append(hashlib.blake2b(text.encode()).hexdigest())
+        for column in (self.weights, self.times):
+            if column is not None:
+                hashes = mixed(hashes, column)
+        texts_of_ids = [list(map(str, table.ids.tolist())) for table in self.tables]
         return {
             "number": len(self),
-            "users' ids": of_ids[USERS],
-            "items' ids": of_ids[ITEMS],
-            "content": content,
+            "users' ids": digest_of_texts(texts_of_ids[USERS]),
+            "items' ids": digest_of_texts(texts_of_ids[ITEMS]),
+            "content": digest_of_hashes(hashes, ordered),
         }
 
     def codes_in(self, tables: Sequence[IdTable]) -> tuple[np.ndarray, np.ndarray]:
@@ -340,41 +330,24 @@ class Ratings:
         known = (users >= 0) & (items >= 0)
         user_keys = keys_of(other.tables[USERS], users[known])
         item_keys = keys_of(other.tables[ITEMS], items[known])
-        weights = None if self.weights is None else self.weights[known]
         ratings = Ratings(
             other.tables,
             (user_keys, item_keys),
             self.values[known],
-            weights,
+            rows_of(self.weights, known),
+            times=rows_of(self.times, known),
         )
-        all_weights = np.ones(len(self)) if self.weights is None else self.weights
-        columns = [
-            column[~known]
-            for column in (
-                users,
-                items,
-                self.values,
-                all_weights,
-            )
-        ]
-        order = np.lexsort(columns)
-        return ratings, Unknown(*(column[order] for column in columns))
+        weights = np.ones(len(self)) if self.weights is None else self.weights
+        columns = [column[~known] for column in (users, items, self.values, weights)]
+        return ratings, sorted_unknown(*columns)
 
     def _take(self, rows: np.ndarray | slice) -> Ratings:
         """Return the ratings of some rows, with the same id tables."""
         user_keys, item_keys = self.keys
-        weights = None if self.weights is None else self.weights[rows]
         return Ratings(
             self.tables,
             (user_keys[rows], item_keys[rows]),
             self.values[rows],
-            weights,
+            rows_of(self.weights, rows),
+            times=rows_of(self.times, rows),
         )
-
-
-def keys_of(table: IdTable, codes: np.ndarray) -> np.ndarray:
-    """Return the keys that stand for codes of a table; see `Ratings.keys`."""
-    if table.lookup is None:
-        return codes
-    keys: np.ndarray = table.ids[codes]
-    return keys

@@ -65,6 +65,7 @@ class Fitting:
         y: ArrayLike | None = None,
         *,
         sample_weight: ArrayLike | None = None,
+        times: Any = None,
         validation_split: float = 0.0,
         validation_split_order: str = "random",
         validation_data: Any = None,
@@ -79,9 +80,11 @@ class Fitting:
         X : Ratings, (users, items), (n, 2) array, table, or SciPy sparse matrix
         y : (n,) array of ratings, if X does not hold them
         sample_weight : (n,) array, how much each rating counts, at least 0
+        times : (n,) numbers of seconds since 1970, or dates, when each rating was given
+            A table's column with a well-known name (``timestamp``, ``date``, ...) needs none.
         validation_split : float in [0, 1), share of the ratings held out
         validation_split_order : "random" (by the seed) or "tail" (the last ratings, as Keras)
-        validation_data : (X, y), (X, y, sample_weight) or Ratings
+        validation_data : (X, y), (X, y, sample_weight), (X, y, sample_weight, times) or Ratings
         callbacks, verbose : Callback or list of Callback; overrides the parameter
         resume : file of a `ModelCheckpoint`
             Go on from there with the same ratings, parameters and callbacks, and end with the same
@@ -97,7 +100,7 @@ class Fitting:
         self._check_params()
         verbose = self.verbose if verbose is None else verbose
         check_fit_arguments(validation_split, validation_split_order, validation_data, verbose)
-        ratings = as_ratings(X, y, sample_weight)
+        ratings = as_ratings(X, y, sample_weight, times)
         checkpoint = None
         if resume is not None:
             checkpoint = stations.checkpoints.read(resume, type(self))
