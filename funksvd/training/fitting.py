@@ -80,8 +80,7 @@ class Fitting:
         X : Ratings, (users, items), (n, 2) array, table, or SciPy sparse matrix
         y : (n,) array of ratings, if X does not hold them
         sample_weight : (n,) array, how much each rating counts, at least 0
-        times : (n,) numbers of seconds since 1970, or dates, when each rating was given
-            A table's column with a well-known name (``timestamp``, ``date``, ...) needs none.
+        times : (n,) numbers of seconds since 1970, or dates; a table may have a column of them
         validation_split : float in [0, 1), share of the ratings held out
         validation_split_order : "random" (by the seed) or "tail" (the last ratings, as Keras)
         validation_data : (X, y), (X, y, sample_weight), (X, y, sample_weight, times) or Ratings
