@@ -18,7 +18,7 @@ from common import SHAPES, check, median_seconds, peak_memory, planted, print_he
 from funksvd import FunkSVD, Ratings
 from funksvd.machine.memory import aligned
 from funksvd.ratings.ids import IdTable
-from funksvd.weights import Fitted, Weights, predict
+from funksvd.weights import Fitted, Trained, Weights, predict
 
 N_FACTORS = 64
 N_BEST = 10
@@ -44,8 +44,8 @@ def served_model(n_users, n_items):
     users = IdTable(np.arange(n_users), n_users)
     items = IdTable(np.arange(n_items), n_items)
     model = FunkSVD(n_factors=N_FACTORS, random_state=0)
-    history = {"learning_rate": [0.02] * 20}
-    return model._take_over(Fitted(weights, (users, items)), history, n_epochs=20, n_ratings=0)
+    trained = Trained({"learning_rate": [0.02] * 20}, n_epochs=20, n_ratings=0)
+    return model._take_over(Fitted(weights, (users, items), trained))
 
 
 def random_factors(rng, rows):

@@ -212,14 +212,10 @@ class FunkSVD(Fitting, Answers):
     def _threads(self) -> int:
         return free_cores() if self.n_jobs == -1 else int(self.n_jobs)
 
-    def _take_over(
-        self, fitted: Fitted, history: dict[str, list[float]], n_epochs: int, n_ratings: int
-    ) -> Self:
+    def _take_over(self, fitted: Fitted) -> Self:
         """Become a model that was trained elsewhere."""
         self._fitted = fitted
-        self.history_ = history
-        self.n_epochs_ = n_epochs
-        self.n_ratings_ = n_ratings
+        self.history_, self.n_epochs_, self.n_ratings_ = fitted.trained
         self.interrupted_ = False
         return self
 

@@ -55,6 +55,7 @@ class UserHoldout:
         items = codes_of(X, ITEMS)
         counts = np.bincount(users)
         n_held = self._number_held(counts)
+        tied = values_of(X, y)
         for number in range(checked_n(self.n_splits, "n_splits")):
             hashes = np.empty(len(users), np.uint64)
             seed = np.uint64((self.random_state * SEED_STEP + number) % 2**64)
@@ -65,7 +66,7 @@ class UserHoldout:
                 seed,
                 hashes,
             )
-            order = np.lexsort((hashes, users))
+            order = np.lexsort((*tied, hashes, users))
             place = place_in_user(users, order, counts)
             yield from_mask(place < n_held[users])
 
@@ -223,6 +224,13 @@ def codes_of(X: Any, side: int) -> np.ndarray:
     ids = as_ids(pairs_of(X)[side], name)
     table, _, _ = table_and_keys(ids, name)
     return table.encode(ids, name)
+
+
+def values_of(X: Any, y: Any) -> list[np.ndarray]:
+    """Return the columns that order the ratings of repeated pairs: sample weights, values."""
+    if not isinstance(X, Ratings):
+        return [] if y is None else [np.asarray(y)]
+    return [X.values] if X.weights is None else [X.weights, X.values]
 
 
 def ranks(times: Any, n: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from funksvd.machine.memory import aligned
 from funksvd.ratings.ids import IdTable, table_and_keys
-from funksvd.weights import Fitted, Weights
+from funksvd.weights import Fitted, Trained, Weights
 
 
 class Side(NamedTuple):
@@ -60,9 +60,9 @@ def from_surprise(algo: Any, make: Callable[..., Any]) -> Any:
         users.factors,
         items.factors,
     )
-    fitted = Fitted(weights, (users.table, items.table))
     n_ratings = sum(len(rated) for rated in trainset.ur.values())
-    return model._take_over(fitted, {}, model.n_epochs, n_ratings)
+    trained = Trained({}, model.n_epochs, n_ratings)
+    return model._take_over(Fitted(weights, (users.table, items.table), trained))
 
 
 def biases_of(

@@ -106,15 +106,34 @@ def rows_of(weights: Weights, side: int) -> tuple[np.ndarray, np.ndarray]:
     return weights.item_biases, weights.item_factors
 
 
+class Trained(NamedTuple):
+    """How a model was trained: `history_`, `n_epochs_` and `n_ratings_` of `FunkSVD`."""
+
+    history: dict[str, list[float]]
+    n_epochs: int
+    n_ratings: int
+
+
 class Fitted(NamedTuple):
-    """What a fitted model knows: its weights and the id tables (users, items) of their rows.
+    """What a fitted model knows.
 
     A model holds one and replaces it whole, so that a reader who takes it once never sees new
-    arrays with old codes.
+    arrays with old codes, or with the history of a fit that still runs.
+
+    weights : the learned arrays
+    tables : the id tables (users, items) of their rows
+    trained : how they were learned
     """
 
     weights: Weights
     tables: tuple[IdTable, IdTable]
+    trained: Trained
+
+
+def is_finite(weights: Weights) -> bool:
+    """Return whether all biases and factors are finite."""
+    names = ("user_biases", "item_biases", "user_factors", "item_factors")
+    return all(np.isfinite(getattr(weights, name)).all() for name in names)
 
 
 def predict(weights: Weights, users: np.ndarray, items: np.ndarray, n_jobs: int = 1) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The command `funksvd`: it builds the parser from the commands, runs one and reports errors.
 
-Exit codes: 0 success, 1 output pipe closed, 2 error (one line on stderr), 130 interrupted.
+Exit codes: 0 success, 1 output pipe closed, 2 error (one line on stderr), 130 interrupted
+(Ctrl-C or SIGTERM).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,7 +61,8 @@ a first session:
 funksvd COMMAND --help explains a command. funksvd demo needs no file.
 Results and messages go to standard output; with --json results are JSON, and
 messages go to standard error. Warnings, errors and progress bars always do.
-Exit codes: 0 success, 1 the reader of a pipe has left, 2 error, 130 Ctrl-C.
+Exit codes: 0 success, 1 the reader of a pipe has left, 2 error, 130 Ctrl-C or
+SIGTERM.
 """
 # The library names arguments where the user of this command has options: pattern -> replacement.
 ARGUMENTS_TO_OPTIONS = {
@@ -85,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     open_closed_streams()
     args = build_parser().parse_args(argv)
     try:
-        with plain_warnings():
+        with plain_warnings(), termination_as_interrupt():
             exit_code: int | None = args.run(args)
             sys.stdout.flush()  # so that a closed pipe is noticed here
     except BrokenPipeError:
@@ -142,6 +146,19 @@ def plain_warnings() -> Iterator[None]:
         warnings.simplefilter("default", UserWarning)
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does: `train` then saves what it has learned."""
+    if threading.current_thread() is not threading.main_thread():  # no other may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def in_one_line(error: BaseException | str) -> str:

@@ -34,8 +34,8 @@ def add(commands: Commands) -> None:
         description=(
             "Read ratings from delimited text (also gzipped) or Parquet, train a model on them and"
             " save it. A share of the ratings is held out: training ends when the error on them has"
-            " stopped improving, and the model of the best epoch is saved. Ctrl-C ends training"
-            " and saves the model learned so far, with exit code 130."
+            " stopped improving, and the model of the best epoch is saved. Ctrl-C or SIGTERM ends"
+            " training and saves the model learned so far, with exit code 130."
         ),
         examples=["funksvd train ratings.csv -o movies.npz --n-factors 32 --rating-scale 1 5"],
     )

@@ -16,6 +16,19 @@ cdef inline float dot(Py_ssize_t width, const float* p, const float* q) noexcept
     return lane_sum(sums)
 
 
+cdef inline float dot_at_any_address(
+    Py_ssize_t width, const float* p, const float* q
+) noexcept nogil:
+    """Return `dot`, to the last bit, where q lies at any address."""
+    cdef const vec* left = <const vec*>p
+    cdef const loose_vec* right = <const loose_vec*>q
+    cdef vec sums = left[0] * right[0]
+    cdef Py_ssize_t f
+    for f in range(1, width / LANES):
+        sums += left[f] * right[f]
+    return lane_sum(sums)
+
+
 cdef inline void add_tile(
     Py_ssize_t width, Py_ssize_t n, const float* left, const float* right, float* out
 ) noexcept nogil:

@@ -63,6 +63,7 @@ cdef struct Rows:  # one side
     double clock_1, clock_2  # beta_1^t, beta_2^t
     real share  # of the penalty for each rating in the batch; 0: the whole of it with every batch
     bint plain  # there is neither L1 nor a lower bound
+    bint clears  # whether this step clears the rows of tiny numbers
 
 
 # ---------------------------------------------------------------------------------- step of a row
@@ -246,6 +247,8 @@ cdef class Side:
     share : float
         The share of the penalties that a row gets for each of its ratings in the batch; 0: every
         row gets the whole of them.
+    clears : bool
+        Whether tiny factors and states become 0 in this step.
     """
 
     cdef Rows rows
@@ -255,7 +258,7 @@ cdef class Side:
     def __init__(
         self, const real[:, ::1] old, real[:, ::1] new, real[:, ::1] state,
         const real[:, ::1] columns, const double[::1] rule, double clock_1, double clock_2,
-        double share,
+        double share, bint clears=False,
     ):
         cdef Rows* rows = &self.rows
         cdef Py_ssize_t j
@@ -273,6 +276,7 @@ cdef class Side:
         rows.clock_1 = clock_1
         rows.clock_2 = clock_2
         rows.share = <real>share
+        rows.clears = clears
         rows.plain = True
         for j in range(columns.shape[1]):
             rows.plain = rows.plain and columns[1, j] == 0 and columns[2, j] == -INFINITY

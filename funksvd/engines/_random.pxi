@@ -9,7 +9,7 @@
 #     uniform, gamma   one number of a uniform or gamma distribution
 
 from libc.math cimport cos, log, sqrt, sqrtf
-from libc.stdint cimport int32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 include "../machine/_hash.pxi"
@@ -98,6 +98,7 @@ cdef inline void normals_block(uint64_t key, float* z) noexcept nogil:
     cdef int32_t for_angle[NORMAL_PAIRS]
     cdef uint64_t hashed
     cdef float log_u, radius, angle, s, c, main, other
+    cdef int32_t without  # the two bits of the quarter
     cdef int j
     for j in range(NORMAL_PAIRS):
         hashed = child(key, j)
@@ -107,7 +108,8 @@ cdef inline void normals_block(uint64_t key, float* z) noexcept nogil:
         log_u = log_of_share(for_radius[j])
         radius = sqrtf(-2 * (log_u if log_u < 0 else 0))
         # 30 bits give an angle in [-pi/4, pi/4), two bits the quarter of the circle.
-        angle = <float>(for_angle[j] << 2) * <float>3.6572652e-10  # (pi / 2) / 2^32
+        without = <int32_t>(<uint32_t>for_angle[j] << 2)
+        angle = <float>without * <float>3.6572652e-10  # (pi / 2) / 2^32
         s = sine(angle)
         c = cosine(angle)
         main = -c if for_angle[j] < 0 else c

@@ -30,6 +30,8 @@ cdef void step_row(Solver* s, const Rows* rows, Py_ssize_t row, Py_ssize_t m) no
         new[f] = step(s, shrink, rate, old[f], push, state + f, n)
         if not rows.plain:
             new[f] = vec_max(new[f], rows.low[f])
+    if rows.clears:
+        clear_tiny(n, new, states(s), state)
 
 
 # The loops over ratings call `step_row` by its address: a copy of them for each solver would be

@@ -63,7 +63,9 @@ def tilt(Side side, const float[::1] delta, Py_ssize_t first, Py_ssize_t last):
     cdef Py_ssize_t row, width = side.factors.shape[1]
     with nogil:
         for row in range(first, last):
-            side.scalars[row, 0] += dot(width, &side.factors[row, 0], &delta[0])
+            side.scalars[row, 0] += dot_at_any_address(
+                width, &side.factors[row, 0], &delta[0]
+            )
 
 
 def pair_draws(

@@ -34,6 +34,10 @@ class Engine(Protocol):
     # Whether the learning-rate schedule plans a rate for each epoch. If not, it plans the passes
     # within an epoch, and every epoch starts from the same rate.
     epoch_has_rate: ClassVar[bool] = True
+    # Whether a thread other than the one that made the engine may call it.
+    any_thread: ClassVar[bool] = True
+    # Number of threads that an epoch is worth.
+    n_jobs: int
 
     def __init__(
         self,

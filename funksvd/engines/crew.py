@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from funksvd.machine.memory import aligned
-from funksvd.machine.threads import pool_of
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future
+from funksvd.machine.threads import Pool, stop_of_this_thread
 
 # Parts of a side's rows, at most. They depend on the data alone, never on the number of threads.
 MOST_PARTS = 48
@@ -76,7 +74,7 @@ class Crew:
         self.n_jobs = n_jobs
         self.scratch_size = scratch_size
         self.free_scratch: list[np.ndarray] = []
-        self.pool = pool_of(n_jobs)
+        self.pool = Pool(n_jobs)
 
     def map(
         self,
@@ -89,11 +87,12 @@ class Crew:
         """
         results: list[Result | None] = [None] * len(items)
         waiting = deque(enumerate(items))
+        stop = stop_of_this_thread()
 
         def work() -> None:
             scratch = self._take_scratch()
             try:
-                while True:
+                while not stop.wanted:
                     try:
                         number, item = waiting.popleft()
                     except IndexError:  # another thread took the last one
@@ -104,8 +103,10 @@ class Crew:
 
         # One part of each side is not worth waking a thread.
         n_threads = min(self.n_jobs, len(items)) if len(items) > 2 else 1
-        others = [self.pool.submit(work) for _ in range(n_threads - 1)]
+        others = []
         try:
+            for _ in range(n_threads - 1):
+                others.append(self.pool.submit(work))
             work()
         finally:
             waiting.clear()
@@ -113,6 +114,7 @@ class Crew:
                 other.exception()  # waits for it
         for other in others:
             other.result()
+        stop.check()
         return results  # type: ignore[return-value]  # all are filled
 
     def begin(self, function: Callable[[], Result]) -> Callable[[], Result]:
@@ -120,10 +122,18 @@ class Crew:
 
         Without another thread it runs once its result is wanted.
         """
-        if self.n_jobs > 1:
-            future: Future[Result] = self.pool.submit(function)
-            return future.result
-        return cache(function)
+        if self.n_jobs == 1:
+            return cache(function)
+        process = os.getpid()
+        job = self.pool.submit(function)
+
+        def result() -> Result:
+            if os.getpid() != process:  # a forked process has not got the thread
+                return function()
+            found: Result = job.result()
+            return found
+
+        return result
 
     def _take_scratch(self) -> np.ndarray:
         try:

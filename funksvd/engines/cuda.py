@@ -64,6 +64,7 @@ class CudaEngine(SgdEngine):
     """
 
     WARPS = PADDED = True
+    any_thread = False  # each thread has a current device of its own
 
     def __init__(
         self,

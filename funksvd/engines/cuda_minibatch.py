@@ -108,6 +108,8 @@ class CudaMiniBatchEngine(MiniBatchEngine):
         Before any work: see `open_device`; or if the rows and a batch do not fit the card.
     """
 
+    any_thread = False  # each thread has a current device of its own
+
     def __init__(
         self,
         ratings: Ratings,

@@ -202,6 +202,7 @@ class FeatureEngine(SgdEngine):
                 cache[part],
                 biases,
                 rule,
+                number + x * grid.n_bands + y,
             )
 
         self._walk(number, train_block)

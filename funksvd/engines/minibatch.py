@@ -36,6 +36,8 @@ MOST = 10**9  # ratings that NumPy's hypergeometric distribution can deal
 BUSY = 50_000
 PAIRS_OF_A_CHECK = 16 * PAIRS_OF_A_CALL
 PARTS_A_THREAD = 4
+# Steps from one that clears the rows of tiny numbers to the next (see `_vec.h`).
+CLEAR_EVERY = 8
 
 # The names in a snapshot of the rows and of the state of either side.
 ROW_NAMES = ("run_rows", "rows")
@@ -99,7 +101,7 @@ class MiniBatchEngine(Engine):
             np.bincount(ratings.users, minlength=ratings.n_users),
             np.bincount(ratings.items, minlength=ratings.n_items),
         ]
-        self.users_first = users_have_more(*counts)
+        self.users_first = users_have_more(ratings, *counts)
         self.sizes = self._by_side(ratings.n_users, ratings.n_items)
         self.batch_size = min(hyper.batch_size, n)
         self.n_jobs = n_jobs if min(n, self.batch_size + sum(self.sizes)) >= BUSY else 1
@@ -192,15 +194,7 @@ class MiniBatchEngine(Engine):
                 hyper,
             )
             columns = self._columns(side, name, width)
-            self.sides.append(
-                SideRows(
-                    name,
-                    rows,
-                    spare,
-                    state,
-                    columns,
-                )
-            )
+            self.sides.append(SideRows(name, rows, spare, state, columns))
 
     def _bias(self, side: int) -> int:
         """Return the column of the biases of a side, which is that of the ones of the other."""
@@ -289,6 +283,7 @@ class MiniBatchEngine(Engine):
         kernel = self.kernel
         clocks = self._clocks()
         share = self._share(len(batch.row))
+        clears = bool(self.steps[0] % CLEAR_EVERY == 0)
         side, other_side = (
             kernel.Side(
                 of.rows,
@@ -298,6 +293,7 @@ class MiniBatchEngine(Engine):
                 values,
                 *clocks,
                 share,
+                clears,
             )
             for of, values in zip(self.sides, rules, strict=True)
         )

@@ -19,7 +19,7 @@ from funksvd.engines.strata import run_blocks, strata
 from funksvd.hyper import Hyper, of_side, solver_of
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
-from funksvd.machine.threads import parallel, pool_of
+from funksvd.machine.threads import Pool, parallel
 from funksvd.ratings.grid import Grid, build, build_like
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights
@@ -136,7 +136,7 @@ class SgdEngine(Engine):
             known, self.unknown = held_out.like(ratings)
             self.check = build_like(known, self.grid, n_jobs)
         self.n_jobs = n_jobs if len(self.grid) > FEWEST_FOR_THREADS else 1
-        self.pool = pool_of(self.n_jobs)  # its threads end with the engine
+        self.pool = Pool(self.n_jobs)  # its threads end with the engine
         self.mean = self.grid.mean if hyper.center else 0.0
         self.sides = (self._run_side(), self._gathered_side())
         self._start_factors(n_jobs)
@@ -284,7 +284,7 @@ class SgdEngine(Engine):
 
         def train_block(x: int, y: int) -> None:
             squares[x * n_bands + y] = kernel.block(
-                run_rows, rows, blocks, x, y, self.mean, solver, rules
+                run_rows, rows, blocks, x, y, self.mean, solver, rules, epoch
             )
 
         run_blocks(

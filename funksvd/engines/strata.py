@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor  # it takes a seventh of the time of `import funksvd`
+from funksvd.machine.threads import Pool, Stop, stop_of_this_thread
 
 
 def strata(seed: int, epoch: int, n_bands: int) -> np.ndarray:
@@ -39,9 +37,11 @@ class Schedule:
     ----------
     meetings : (n_bands, n_bands)
         As `strata` returns them.
+    stop : Stop
+        No other block starts once it is wanted.
     """
 
-    def __init__(self, meetings: np.ndarray) -> None:
+    def __init__(self, meetings: np.ndarray, stop: Stop) -> None:
         n_bands = len(meetings)
         self.left = [
             (stratum, x, y)
@@ -51,7 +51,9 @@ class Schedule:
         # Number of strata that each band has left.
         self.run_done = [0] * n_bands
         self.gathered_done = [0] * n_bands
-        self.stopped = False
+        self.stop = stop
+        self.failed = False
+        self.n_working = 0
         self.changed = threading.Condition()
 
     def next_block(self) -> tuple[int, int] | None:
@@ -72,34 +74,46 @@ class Schedule:
             self.gathered_done[y] += 1
             self.changed.notify_all()
 
-    def stop(self) -> None:
-        """Let no other block start."""
-        with self.changed:
-            self.stopped = True
-            self.changed.notify_all()
+    @property
+    def stopped(self) -> bool:
+        """Whether no other block may start."""
+        return self.failed or self.stop.wanted
 
     def work_off(self, work: Callable[[int, int], None]) -> None:
         """Call work(x, y) for one block after the other until no more will start."""
+        with self.changed:
+            self.n_working += 1
         try:
             while (block := self.next_block()) is not None:
                 work(*block)
                 self.finish(*block)
         except BaseException:
-            self.stop()
+            self.failed = True
             raise
+        finally:
+            with self.changed:
+                self.n_working -= 1
+                self.changed.notify_all()
+
+    def fail(self) -> None:
+        """Let no other block start, and wait until those that have begun are finished."""
+        with self.changed:
+            self.failed = True
+            self.changed.notify_all()
+            while self.n_working:
+                self.changed.wait()
 
 
 def run_blocks(
     meetings: np.ndarray,
     work: Callable[[int, int], None],
     n_jobs: int,
-    pool: Executor,
+    pool: Pool,
 ) -> None:
     """Call work(x, y) for every block of an epoch, on threads.
 
     Which thread runs a block changes nothing: blocks that share a band run in the order of the
-    strata. On an exception, Ctrl-C too, the blocks that have begun are finished, and no other
-    starts.
+    strata. On an exception the blocks that have begun are finished, and no other starts.
 
     Parameters
     ----------
@@ -107,21 +121,24 @@ def run_blocks(
         As `strata` returns them.
     work : callable
     n_jobs : int
-    pool : Executor
+    pool : Pool
         It has `n_jobs` threads.
     """
     n_jobs = min(n_jobs, len(meetings))
-    schedule = Schedule(meetings)
+    stop = stop_of_this_thread()
+    schedule = Schedule(meetings, stop)
     if n_jobs == 1:
         for _, x, y in schedule.left:
             work(x, y)
+            stop.check()
         return
-    futures = [pool.submit(schedule.work_off, work) for _ in range(n_jobs)]
+    jobs = []
     try:
-        for future in futures:
-            future.result()
+        for _ in range(n_jobs):
+            jobs.append(pool.submit(schedule.work_off, work))
+        for job in jobs:
+            job.result()
     except BaseException:
-        schedule.stop()
-        for future in futures:
-            future.exception()  # waits until the thread has left its block
+        schedule.fail()
         raise
+    stop.check()

@@ -27,7 +27,7 @@ from funksvd.machine.memory import aligned
 from funksvd.machine.replacing import FilePath, replacing
 from funksvd.posterior import MOST_TERMS
 from funksvd.ratings.ids import IdTable
-from funksvd.weights import Fitted, Weights
+from funksvd.weights import Fitted, Trained, Weights
 
 # Version of the format of model files.
 FORMAT = 1
@@ -107,15 +107,15 @@ def save(
 
 def about_model(model: Any, fitted: Fitted) -> dict[str, Any]:
     """Return what a file says of a model beside its arrays."""
-    history = dict(model.history_)
+    history = dict(fitted.trained.history)
     history.pop("seconds", None)
     return {
         "format": FORMAT,
         "params": kept_params(model),
         "id_kinds": [table.kind for table in fitted.tables],
         "history": history,
-        "n_epochs": model.n_epochs_,
-        "n_ratings": model.n_ratings_,
+        "n_epochs": fitted.trained.n_epochs,
+        "n_ratings": fitted.trained.n_ratings,
     }
 
 
@@ -194,8 +194,8 @@ def opened(
         raise ValueError(f"{path} is not a funksvd model: {error}") from error
     except UNREADABLE as error:
         raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
-    fitted = Fitted(weights, tables)
-    model._take_over(fitted, meta["history"], meta["n_epochs"], meta["n_ratings"])
+    trained = Trained(meta["history"], meta["n_epochs"], meta["n_ratings"])
+    model._take_over(Fitted(weights, tables, trained))
     return Opened(model, meta.get("training"), arrays)
 
 

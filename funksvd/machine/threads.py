@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from queue import SimpleQueue
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 # Ratings or ids of one call of a loop over all of them.
 CHUNK = 1 << 20
+# Seconds that a thread waits at a time. A signal may wake any thread of the process, and the main
+# thread, which alone calls the handlers of signals, looks for one when it has waited so long.
+PATIENCE = 0.1
 
 
 def cpu_count() -> int:
@@ -43,26 +49,229 @@ def free_cores() -> int:
     return min(cpu_count(), max(1, int(share)))
 
 
-def pool_of(n_jobs: int) -> ThreadPoolExecutor:
-    """Return a pool of threads."""
-    # Imported here because it takes a tenth of the time of `import funksvd`.
-    from concurrent.futures import ThreadPoolExecutor
+class Job:
+    """A call that another thread makes, at most once."""
 
-    return ThreadPoolExecutor(n_jobs)
+    def __init__(self, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
+        self._function: Callable[..., Any] | None = function
+        self._arguments = arguments
+        self._result: Any = None
+        self._error: BaseException | None = None
+        self._ended = False
+        self._to_do = threading.Lock()
+        self._unfinished = threading.Lock()
+        self._unfinished.acquire()
+
+    def run(self) -> None:
+        """Make the call, unless another thread makes it."""
+        function = self._function
+        if function is None or not self._to_do.acquire(blocking=False):
+            return
+        try:
+            self._result = function(*self._arguments)
+        except BaseException as error:
+            self._error = error
+        # Whoever keeps the job need not keep the arrays that the function works on.
+        self._function = None
+        self._arguments = ()
+        self._ended = True
+        self._unfinished.release()
+
+    def exception(self) -> BaseException | None:
+        """Wait for the end of the call; return the exception that it raised, or None."""
+        while not self._ended:
+            if self._unfinished.acquire(timeout=PATIENCE):
+                self._unfinished.release()
+        return self._error
+
+    def result(self) -> Any:
+        """Wait for the end of the call; return its result, or raise its exception."""
+        error = self.exception()
+        if error is not None:
+            raise error
+        return self._result
+
+
+class Pool:
+    """Up to `n_jobs` threads, which start when there is work and end with this object.
+
+    Unlike those of concurrent.futures they also work for a thread that goes on after the main
+    thread has ended, and in a process that was forked: it starts threads of its own.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        self.n_jobs = n_jobs
+        self._start_over()
+
+    def _start_over(self) -> None:
+        from queue import SimpleQueue  # not needed to import funksvd
+
+        self._process = os.getpid()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._n_threads = 0
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Job:
+        """Have a thread call a function; return the job.
+
+        Raises
+        ------
+        RuntimeError
+            If the system refuses the first thread; it may refuse later ones.
+        """
+        if self._process != os.getpid():  # no thread lives on in a forked process
+            self._start_over()
+        job = Job(function, arguments)
+        self._jobs.put(job)
+        if self._n_threads < self.n_jobs:
+            try:
+                _thread.start_new_thread(serve, (self._jobs,))
+            except RuntimeError:
+                if not self._n_threads:
+                    raise
+            else:
+                self._n_threads += 1
+        return job
+
+    def map(
+        self, function: Callable[[Argument], Result], arguments: Sequence[Argument]
+    ) -> list[Result]:
+        """Return [function(argument) for each argument]; each thread takes the next one.
+
+        If calls raise, those that have begun are finished, no other is begun, and the exception of
+        the first argument is raised.
+        """
+        results: list[Any] = [None] * len(arguments)
+        errors: dict[int, BaseException] = {}
+        waiting = deque(enumerate(arguments))
+        stop = stop_of_this_thread()
+
+        def work() -> None:
+            while not (errors or stop.wanted):
+                try:
+                    number, argument = waiting.popleft()
+                except IndexError:  # another thread took the last one
+                    return
+                try:
+                    results[number] = function(argument)
+                except BaseException as error:
+                    errors[number] = error
+
+        jobs = []
+        try:
+            for _ in range(min(self.n_jobs, len(arguments))):
+                jobs.append(self.submit(work))
+            for job in jobs:
+                job.result()
+        finally:
+            waiting.clear()
+            for job in jobs:
+                job.exception()  # waits for it
+        if errors:
+            raise errors[min(errors)]
+        stop.check()
+        return results
+
+    def __del__(self) -> None:
+        self._jobs.put(None)
+
+
+def serve(jobs: SimpleQueue[Job | None]) -> None:
+    """Run jobs until there is None, which stays for the other threads."""
+    while (job := jobs.get()) is not None:
+        job.run()
+        del job
+    jobs.put(None)
+
+
+class Stopped(Exception):  # noqa: N818  # no error: nobody sees it but `shielded`
+    """Work ended early because `shielded` wanted it to."""
+
+
+class Stop:
+    """Whether work in parts is to end after the parts that have begun."""
+
+    wanted = False
+
+    def check(self) -> None:
+        """Raise Stopped if the work is to end."""
+        if self.wanted:
+            raise Stopped
+
+
+class _OfThread(threading.local):
+    """The stop of each thread's work; that of a thread outside of `shielded` is never wanted."""
+
+    stop = Stop()
+
+
+_of_thread = _OfThread()
+
+
+def stop_of_this_thread() -> Stop:
+    """Return the stop that work which this thread deals out to others must look at."""
+    return _of_thread.stop
+
+
+def shielded(function: Callable[..., Result], *arguments: Any, stoppable: bool = False) -> Result:
+    """Return the result of a function that no signal can end half-way.
+
+    Python calls the handlers of signals in the main thread alone, between any two of its steps, and
+    what they raise (KeyboardInterrupt) leaves whatever it was doing undone. So the function runs on
+    a thread of its own; an exception that reaches the main thread meanwhile is raised once the
+    function has ended. Other threads, which no signal reaches, call the function themselves.
+
+    Parameters
+    ----------
+    function : callable
+    arguments : its arguments
+    stoppable : bool
+        Whether such an exception asks loops over parts (`Pool.map` for example) to end early; the
+        function is then left by an exception.
+    """
+    if threading.get_ident() != threading.main_thread().ident:
+        return function(*arguments)
+    stop = Stop()
+
+    def call() -> Result:
+        _of_thread.stop = stop
+        try:
+            return function(*arguments)
+        finally:
+            del _of_thread.stop
+
+    job = Job(call, ())
+    pending: BaseException | None = None
+    begun = False
+    while True:
+        try:
+            if not begun:
+                begun = True
+                start(job)
+            error = job.exception()
+            break
+        except BaseException as raised:
+            pending = pending or raised
+            stop.wanted = stoppable
+    if pending is not None:
+        raise pending
+    if error is not None:
+        raise error
+    result: Result = job.result()
+    return result
+
+
+def start(job: Job) -> None:
+    """Run a job on a new thread; on this one if the system has no other."""
+    try:
+        _thread.start_new_thread(job.run, ())
+    except RuntimeError:
+        job.run()
 
 
 @contextlib.contextmanager
 def team(n_jobs: int) -> Iterator[Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]]:
     """Give the block run(function, arguments), a `parallel` whose threads stay until its end."""
-    if n_jobs == 1:
-        yield in_turn
-        return
-    with pool_of(n_jobs) as pool:
-
-        def run(function: Callable[[Any], Any], arguments: Sequence[Any]) -> list[Any]:
-            return list(pool.map(function, arguments))
-
-        yield run
+    yield in_turn if n_jobs == 1 else Pool(n_jobs).map
 
 
 def parallel(
@@ -73,8 +282,7 @@ def parallel(
     """Return the results of a function for each argument, in order, computed by n_jobs threads."""
     if n_jobs == 1 or len(arguments) < 2:
         return in_turn(function, arguments)
-    with pool_of(n_jobs) as pool:
-        return list(pool.map(function, arguments))
+    return Pool(n_jobs).map(function, arguments)
 
 
 def in_turn(
@@ -82,4 +290,9 @@ def in_turn(
     arguments: Sequence[Argument],
 ) -> list[Result]:
     """Return the results of a function for each argument, computed by the caller's thread."""
-    return [function(argument) for argument in arguments]
+    stop = stop_of_this_thread()
+    results = []
+    for argument in arguments:
+        stop.check()
+        results.append(function(argument))
+    return results

@@ -6,11 +6,14 @@ threads, so that training gives the same bits everywhere.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from funksvd.ratings import _grid  # type: ignore[attr-defined]  # compiled
+from funksvd.ratings import _grid, _keys  # type: ignore[attr-defined]  # compiled
+
+if TYPE_CHECKING:
+    from funksvd.ratings.triples import Ratings
 
 # Bytes of a gathered band's factors. It is about an L2 cache: the popular rows stay in there. With
 # half of it there are twice as many bands and shorter runs, and an epoch of 20 M ratings takes 1.06
@@ -49,27 +52,47 @@ class Bands(NamedTuple):
         return np.diff(self.starts)
 
 
-def users_have_more(user_counts: np.ndarray, item_counts: np.ndarray) -> bool:
+def users_have_more(ratings: Ratings, user_counts: np.ndarray, item_counts: np.ndarray) -> bool:
     """Return whether the users are the larger side, given the number of ratings of each code.
 
-    The larger side has more ids. Between equal numbers of ids the counts decide, so that the
-    answer for the transposed ratings is the opposite; it is True if these are equal, too.
+    The larger side has more ids. Between equal numbers of ids the counts decide, and between equal
+    counts the ratings themselves, so that the answer for the transposed ratings is the opposite. A
+    matrix that equals its transpose has no larger side: the answer is True.
     """
     if len(user_counts) != len(item_counts):
         return len(user_counts) > len(item_counts)
     orders = [
-        (
-            np.sort(user_counts),
-            np.sort(item_counts),
-        ),
+        (np.sort(user_counts), np.sort(item_counts)),
         (user_counts, item_counts),
     ]
     for of_users, of_items in orders:
-        different = np.flatnonzero(of_users != of_items)
-        if len(different):
-            first = different[0]
-            return bool(of_users[first] > of_items[first])
-    return True
+        if (of_users != of_items).any():
+            return first_is_more(of_users, of_items)
+    users = ratings.users
+    items = ratings.items
+    return first_is_more(hash_sums(ratings, users, items), hash_sums(ratings, items, users))
+
+
+def first_is_more(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Return whether ours is larger than theirs at the first difference; True if there is none."""
+    different = np.flatnonzero(ours != theirs)
+    return not len(different) or bool(ours[different[0]] > theirs[different[0]])
+
+
+def hash_sums(ratings: Ratings, own: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return for each code of one side a hash of its row of ratings, whatever their order.
+
+    `own` and `others` are the codes of the ratings on this side and on the other one.
+    """
+    hashes = np.empty(len(own), np.uint64)
+    _keys.hash_ratings(others, others, ratings.values, np.uint64(0), hashes)
+    if ratings.weights is not None:
+        of_weights = np.empty(len(own), np.uint64)
+        _keys.hash_ratings(others, others, ratings.weights, np.uint64(1), of_weights)
+        hashes *= of_weights | np.uint64(1)
+    sums = np.zeros(ratings.n_users, np.uint64)
+    np.add.at(sums, own, hashes)
+    return sums
 
 
 def choose_bands(

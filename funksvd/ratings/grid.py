@@ -167,7 +167,7 @@ def build(
         which keeps runs long. A warp has no cache of its own that a band could fit.
     """
     counts = [ratings.ratings_per_code(side, n_jobs) for side in (0, 1)]
-    users_run = users_have_more(*counts) != warps
+    users_run = users_have_more(ratings, *counts) != warps
     run_counts, gathered_counts = counts if users_run else reversed(counts)
     n_gathered = len(gathered_counts)
     if warps:

@@ -237,11 +237,7 @@ class Ratings:
         """
         n_held = round(fraction * len(self))
         self._check_parts(fraction, 0 < n_held < len(self) - 1)
-        ties = [self.users, self.items, self.values]
-        for column in (self.weights, self.times):
-            if column is not None:
-                ties.append(column)
-        held = smallest(self._hashes(seed), ties, n_held)
+        held = smallest(self._hashes(seed), self._columns(), n_held)
         return self._take(~held), self._take(held)
 
     def split_tail(self, fraction: float) -> tuple[Ratings, Ratings]:
@@ -268,7 +264,10 @@ class Ratings:
         n = len(self)
         if not 2 <= n_folds <= n // 2:
             raise ValueError(f"n_folds must be from 2 to half of the {n} ratings, got {n_folds}")
-        order = np.argsort(self._hashes(seed), kind="stable")
+        hashes = self._hashes(seed)
+        order = np.argsort(hashes, kind="stable")
+        if (np.diff(hashes[order]) == 0).any():  # equal ratings, which only their rows tell apart
+            order = np.lexsort((*self._columns()[::-1], hashes))
         fold = np.empty(n, np.int32)
         fold[order] = np.arange(n) * n_folds // n
         for number in range(n_folds):
@@ -276,6 +275,11 @@ class Ratings:
                 self._take(fold != number),
                 self._take(fold == number),
             )
+
+    def _columns(self) -> list[np.ndarray]:
+        """Return all columns that there are: users, items, values, weights and times."""
+        optional = [column for column in (self.weights, self.times) if column is not None]
+        return [self.users, self.items, self.values, *optional]
 
     def _hashes(self, seed: int) -> np.ndarray:
         """Return (n,) uint64: a hash of each rating's codes, its value and the seed."""

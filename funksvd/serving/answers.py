@@ -36,7 +36,7 @@ class Answers(Predicting, Listing):
         fitted = self._fitted_now()
         ratings = as_ratings(X, y)
         hyper = self._hyper()
-        past = self._past()
+        past = training.fold_in.past_of(fitted)
 
         def penalty_of(count: int) -> NDArray[Any]:
             rows = training.fold_in.penalties(hyper, past, np.array([count]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from funksvd.ratings.inputs import pairs_of
 from funksvd.ratings.tables import as_ids
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Fitted, predict
-
-if TYPE_CHECKING:
-    from funksvd.training.fold_in import Past
 
 SIDES = ("user", "item")
 
@@ -66,9 +63,6 @@ class Learned:
         raise NotImplementedError
 
     def _hyper(self) -> Hyper:
-        raise NotImplementedError
-
-    def _past(self) -> Past:
         raise NotImplementedError
 
     def _threads(self) -> int:

@@ -22,10 +22,9 @@ from funksvd.hyper import Hyper
 from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.weights import Fitted, Weights, check_fit, copied
+from funksvd.weights import Fitted, Weights, check_fit, copied, is_finite
 
 if TYPE_CHECKING:
-    from funksvd.training.fold_in import Past
     from funksvd.training.loop import Training
 
 
@@ -122,20 +121,46 @@ class Fitting:
 
     def _run(self, training: Training, started: float) -> None:
         """Train, and take over what was learned however training ends."""
+        n_ratings = len(training.ratings)
+        seconds = time.perf_counter() - started
+        # No call stands between these lines and `try`: a signal cannot part them.
         self.history_ = {}
         self.stop_training = False
         self.interrupted_ = False
         self.n_epochs_ = 0
-        self.n_ratings_ = len(training.ratings)
-        self.setup_seconds_ = time.perf_counter() - started
+        self.n_ratings_ = n_ratings
+        self.setup_seconds_ = seconds
         self._training = training
         try:
             training.run()
         finally:
             try:
-                self._fitted = training.fitted() if self.n_epochs_ else None
-            finally:  # also if a second Ctrl-C arrives meanwhile
-                self._training = None
+                training.whole(self._adopt, training)
+            finally:
+                if self._training is not None:  # a signal came before `_adopt` had begun
+                    self._fitted = None
+                    self._training = None
+
+    def _adopt(self, training: Training) -> None:
+        """Take over the weights after the last whole epoch, if there is one.
+
+        Raises
+        ------
+        FloatingPointError
+            If the last steps left weights that are not finite. The model is then not fitted.
+        """
+        fitted = None
+        try:
+            training.settle()
+            if self.n_epochs_:
+                found = training.fitted()
+                if not is_finite(found.weights):
+                    finding = "its last steps left weights that are not finite"
+                    raise training.diverged(self.n_epochs_ - 1, finding)
+                fitted = found
+        finally:
+            self._fitted = fitted
+            self._training = None
 
     def partial_fit(
         self,
@@ -172,7 +197,7 @@ class Fitting:
         hyper = replace(hyper, training="joint")
         ratings = as_ratings(X, y, sample_weight)
         n_epochs = checked_n(n_epochs, "n_epochs")
-        past = self._past()
+        past = stations.fold_in.past_of(fitted)
         if learning_rate is None:
             learning_rate = past.learning_rates[-1] if past.learning_rates else None
         if learning_rate is None:
@@ -182,7 +207,7 @@ class Fitting:
             ratings,
             hyper,
             past,
-            first_epoch=self.n_epochs_,
+            first_epoch=fitted.trained.n_epochs,
             n_epochs=n_epochs,
             learning_rate=learning_rate,
             seed=self._seed(),
@@ -219,8 +244,9 @@ class Fitting:
         check_choice(side, "side", ("users", "items"))
         ratings = as_ratings(X, y, sample_weight)
         number = ("users", "items").index(side)
+        past = stations.fold_in.past_of(fitted)
         solve = stations.fold_in.solve
-        rows = solve(fitted, ratings, number, self._hyper(), self._past(), self._threads())
+        rows = solve(fitted, ratings, number, self._hyper(), past, self._threads())
         if rows.left_out:
             other = ("items", "users")[number]
             warnings.warn(
@@ -230,13 +256,15 @@ class Fitting:
             )
         join = stations.fold_in.extended if extend else stations.fold_in.only
         model = copy.copy(self)
+        model._training = None
         model._fitted = join(fitted, number, ratings.tables[number].ids[rows.codes], rows)
+        model.history_, model.n_epochs_, model.n_ratings_ = fitted.trained
         return model
 
     def get_weights(self) -> Weights:
         """Return a copy of the learned arrays; during `fit`, of those of the moment."""
         weights = self._fitted_now().weights
-        return weights if self._training is not None else copied(weights)
+        return weights if self._in_training() is not None else copied(weights)
 
     def set_weights(self, weights: Weights) -> None:
         """Take over what `get_weights` returned.
@@ -248,17 +276,23 @@ class Fitting:
         """
         fitted = self._fitted_now()
         check_fit(weights, fitted.weights)
-        if self._training is not None:
-            self._training.engine.load(weights)
+        training = self._in_training()
+        if training is not None:
+            training.whole(training.engine.load, weights)
         else:
-            self._fitted = Fitted(copied(weights), fitted.tables)
+            self._fitted = fitted._replace(weights=copied(weights))
 
     def _current(self) -> Fitted | None:
         """Return what the model has learned, or None; in `fit`'s thread the state of the moment."""
+        training = self._in_training()
+        return self._fitted if training is None else training.fitted()
+
+    def _in_training(self) -> Training | None:
+        """Return the training that runs, if this is its thread; other threads see none."""
         training = self._training
-        if training is not None and training.thread == threading.get_ident():
-            return training.fitted()
-        return self._fitted
+        if training is not None and training.thread != threading.get_ident():
+            return None
+        return training
 
     def _fitted_now(self) -> Fitted:
         """Return what the model has learned; in `fit`'s thread a copy of the state of the moment.
@@ -272,9 +306,6 @@ class Fitting:
         if fitted is None:
             raise not_fitted()
         return fitted
-
-    def _past(self) -> Past:
-        return stations.fold_in.Past(self.history_.get("learning_rate", []), self.n_ratings_)
 
 
 def not_fitted() -> Exception:

@@ -32,6 +32,11 @@ class Past(NamedTuple):
     n_ratings: int
 
 
+def past_of(fitted: Fitted) -> Past:
+    """Return how a model was trained, as far as new rows depend on it."""
+    return Past(fitted.trained.history.get("learning_rate", []), fitted.trained.n_ratings)
+
+
 class NewRows(NamedTuple):
     """Rows solved from ratings.
 
@@ -84,7 +89,7 @@ def with_rows(
     }
     users, items = fitted.tables
     tables = (users, table) if side else (table, items)
-    return Fitted(replace(fitted.weights, **changed), tables)
+    return fitted._replace(weights=replace(fitted.weights, **changed), tables=tables)
 
 
 def penalties(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> np.ndarray:
@@ -209,7 +214,10 @@ def ratings_by_row(
     codes = np.unique(own_codes)
     known = others >= 0
     # An order that the order of the ratings does not change, so that sums have the same bits.
-    order = np.lexsort((ratings.values, others, own_codes))
+    columns = [ratings.values, others, own_codes]
+    if ratings.weights is not None:
+        columns.insert(0, ratings.weights)
+    order = np.lexsort(columns)
     order = order[known[order]]
     rows = np.searchsorted(codes, own_codes[order])
     start = np.searchsorted(rows, np.arange(len(codes) + 1))

@@ -6,9 +6,9 @@ import math
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,22 +16,53 @@ import funksvd.callbacks as display
 from funksvd.callbacks.callback import Callback, CallbackList
 from funksvd.engines.choose import engine_for
 from funksvd.hyper import Hyper
+from funksvd.machine.threads import shielded
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.training.fold_in import SIDES, NewRows, Past, extended, solve
-from funksvd.weights import Fitted, Weights, rows_of
+from funksvd.weights import Fitted, Trained, Weights, is_finite, rows_of
 
 if TYPE_CHECKING:
     from funksvd.training.checkpoints import Checkpoint
 
 
-def check_finite(loss: float, epoch: int, learning_rate: float) -> None:
-    """Raise FloatingPointError if the loss of an epoch (from 0) is not finite."""
-    if not math.isfinite(loss):
-        raise FloatingPointError(
-            f"training diverged in epoch {epoch + 1}: the loss is {loss}; lower learning_rate"
-            f" (it was {learning_rate:.3g} there)"
-        )
+Result = TypeVar("Result")
+
+
+class Begun(NamedTuple):
+    """An epoch, counted from 0, and the engine's state at its beginning."""
+
+    epoch: int
+    state: dict[str, np.ndarray]
+
+
+def diverged(epoch: int, finding: str, learning_rate: float | None) -> FloatingPointError:
+    """Return the error of an epoch (from 0) after which a number is not finite.
+
+    `finding` says which number, and `learning_rate` is that of the epoch, or None of an engine that
+    has none.
+    """
+    cure = "please report it with the shape of the ratings"
+    if learning_rate is not None:
+        cure = f"lower learning_rate (it was {learning_rate:.3g} there)"
+    return FloatingPointError(f"training diverged in epoch {epoch + 1}: {finding}; {cure}")
+
+
+def check_sizes(ratings: Ratings | None, name: str, dtype: str) -> None:
+    """Raise ValueError if ratings or weights of a part are so large that their squares overflow."""
+    if ratings is None:
+        return
+    largest = float(np.finfo("float64" if dtype == "float64" else "float32").max)
+    most = largest**0.5 / 1000  # for sums of squares
+    for what, array in (("ratings", ratings.values), ("sample weights", ratings.weights)):
+        if array is None or not len(array):
+            continue
+        size = max(float(array.max()), -float(array.min()))
+        if size > most:
+            raise ValueError(
+                f"{name} {what} must be at most {most:.2g} in size to be trained in {dtype}, got"
+                f" {size:.3g}; scale them down"
+            )
 
 
 def update(
@@ -57,6 +88,7 @@ def update(
     FloatingPointError
         If training diverges.
     """
+    check_sizes(ratings, "new", hyper.dtype)
     for side in (1, 0):
         fitted = with_new_ids(fitted, ratings, side, hyper, past, n_jobs)
     codes = [
@@ -72,8 +104,11 @@ def update(
     engine.load(start)
     for epoch in range(first_epoch, first_epoch + n_epochs):
         loss = engine.epoch(epoch, learning_rate)
-        check_finite(loss, epoch, learning_rate)
+        if not math.isfinite(loss):
+            raise diverged(epoch, f"the loss is {loss}", learning_rate)
     moved = engine.weights()
+    if not is_finite(moved):
+        raise diverged(epoch, "its last steps left weights that are not finite", learning_rate)
     for side in (0, 1):
         biases, factors = rows_of(moved, side)
         ids = ratings.tables[side].ids
@@ -114,7 +149,7 @@ class Training:
     Raises
     ------
     ValueError
-        If the checkpoint is of another training; it says what differs.
+        If the checkpoint is of another training; it says what differs. If ratings are too large.
     """
 
     def __init__(
@@ -146,12 +181,32 @@ class Training:
         )
         if checkpoint is not None:
             checkpoint.check(self)
+        check_sizes(ratings, "training", hyper.dtype)
+        check_sizes(held_out, "validation", hyper.dtype)
         self.engine = self.engine_class(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
         self.thread = threading.get_ident()
+        self.begun: Begun | None = None
 
     def fitted(self) -> Fitted:
         """Return the model as it is now; a copy."""
-        return Fitted(self.engine.weights(), self.ratings.tables)
+        model = self.model
+        trained = Trained(model.history_, model.n_epochs_, len(self.ratings))
+        return Fitted(self.engine.weights(), self.ratings.tables, trained)
+
+    def whole(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return the result of a function that reads or writes the engine; no signal ends it."""
+        if not self.engine.any_thread:
+            return function(*arguments)
+        return shielded(function, *arguments)
+
+    def _pass(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return the result of a pass over the ratings, which a signal ends early.
+
+        An engine on several threads is then left once none of them is at work any more.
+        """
+        if self.engine.n_jobs == 1 or not self.engine.any_thread:
+            return function(*arguments)
+        return shielded(function, *arguments, stoppable=True)
 
     @cached_property
     def fingerprints(self) -> list[dict[str, Any] | None]:
@@ -179,7 +234,6 @@ class Training:
         if not first:
             model.current_learning_rate = planned
         logs: dict[str, float] = {}
-        before = None
         epoch = first
         try:
             self.hooks.on_train_begin({})
@@ -188,14 +242,13 @@ class Training:
             for epoch in range(first, self.n_epochs):
                 if model.stop_training:
                     return
-                before = None  # frees the last snapshot before the next is made
-                before = self.engine.snapshot()
+                self.begun = None  # frees the last snapshot before the next is made
+                self.begun = Begun(epoch, self.whole(self.engine.snapshot))
                 if epoch and self.engine_class.epoch_has_rate:
                     planned = self._next_rate(epoch, planned)
                 logs = self._epoch(epoch)
         except BaseException as error:
-            if before is not None and model.n_epochs_ == epoch:  # in the middle of an epoch
-                self._go_back(before, epoch)
+            self.whole(self.settle)
             if not model.n_epochs_ or not isinstance(error, KeyboardInterrupt):
                 raise
             model.interrupted_ = True
@@ -223,24 +276,39 @@ class Training:
         model.current_learning_rate = planned * changed
         return planned
 
-    def _go_back(self, state: dict[str, np.ndarray], epoch: int) -> None:
-        """Undo an epoch that did not end."""
-        self.engine.restore(state)
+    def _check_finite(self, loss: float, epoch: int) -> None:
+        """Raise FloatingPointError if a loss of an epoch is not finite."""
+        if not math.isfinite(loss):
+            raise self.diverged(epoch, f"the loss is {loss}")
+
+    def diverged(self, epoch: int, finding: str) -> FloatingPointError:
+        """Return the error of an epoch that left a number, which `finding` names, not finite."""
+        rate = self.model.current_learning_rate if self.engine_class.makes_steps else None
+        return diverged(epoch, finding, rate)
+
+    def settle(self) -> None:
+        """Undo an epoch that did not end, if there is one."""
+        begun = self.begun
+        if begun is None or self.model.n_epochs_ != begun.epoch:
+            return
+        self.engine.restore(begun.state)
         for values in self.model.history_.values():
-            del values[epoch:]
+            del values[begun.epoch :]
+        self.begun = None
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Make one epoch between its callbacks; return its logs."""
         model = self.model
         begun = time.perf_counter()
         self.hooks.on_epoch_begin(epoch, {})
-        loss = self.engine.epoch(epoch, model.current_learning_rate)
-        check_finite(loss, epoch, model.current_learning_rate)
+        loss = self._pass(self.engine.epoch, epoch, model.current_learning_rate)
+        self._check_finite(loss, epoch)
         logs = {"loss": loss, "rmse": loss**0.5}
         if self.engine_class.makes_steps:
             logs["learning_rate"] = model.current_learning_rate
         if self.held_out is not None:
-            logs["val_loss"] = self.engine.validate()
+            logs["val_loss"] = self._pass(self.engine.validate)
+            self._check_finite(logs["val_loss"], epoch)
             logs["val_rmse"] = logs["val_loss"] ** 0.5
         logs["seconds"] = time.perf_counter() - begun
         for name, value in logs.items():

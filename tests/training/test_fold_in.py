@@ -202,7 +202,7 @@ def test_the_length_of_the_steps_of_each_way_to_train():
     def length(**params):
         model = FunkSVD(2, 4, learning_rate=0.01, random_state=0, **params)
         model.fit((users, items), values)
-        return fold_in.step_length(model._hyper(), model._past())
+        return fold_in.step_length(model._hyper(), fold_in.past_of(model._fitted))
 
     usual = 0.01 * sum(0.97**epoch for epoch in range(4))
     assert length() == pytest.approx(usual)
