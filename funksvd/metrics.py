@@ -96,6 +96,30 @@ def coverage(recommended: ArrayLike, n_items: int) -> float:
     return len(distinct) / n_items
 
 
+def novelty(times_recommended: ArrayLike, n_takers: ArrayLike, n_users: int) -> float:
+    """Return the mean self-information of the recommended items, in bits.
+
+    An item that a share p of the users has taken has the information -log2(p): 0 if everybody has,
+    and 1 more for each halving (Vargas and Castells 2011). An item that nobody has taken counts as
+    if one user had.
+
+    Parameters
+    ----------
+    times_recommended : (n_items,), how often each item is recommended
+    n_takers : (n_items,), number of users who have taken each item
+    n_users : int, number of all users who have taken items
+
+    Returns
+    -------
+    float
+        The mean over all recommendations; NaN if there are none.
+    """
+    times = np.asarray(times_recommended)
+    information = np.log2(n_users / np.maximum(n_takers, 1))
+    total = times.sum()
+    return float(times @ information / total) if total else float("nan")
+
+
 def ranking_metrics(
     recommended: ArrayLike, relevant: Sequence[Any], k: int = 10
 ) -> dict[str, float]:
@@ -114,7 +138,7 @@ def ranking_metrics(
             f" {len(relevant)} users in relevant, got shape {table.shape}"
         )
     k = checked_n(k, "k")
-    discount = 1 / np.log2(np.arange(2, k + 2))
+    discount = discounts(k)
     gains = []
     ideals = []
     counts = []
@@ -145,6 +169,33 @@ def gains_of(wanted: Any) -> Mapping[Any, float]:
         items = wanted.tolist() if hasattr(wanted, "tolist") else wanted
         return dict.fromkeys(items, 1.0)
     return {item: gain for item, gain in wanted.items() if gain > 0}
+
+
+def discounts(k: int) -> Array:
+    """Return (k,) the weights 1 / log2(1 + rank) of the ranks from 1 to k."""
+    weights: Array = 1 / np.log2(np.arange(2, k + 2))
+    return weights
+
+
+def user_metrics(hit: NDArray[np.bool_], n_relevant: NDArray[np.int_]) -> dict[str, Array]:
+    """Return all ranking metrics of each user, where every relevant item has the gain 1.
+
+    Parameters
+    ----------
+    hit : (n_users, k), whether the item at a rank is relevant
+    n_relevant : (n_users,), the number of relevant items, at least 1
+
+    Returns
+    -------
+    dict
+        Name of each of `RANKING_METRICS` -> (n_users,).
+    """
+    k = hit.shape[1]
+    discount = discounts(k)
+    best_gains = discount.cumsum()
+    per_user = hit_metrics(hit, n_relevant)
+    per_user["ndcg"] = hit @ discount / best_gains[np.minimum(n_relevant, k) - 1]
+    return per_user
 
 
 def hit_metrics(hit: NDArray[np.bool_], n_relevant: NDArray[np.int_]) -> dict[str, Array]:

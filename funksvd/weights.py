@@ -107,11 +107,16 @@ def rows_of(weights: Weights, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Trained(NamedTuple):
-    """How a model was trained: `history_`, `n_epochs_` and `n_ratings_` of `FunkSVD`."""
+    """How a model was trained.
+
+    history, n_epochs, n_ratings : those of `FunkSVD`, with an underscore
+    content : hash of the ratings that `fit` was given, held-out ones among them, or None
+    """
 
     history: dict[str, list[float]]
     n_epochs: int
     n_ratings: int
+    content: list[int] | None = None
 
 
 class Fitted(NamedTuple):

@@ -116,6 +116,7 @@ def about_model(model: Any, fitted: Fitted) -> dict[str, Any]:
         "history": history,
         "n_epochs": fitted.trained.n_epochs,
         "n_ratings": fitted.trained.n_ratings,
+        "content": fitted.trained.content,
     }
 
 
@@ -194,7 +195,8 @@ def opened(
         raise ValueError(f"{path} is not a funksvd model: {error}") from error
     except UNREADABLE as error:
         raise ValueError(f"{path} is not a whole funksvd model: {error}") from error
-    trained = Trained(meta["history"], meta["n_epochs"], meta["n_ratings"])
+    content = meta.get("content")  # files of earlier versions have none
+    trained = Trained(meta["history"], meta["n_epochs"], meta["n_ratings"], content)
     model._take_over(Fitted(weights, tables, trained))
     return Opened(model, meta.get("training"), arrays)
 

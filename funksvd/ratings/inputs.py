@@ -33,6 +33,23 @@ def pairs_of(X: Any) -> tuple[Any, Any]:
     return X[:, 0], X[:, 1]
 
 
+def holds_ratings(X: Any) -> bool:
+    """Return whether X holds ratings beside its pairs of ids; a table does by a third column."""
+    if is_table(X):
+        from funksvd.ratings.tables import narwhals
+
+        return len(narwhals().from_native(X).collect_schema().names()) > 2
+    return isinstance(X, Ratings) or hasattr(X, "tocoo")
+
+
+def as_known(X: Any) -> Ratings:
+    """Return the pairs of X, in any form that `fit` takes, with ratings of 1 if it holds none."""
+    if holds_ratings(X):
+        return as_ratings(X)
+    users, items = pairs_of(X)
+    return Ratings.from_arrays(users, items, np.ones(len(users)))
+
+
 def as_ratings(
     X: Any,
     y: npt.ArrayLike | None = None,

@@ -15,8 +15,7 @@ import funksvd.serving as serving
 import funksvd.training as training
 from funksvd.ratings.inputs import as_ratings
 from funksvd.serving.asked import asked, known_codes
-from funksvd.serving.listing import Listing
-from funksvd.serving.predicting import Predicting
+from funksvd.serving.evaluating import Evaluating
 
 if TYPE_CHECKING:
     import funksvd.serving.dense
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from funksvd.serving.explain import Explanation
 
 
-class Answers(Predicting, Listing):
+class Answers(Evaluating):
     """Answers for the model that inherits it; `FunkSVD` adds the parameters."""
 
     def explain(self, user: Any, item: Any, X: Any, y: ArrayLike | None = None) -> Explanation:

@@ -1,4 +1,4 @@
-"""Predictions of single pairs and of whole rows, and their errors."""
+"""Predictions of single pairs and of whole rows."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import warnings
 from typing import Any, Literal, overload
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 import funksvd.serving as serving
 from funksvd.checks import check_choice
-from funksvd.metrics import mae, rmse
 from funksvd.posterior import check_sampled, interval, variance
-from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.tables import add_column
 from funksvd.serving.asked import asked, known_codes
 from funksvd.serving.learned import Learned
@@ -85,37 +83,6 @@ class Predicting(Learned):
     def predict_table(self, table: Any, name: str = "prediction", unknown: str = "mean") -> Any:
         """Return a table (pandas, polars, pyarrow, DuckDB) with a column of predictions more."""
         return add_column(table, name, self.predict(table, unknown=unknown))
-
-    def evaluate(
-        self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
-    ) -> dict[str, float]:
-        """Return the errors of the predictions of ratings.
-
-        Returns
-        -------
-        dict
-            "rmse" and "mae", weighted; "n", the number of ratings; "unknown", the share of them
-            with an unknown id.
-        """
-        fitted = self._fitted_now()
-        ratings = as_ratings(X, y, sample_weight)
-        users, items = self._codes(fitted, ratings)
-        predicted = self._clipped(self._predict(fitted, users, items))
-        return {
-            "rmse": rmse(ratings.values, predicted, ratings.weights),
-            "mae": mae(ratings.values, predicted, ratings.weights),
-            "n": len(predicted),
-            "unknown": float(unknown_pairs(users, items).mean()),
-        }
-
-    def score(
-        self, X: Any, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
-    ) -> float:
-        """Return R^2, as scikit-learn's regressors do."""
-        ratings = as_ratings(X, y, sample_weight)
-        mean = np.average(ratings.values, weights=ratings.weights)
-        variance_ = np.average((ratings.values - mean) ** 2, weights=ratings.weights)
-        return 1 - self.evaluate(ratings)["rmse"] ** 2 / float(variance_)
 
     def predict_all(self, users: Any = None, unknown: str = "raise") -> NDArray[Any]:
         """Return (m, n_items) predictions of every item, in the order of `item_ids_`.

@@ -19,6 +19,7 @@ from funksvd.callbacks.callback import Callback
 from funksvd.checks import check_choice, checked_n, is_number
 from funksvd.engines.choose import engine_for
 from funksvd.hyper import Hyper
+from funksvd.ratings.content import content_of
 from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
@@ -103,6 +104,7 @@ class Fitting:
         if resume is not None:
             checkpoint = stations.checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
+        content = content_of(ratings, self._threads())
         order = validation_split_order
         ratings, held_out = parts_of(ratings, validation_split, order, validation_data, seed)
         training = stations.loop.Training(
@@ -115,6 +117,7 @@ class Fitting:
             callbacks=callbacks,
             verbose=verbose,
             checkpoint=checkpoint,
+            content=content,
         )
         self._run(training, started)
         return self

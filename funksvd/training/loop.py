@@ -145,6 +145,7 @@ class Training:
     callbacks : Callback, list of Callback, or None
     verbose : 0, 1 or 2
     checkpoint : Checkpoint or None
+    content : hash of the ratings that were given, held-out ones among them
 
     Raises
     ------
@@ -164,8 +165,10 @@ class Training:
         callbacks: Callback | Sequence[Callback] | None,
         verbose: int,
         checkpoint: Checkpoint | None,
+        content: list[int],
     ) -> None:
         self.model = model
+        self.content = content
         self.ratings = ratings
         self.held_out = held_out
         self.hyper = hyper
@@ -190,7 +193,7 @@ class Training:
     def fitted(self) -> Fitted:
         """Return the model as it is now; a copy."""
         model = self.model
-        trained = Trained(model.history_, model.n_epochs_, len(self.ratings))
+        trained = Trained(model.history_, model.n_epochs_, len(self.ratings), self.content)
         return Fitted(self.engine.weights(), self.ratings.tables, trained)
 
     def whole(self, function: Callable[..., Result], *arguments: Any) -> Result:
