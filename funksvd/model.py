@@ -32,7 +32,8 @@ class FunkSVD(Fitting, Answers):
     Parameters
     ----------
     n_factors : int or None
-        Number of latent factors of a user and of an item; None is 100, and 32 for "gibbs".
+        Number of latent factors of a user and of an item; None is 100, and 32 for "gibbs". 0 makes
+        a model of the mean and the biases alone.
     n_epochs : int or None
         Largest number of passes over the ratings; for training="featurewise", of passes for each
         feature. None is 40, and 120 for "gibbs".

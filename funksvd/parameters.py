@@ -91,7 +91,9 @@ PENALTY = Allowed(is_penalty, "a finite number >= 0, or a pair (users, items) of
 
 # Parameter -> the test of its value.
 ALLOWED = {
-    "n_factors": COUNT_OR_NONE,
+    "n_factors": Allowed(
+        lambda value: value is None or (is_whole(value) and value >= 0), "None or an int >= 0"
+    ),
     "n_epochs": COUNT_OR_NONE,
     "solver": one_of(*RATES),
     "training": one_of("joint", "featurewise"),
@@ -180,6 +182,14 @@ def solver_with(parameter: str) -> Condition:
     return solver_among(name for name, own in OWN_PARAMETERS.items() if parameter in own)
 
 
+# The conditions of n_factors=0, a model of biases alone.
+BIASES_ONLY = [
+    JOINT,
+    SINGLE_RATINGS,
+    Condition("biased", bool, "biased is True"),
+    STEPS,
+]
+
 # Parameter -> the conditions without which it means nothing and must keep its default.
 NEEDS = {
     "training": [solver_among(FEATURE_RATES), ON_CPU],
@@ -235,3 +245,6 @@ def check(model: Any) -> None:
         for other, test, words in conditions:
             if params[name] != default and not test(params[other]):
                 raise ValueError(f"{name} must be {default!r} unless {words}, got {params[name]!r}")
+    for other, test, words in BIASES_ONLY:
+        if params["n_factors"] == 0 and not test(params[other]):
+            raise ValueError(f"n_factors must be at least 1 unless {words}, got 0")

@@ -23,6 +23,8 @@ from funksvd.datasets import make_ratings
 from funksvd.model import FunkSVD
 from funksvd.ratings.triples import Ratings
 
+LIKED = 4  # ratings from here on say that a user liked the item
+
 
 class MadeUp(NamedTuple):
     """Made-up ratings: nine tenths to train on, one tenth to test on.
@@ -115,21 +117,25 @@ def make_data(args: argparse.Namespace) -> MadeUp:
 
 
 def say_errors(args: argparse.Namespace, model: FunkSVD, data: MadeUp, best_epoch: int) -> None:
-    """Print the test error of the model between that of biases alone and the best possible one."""
-    # Factors that start at zero stay zero, so this model learns biases only.
-    biases = FunkSVD(n_factors=1, init_std=0.0, n_jobs=args.n_jobs, random_state=0)
-    stopping = EarlyStopping("val_loss", patience=3)
-    biases.fit(data.train, validation_split=0.1, callbacks=[stopping], verbose=0)
-    biases_rmse = biases.evaluate(data.test)["rmse"]
-    model_rmse = model.evaluate(data.test)["rmse"]
+    """Print the errors and the lists of the model beside those of base lines and the best ones."""
+    measured = model.evaluate(data.test, k=10, exclude=data.train, threshold=LIKED, baselines=True)
+    biases = measured["baselines"]["biases_only"]
+    popular = measured["baselines"]["popularity"]
     n_factors = model.user_factors_.shape[1]
     say(
         args,
         f"\nRMSE on the {len(data.test):,} test ratings, which were not used in training:\n"
-        f"  {biases_rmse:.4f}  biases only: mean + user's bias + item's bias\n"
-        f"  {model_rmse:.4f}  this model: biases and {n_factors} factors, of epoch"
+        f"  {biases['rmse']:.4f}  biases only: mean + user's bias + item's bias\n"
+        f"  {measured['rmse']:.4f}  this model: biases and {n_factors} factors, of epoch"
         f" {best_epoch + 1}\n"
         f"  {data.floor:.4f}  the noise floor: the planted model itself, which no model can beat",
+    )
+    say(
+        args,
+        "\nNDCG@10 of lists of ten unseen items, in which the items that the user rates"
+        f" {LIKED} or higher\nin the test are hits:\n"
+        f"  {popular['ndcg']:.4f}  popularity: the items that most users have rated\n"
+        f"  {measured['ndcg']:.4f}  this model: the items with the highest predicted ratings",
     )
 
 

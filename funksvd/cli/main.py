@@ -71,6 +71,9 @@ ARGUMENTS_TO_OPTIONS = {
     r"\bon_bad_lines='(\w+)'": r"--on-bad-lines \1",
     r"\bunknown='(\w+)'": r"--unknown \1",
     r"\bsep=(?!\w)": "--sep",
+    r"\bk(?= must be)|\bk=(?!\w)": "--top",
+    r"\bexclude=(?!\w)": "--exclude",
+    r"\bthreshold(?= must be)|\bthreshold=(?=\d)": "--threshold ",
 }
 REPORTED = (ValueError, TypeError, OSError, ImportError, ArithmeticError, RuntimeError)
 

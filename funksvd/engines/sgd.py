@@ -120,7 +120,7 @@ class SgdEngine(Engine):
         self.seed = seed
         self.k = hyper.n_factors
         self.dtype: np.dtype[Any] = np.dtype(hyper.dtype)
-        self.width = -(-self.k // VECTOR) * VECTOR
+        self.width = -(-max(self.k, 1) // VECTOR) * VECTOR  # without factors zeros stay zeros
         self.solver = solver_of(hyper)
         self.grid = build(
             ratings,

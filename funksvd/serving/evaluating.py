@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,14 @@ from funksvd.ratings.triples import Ratings
 from funksvd.serving.listing import Listing
 from funksvd.serving.predicting import Predicting, unknown_pairs
 from funksvd.serving.seen import Seen
+
+
+class Lists(NamedTuple):
+    """The lists to measure: k items a user, none of them in `known`, by options of `recommend`."""
+
+    k: int
+    known: Ratings
+    options: dict[str, Any]
 
 
 class Evaluating(Predicting, Listing):
@@ -41,30 +49,27 @@ class Evaluating(Predicting, Listing):
 
         Parameters
         ----------
-        X, y, sample_weight : ratings as in `fit`, held out from training
+        X, y, sample_weight : ratings held out from training, as in `fit`
         k : int or None
             Give every user with a relevant rating in X the k best of all items that are not in
-            `exclude`, as `recommend` does, and measure these lists. A user whom the model does
-            not know gets the items with the best biases.
+            `exclude`, as `recommend` does, and measure these lists. A user unknown to the model
+            gets the items with the best biases.
         exclude : the ratings of training, in any form that `fit` takes, or pairs (users, items)
             A pair of X that is in `exclude`, too, does not count as relevant.
         threshold : float or None
             Ratings of X at or above it are relevant, such as 4 of 5 stars; None: all are.
         baselines : bool
-            Measure also the items that most users have taken in `exclude` and, if `exclude` holds
-            ratings, a model of biases alone that is trained on it.
-        **options
-            Options of `recommend` for the lists.
+            Measure also lists by popularity in `exclude` and, if it holds ratings, biases alone.
+        **options : further options of `recommend`
 
         Returns
         -------
         dict
             "rmse" and "mae", weighted; "n", the number of ratings; "unknown", the share of them
-            with an unknown id. With `k` also the means over users "precision", "recall",
-            "hit_rate", "mrr", "map" and "ndcg" (see `metrics`); "coverage", the share of the
-            model's items that are in a list; "novelty" (see `metrics.novelty`); and "n_users", the
-            number of users. With `baselines` also "baselines": such a dict by name for "popularity"
-            and "biases_only".
+            with an unknown id. With `k` also means over users, "precision", "recall", "hit_rate",
+            "mrr", "map" and "ndcg" (see `metrics`); "coverage", the share of the model's items
+            that are in a list; "novelty" (see `metrics.novelty`); and "n_users". With `baselines`
+            also "baselines": such dicts by the names "popularity" and "biases_only".
 
         Raises
         ------
@@ -72,43 +77,21 @@ class Evaluating(Predicting, Listing):
             If `k` is given without `exclude`, or the other way round, if `threshold` lies outside
             the scale of the ratings, or if no rating of X is relevant.
         """
-        fitted = self._fitted_now()
+        self._fitted_now()
+        ratings = as_ratings(X, y, sample_weight)
         if k is None:
             check_no_lists(exclude=exclude, threshold=threshold, baselines=baselines, **options)
-            ratings = as_ratings(X, y, sample_weight)
             self._warn_of_training_ratings(ratings)
             return self._errors(ratings)
-        k = checked_n(k, "k")
-        if exclude is None:
-            raise ValueError(
-                "k needs exclude=, the ratings of training: lists of items that users have rated"
-                " already measure nothing"
-            )
-        ratings = as_ratings(X, y, sample_weight)
-        known = as_known(exclude)
+        lists = Lists(checked_n(k, "k"), checked_known(exclude), options)
         if threshold is not None:
             threshold = checked_threshold(threshold, ratings, self.rating_scale)
         self._warn_of_training_ratings(ratings)
-        seen = Seen.of_ratings(known, fitted.tables)
-        liked = serving.ranked.liked_in(ratings, fitted.tables, threshold, seen)
-        taken = serving.ranked.taken_in(known, fitted.tables[ITEMS])
-
-        def best(rows: slice) -> NDArray[Any]:
-            return self._best_codes(liked.user_ids[rows], k, known, options)
-
-        def most_popular(rows: slice) -> NDArray[Any]:
-            n_users = len(fitted.tables[USERS])
-            return serving.ranked.popular(taken, liked.users[rows], n_users, k, seen)
-
-        result: dict[str, Any] = self._errors(ratings)
-        result |= serving.ranked.measured(liked, taken, best, k)
-        if baselines:
-            popularity = serving.ranked.measured(liked, taken, most_popular, k)
-            result["baselines"] = {"popularity": popularity}
-            if holds_ratings(exclude):
-                biases = self._biases_only().fit(known)
-                errors = biases.evaluate(ratings, exclude=known, k=k, threshold=threshold)
-                result["baselines"]["biases_only"] = errors
+        result = self._measured(ratings, lists, threshold, baselines)
+        if baselines and holds_ratings(exclude):
+            biases = self._biases_only().fit(lists.known)
+            measured = biases._measured(ratings, lists._replace(options={}), threshold, False)
+            result["baselines"]["biases_only"] = measured
         return result
 
     def score(
@@ -132,12 +115,37 @@ class Evaluating(Predicting, Listing):
             "unknown": float(unknown_pairs(users, items).mean()),
         }
 
-    def _best_codes(
-        self, users: NDArray[Any], k: int, exclude: Ratings, options: dict[str, Any]
-    ) -> NDArray[Any]:
+    def _measured(
+        self, ratings: Ratings, lists: Lists, threshold: float | None, popularity: bool
+    ) -> dict[str, Any]:
+        """Return the errors on ratings and the metrics of lists; those of popularity, if wanted."""
+        ranked = serving.ranked
+        tables = self._fitted_now().tables
+        seen = Seen.of_ratings(lists.known, tables)
+        liked = ranked.liked_in(ratings, tables, threshold, seen)
+        taken = ranked.taken_in(lists.known, tables[ITEMS])
+
+        def best(rows: slice) -> NDArray[Any]:
+            return self._best_codes(liked.user_ids[rows], lists)
+
+        def most_popular(rows: slice) -> NDArray[Any]:
+            codes: NDArray[Any] = ranked.popular(
+                taken, liked.users[rows], len(tables[USERS]), lists.k, seen
+            )
+            return codes
+
+        result: dict[str, Any] = dict(self._errors(ratings))
+        result |= ranked.measured(liked, taken, best, lists.k)
+        if popularity:
+            popular = ranked.measured(liked, taken, most_popular, lists.k)
+            result["baselines"] = {"popularity": popular}
+        return result
+
+    def _best_codes(self, users: NDArray[Any], lists: Lists) -> NDArray[Any]:
         """Return (m, at most k) codes of the items that `recommend` gives; -1 is none."""
-        ids, scores = self.recommend(users, k, exclude, **{"unknown": "mean"} | options)
-        codes = np.full(ids.shape, -1, np.int32)
+        options = {"unknown": "mean"} | lists.options
+        ids, scores = self.recommend(users, lists.k, lists.known, **options)
+        codes: NDArray[Any] = np.full(ids.shape, -1, np.int32)
         filled = ~np.isnan(scores)
         listed = ids[filled]
         if listed.dtype == object:  # rows that end with None
@@ -169,6 +177,16 @@ def check_no_lists(**arguments: Any) -> None:
     given = [name for name, value in arguments.items() if value is not None and value is not False]
     if given:
         raise ValueError(f"{given[0]}= needs k=, the length of the lists to measure")
+
+
+def checked_known(exclude: Any) -> Ratings:
+    """Return the pairs that lists leave out; ValueError if there are none."""
+    if exclude is None:
+        raise ValueError(
+            "k= needs exclude=, the ratings of training: lists of items that users have rated"
+            " already measure nothing"
+        )
+    return as_known(exclude)
 
 
 def checked_threshold(

@@ -20,11 +20,61 @@ def csv_rows(text):
 # evaluate
 
 
+@pytest.fixture(scope="module")
+def parts(folder):
+    """Return (train.csv, test.csv, a model of the first)."""
+    rows = made_rows()
+    header = ("user", "item", "rating")
+    train = write_table(folder / "train.csv", [header, *rows[:700]])
+    test = write_table(folder / "test.csv", [header, *rows[700:]])
+    assert run("train", train, "-o", folder / "part.npz", *SMALL) == 0
+    return train, test, folder / "part.npz"
+
+
+def test_evaluate_lists(parts, capsys):
+    train, test, path = parts
+    argv = ["evaluate", path, test, "--top", 5, "--exclude", train, "--threshold", 3.5]
+    out = shown(capsys, *argv)
+    arguments = {"k": 5, "exclude": funksvd.Ratings.read(train), "threshold": 3.5}
+    result = funksvd.load(path).evaluate(funksvd.Ratings.read(test), baselines=True, **arguments)
+    baselines = result["baselines"]
+    assert f"Lists of 5 unseen items for {result['n_users']} users" in out
+    assert "rated 3.5 or higher" in out
+    lines = {line.split()[0]: line.split() for line in out.split("\n\n")[-1].splitlines()}
+    columns = [result, baselines["popularity"], baselines["biases_only"]]
+    assert lines["NDCG"][1:4] == [f"{column['ndcg']:.4f}" for column in columns]
+    assert lines["novelty"][1:4] == [f"{column['novelty']:.4f}" for column in columns]
+    rmse = [f"{column['rmse']:.4f}" for column in (result, baselines["biases_only"])]
+    assert out.splitlines()[-1].split() == ["RMSE", *rmse]
+    assert out_json(capsys, *argv)[0] == [result]
+    del result["baselines"]
+    assert out_json(capsys, *argv, "--no-baselines")[0] == [result]
+
+
+def test_evaluate_on_the_training_file_warns(folder, capsys):
+    assert run("evaluate", folder / "model.npz", folder / "ratings.csv") == 0
+    assert "warning: the model was trained on these ratings" in capsys.readouterr().err
+
+
+def test_evaluate_lists_errors(parts, capsys):
+    train, test, path = parts
+    assert "--exclude needs --top" in fails(capsys, "evaluate", path, test, "--exclude", train)
+    assert "--threshold needs --top" in fails(capsys, "evaluate", path, test, "--threshold", 4)
+    argv = ["evaluate", path, test, "--top", 5]
+    assert "--top needs --exclude" in fails(capsys, *argv)
+    argv += ["--exclude", train]
+    assert "--threshold must be within the scale" in fails(capsys, *argv, "--threshold", 40)
+    argv[4] = 0
+    assert "--top must be an int >= 1, got 0" in fails(capsys, *argv)
+    assert "--exclude holds all" in fails(capsys, "evaluate", path, train, *argv[3:], "--top", 5)
+
+
 def test_evaluate(folder, capsys):
     argv = ["evaluate", folder / "model.npz", folder / "ratings.csv"]
     out = shown(capsys, *argv)
     model = funksvd.load(folder / "model.npz")
-    scores = model.evaluate(funksvd.Ratings.read(folder / "ratings.csv"))
+    with pytest.warns(UserWarning, match="was trained on these ratings"):
+        scores = model.evaluate(funksvd.Ratings.read(folder / "ratings.csv"))
     assert f"RMSE     {scores['rmse']:.4f}" in out
     assert f"MAE      {scores['mae']:.4f}" in out
     assert "ratings  900" in out
