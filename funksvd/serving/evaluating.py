@@ -86,8 +86,8 @@ class Evaluating(Predicting, Listing):
         lists = Lists(checked_n(k, "k"), checked_known(exclude), options)
         if threshold is not None:
             threshold = checked_threshold(threshold, ratings, self.rating_scale)
-        self._warn_of_training_ratings(ratings)
         result = self._measured(ratings, lists, threshold, baselines)
+        self._warn_of_training_ratings(ratings)
         if baselines and holds_ratings(exclude):
             biases = self._biases_only().fit(lists.known)
             measured = biases._measured(ratings, lists._replace(options={}), threshold, False)

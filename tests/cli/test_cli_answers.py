@@ -64,9 +64,9 @@ def test_evaluate_lists_errors(parts, capsys):
     assert "--top needs --exclude" in fails(capsys, *argv)
     argv += ["--exclude", train]
     assert "--threshold must be within the scale" in fails(capsys, *argv, "--threshold", 40)
+    assert "--exclude holds all" in fails(capsys, "evaluate", path, train, *argv[3:])
     argv[4] = 0
     assert "--top must be an int >= 1, got 0" in fails(capsys, *argv)
-    assert "--exclude holds all" in fails(capsys, "evaluate", path, train, *argv[3:], "--top", 5)
 
 
 def test_evaluate(folder, capsys):
