@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funksvd.callbacks.stopping import EarlyStopping
+from funksvd.checks import check_choice, checked_n
 from funksvd.engines.choose import engine_for
+from funksvd.metrics import RANKING_METRICS
 from funksvd.model import FunkSVD
 from funksvd.ratings.triples import Ratings
+from funksvd.serving.evaluating import checked_threshold
 
 __all__ = ["GRID", "Setting", "tune"]
 
@@ -34,8 +37,10 @@ class Setting(NamedTuple):
     Attributes
     ----------
     parameters : dict
-    rmse, sd : float
-        Mean and standard deviation, over the folds, of the validation RMSE of the best epoch.
+    rmse : float
+        Mean, over the folds, of the validation RMSE of the best epoch.
+    score, sd : float
+        Mean and standard deviation, over the folds, of the metric that the search ranks by.
     n_epochs : int
         Median, over the folds, of the number of epochs up to the best one.
     seconds : float
@@ -44,15 +49,25 @@ class Setting(NamedTuple):
 
     parameters: dict[str, Any]
     rmse: float
+    score: float
     sd: float
     n_epochs: int
     seconds: float
 
 
+class Measure(NamedTuple):
+    """What a search ranks by: "rmse", or a metric of lists of k items; see `FunkSVD.evaluate`."""
+
+    metric: str
+    k: int
+    threshold: float | None
+
+
 class Outcome(NamedTuple):
-    """The result of one fit: the RMSE and the number of the best epoch, and the time."""
+    """The result of one fit: RMSE, score and number of the best epoch, and the time."""
 
     rmse: float
+    score: float
     n_epochs: int
     seconds: float
 
@@ -81,6 +96,9 @@ def tune(
     n_folds: int = 3,
     patience: int = 3,
     random_state: int = 0,
+    metric: str = "rmse",
+    k: int = 10,
+    threshold: float | None = None,
     progress: bool = False,
     **parameters: Any,
 ) -> list[Setting]:
@@ -101,6 +119,10 @@ def tune(
         Epochs without improvement after which a fit ends.
     random_state : int
         Seed of the folds and of the models.
+    metric : {"rmse", "ndcg", "precision", "recall", "map", "mrr", "hit_rate"}
+        What the search ranks by; the RMSE decides in any case when a fit ends.
+    k, threshold : int, float or None
+        Of all metrics but "rmse", as in `FunkSVD.evaluate`.
     progress : bool
         Show a progress bar.
     **parameters
@@ -109,28 +131,27 @@ def tune(
     Raises
     ------
     ValueError
-        If a parameter is unknown or a value is not allowed, before any training; or if there are
-        too few ratings.
+        If a value is not allowed, before any training, or if there are too few ratings.
     """
     from tqdm import tqdm
 
-    settings = settings_of(default_grid(parameters) if grid is None else grid)
+    check_choice(metric, "metric", ("rmse", *RANKING_METRICS))
+    measure = Measure(metric, checked_n(k, "k"), threshold)
+    settings = settings_of(grid if grid is not None else default_grid(parameters))
     models = [model_of(parameters | setting, random_state) for setting in settings]
+    if threshold is not None:
+        checked_threshold(threshold, ratings, models[0].rating_scale)
     outcomes: list[list[Outcome]] = [[] for _ in models]
+    total = len(models) * n_folds
     with tqdm(
-        total=len(models) * n_folds,
-        desc="fits",
-        unit="fit",
-        delay=1,
-        leave=False,
-        disable=not progress,
+        total=total, desc="fits", unit="fit", delay=1, leave=False, disable=not progress
     ) as bar:
         for train, held_out in ratings.folds(n_folds, random_state):
             for model, its_outcomes in zip(models, outcomes, strict=True):
-                its_outcomes.append(fit(model, train, held_out, patience))
+                its_outcomes.append(fit(model, train, held_out, patience, measure))
                 bar.update()
     found = [summary(*pair) for pair in zip(settings, outcomes, strict=True)]
-    return sorted(found, key=lambda setting: setting.rmse)
+    return sorted(found, key=lambda setting: setting.score, reverse=metric != "rmse")
 
 
 def settings_of(grid: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -147,8 +168,10 @@ def model_of(parameters: Mapping[str, Any], random_state: int) -> FunkSVD:
     return model
 
 
-def fit(model: FunkSVD, train: Ratings, held_out: Ratings, patience: int) -> Outcome:
-    """Fit a model on one fold; return its outcome, with an infinite RMSE if it diverged.
+def fit(
+    model: FunkSVD, train: Ratings, held_out: Ratings, patience: int, measure: Measure
+) -> Outcome:
+    """Fit a model on one fold; return its outcome, with an infinitely bad score if it diverged.
 
     Raises
     ------
@@ -158,25 +181,36 @@ def fit(model: FunkSVD, train: Ratings, held_out: Ratings, patience: int) -> Out
     start = time.perf_counter()
     stopping = EarlyStopping("val_loss", patience=patience)
     rmse = np.inf
+    score = np.inf if measure.metric == "rmse" else -np.inf
     n_epochs = 0
     try:
         model.fit(train, validation_data=held_out, callbacks=[stopping], verbose=0)
         rmse = model.history_["val_rmse"][stopping.best_epoch]
         n_epochs = stopping.best_epoch + 1
+        score = rmse
+        if measure.metric != "rmse":
+            score = score_of_lists(model, train, held_out, measure)
     except FloatingPointError:  # training diverged
         pass
     if getattr(model, "interrupted_", False):
         raise KeyboardInterrupt
-    return Outcome(rmse, n_epochs, time.perf_counter() - start)
+    return Outcome(rmse, score, n_epochs, time.perf_counter() - start)
+
+
+def score_of_lists(model: FunkSVD, train: Ratings, held_out: Ratings, measure: Measure) -> float:
+    """Return a metric of the lists of a model that was fitted on one fold."""
+    result = model.evaluate(held_out, k=measure.k, exclude=train, threshold=measure.threshold)
+    return float(result[measure.metric])
 
 
 def summary(parameters: dict[str, Any], outcomes: Sequence[Outcome]) -> Setting:
     """Return a setting with the outcomes of its folds."""
-    errors: NDArray[np.float64] = np.array([outcome.rmse for outcome in outcomes])
+    scores: NDArray[np.float64] = np.array([outcome.score for outcome in outcomes])
     return Setting(
         parameters,
-        rmse=float(errors.mean()),
-        sd=float(errors.std()) if np.isfinite(errors).all() else np.inf,
+        rmse=float(np.mean([outcome.rmse for outcome in outcomes])),
+        score=float(scores.mean()),
+        sd=float(scores.std()) if np.isfinite(scores).all() else np.inf,
         n_epochs=int(np.median([outcome.n_epochs for outcome in outcomes])),
         seconds=sum(outcome.seconds for outcome in outcomes),
     )

@@ -11,6 +11,7 @@ from funksvd.cli.options import (
     add_command,
     add_file_options,
     add_json,
+    add_list_options,
     add_model,
     add_ratings,
 )
@@ -52,17 +53,9 @@ def add(commands: Commands) -> None:
     )
     add_model(command)
     add_ratings(command)
-    command.add_argument(
-        "--top", type=int, metavar="K", help="length of the lists of recommendations to measure"
-    )
+    add_list_options(command)
     command.add_argument(
         "--exclude", metavar="FILE", help="ratings of training, whose items are not recommended"
-    )
-    command.add_argument(
-        "--threshold",
-        type=float,
-        metavar="RATING",
-        help="rating from which on an item is relevant (default: every rated item is)",
     )
     command.add_argument(
         "--baselines",

@@ -140,6 +140,24 @@ def add_titles(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_list_options(command: argparse.ArgumentParser, top: int | None = None) -> None:
+    """Add the options --top and --threshold of commands that measure recommendations."""
+    default = "" if top is None else f" (default: {top})"
+    command.add_argument(
+        "--top",
+        type=int,
+        default=top,
+        metavar="K",
+        help=f"length of the lists of recommendations to measure{default}",
+    )
+    command.add_argument(
+        "--threshold",
+        type=float,
+        metavar="RATING",
+        help="rating from which on an item is relevant (default: every rated item is)",
+    )
+
+
 def add_table_output(command: argparse.ArgumentParser) -> None:
     """Add the option --output of commands that write a table."""
     command.add_argument(

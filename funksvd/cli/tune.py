@@ -15,6 +15,7 @@ from funksvd.cli.options import (
     add_command,
     add_file_options,
     add_json,
+    add_list_options,
     add_parameters,
     add_patience,
     add_ratings,
@@ -23,6 +24,7 @@ from funksvd.cli.options import (
 )
 from funksvd.cli.shown import print_json, print_table, say, shows_progress
 from funksvd.engines.choose import engine_for
+from funksvd.metrics import RANKING_METRICS
 from funksvd.model import FunkSVD
 
 if TYPE_CHECKING:
@@ -64,6 +66,13 @@ def add(commands: Commands) -> None:
         metavar="N",
         help="number of folds; each is held out once (default: 3)",
     )
+    command.add_argument(
+        "--metric",
+        choices=("rmse", *RANKING_METRICS),
+        default="rmse",
+        help="measure that the best setting has the best value of (default: rmse)",
+    )
+    add_list_options(command, 10)
     add_patience(command, "a fit")
     command.add_argument(
         "-o",
@@ -99,13 +108,16 @@ def tune(args: argparse.Namespace) -> None:
         grid,
         n_folds=args.folds,
         patience=args.patience,
+        metric=args.metric,
+        k=args.top,
+        threshold=args.threshold,
         progress=shows_progress(),
         **parameters,
     )
     if args.json:
         print_json([setting._asdict() for setting in settings])
     else:
-        print_settings(settings)
+        print_settings(settings, args)
     chosen = settings[0].parameters | epochs_of(settings[0], parameters)
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
     if args.output is None:
@@ -117,20 +129,24 @@ def tune(args: argparse.Namespace) -> None:
     save(args, model)
 
 
-def print_settings(settings: Sequence[Setting]) -> None:
+def print_settings(settings: Sequence[Setting], args: argparse.Namespace) -> None:
     """Print a table of settings."""
+    by_lists = args.metric != "rmse"
     rows = []
     for setting in settings:
+        scores = [setting.score, setting.sd]
+        if by_lists:
+            scores.append(setting.rmse)
         rows.append(
             [
                 *setting.parameters.values(),
-                f"{setting.rmse:.4f}",
-                f"{setting.sd:.4f}",
+                *(f"{score:.4f}" for score in scores),
                 setting.n_epochs,
                 f"{setting.seconds:.1f}",
             ]
         )
-    print_table([*settings[0].parameters, "RMSE", "sd", "epochs", "s"], rows)
+    names = [f"{args.metric}@{args.top}", "sd", "RMSE"] if by_lists else ["RMSE", "sd"]
+    print_table([*settings[0].parameters, *names, "epochs", "s"], rows)
 
 
 def epochs_of(setting: Setting, parameters: dict[str, Any]) -> dict[str, int]:

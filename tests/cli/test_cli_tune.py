@@ -32,6 +32,29 @@ def test_featurewise_training_tells_the_number_of_features(folder, capsys):
     assert re.search(r"--l2 \S+ --n-factors [123]$", out.splitlines()[-1])
 
 
+def test_tune_by_lists(folder, capsys):
+    options = "--grid n-factors=0,4 --folds 2 --n-epochs 4 --metric ndcg --top 5 --threshold 3.5"
+    argv = ["tune", folder / "ratings.csv", *options.split()]
+    [settings], _ = out_json(capsys, *argv)
+    assert settings[0]["score"] >= settings[1]["score"]
+    best = settings[0]
+    scores = []
+    for train, held_out in funksvd.Ratings.read(folder / "ratings.csv").folds(2, 0):
+        model = funksvd.FunkSVD(n_epochs=4, random_state=0, **best["parameters"])
+        model.fit(train, validation_data=held_out, callbacks=funksvd.EarlyStopping(patience=3))
+        scores.append(model.evaluate(held_out, k=5, exclude=train, threshold=3.5)["ndcg"])
+    assert best["score"] == pytest.approx(np.mean(scores))
+    assert best["sd"] == pytest.approx(np.std(scores))
+    lines = shown(capsys, *argv).splitlines()
+    assert lines[1].split() == ["n_factors", "ndcg@5", "sd", "RMSE", "epochs", "s"]
+    assert lines[2].split()[1] == f"{best['score']:.4f}"
+
+
+def test_tune_refuses_a_threshold_outside_the_scale(folder, capsys):
+    argv = ["tune", folder / "ratings.csv", "--metric", "ndcg", "--threshold", 9]
+    assert "--threshold must be within the scale" in fails(capsys, *argv)
+
+
 def test_tune(folder, tmp_path, capsys):
     grid = "--grid n-factors=1,3 --grid l2=0.02,0.5 --folds 2 --n-jobs 1 --n-epochs 5"
     argv = ["tune", folder / "ratings.csv", *grid.split()]

@@ -29,11 +29,11 @@ def test_it_is_the_model_whose_factors_are_zeros(solver):
     assert biases.history_["rmse"] == zeros.history_["rmse"]
 
 
-def test_adagrad_row_shares_its_accumulator_among_no_factors():
+def test_adagrad_row_learns_the_biases_that_adagrad_learns():
     options = {"n_factors": 0, "n_epochs": 5, "random_state": 0}
     by_row = FunkSVD(solver="adagrad_row", learning_rate=0.03, **options).fit(data())
     by_value = FunkSVD(solver="adagrad", learning_rate=0.03, **options).fit(data())
-    assert by_row.history_["rmse"] == pytest.approx(by_value.history_["rmse"], rel=0.01)
+    assert np.corrcoef(by_row.user_biases_, by_value.user_biases_)[0, 1] > 0.95
 
 
 def test_it_nears_the_least_squares_solution():

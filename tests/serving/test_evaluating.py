@@ -219,7 +219,7 @@ def test_a_test_without_relevant_ratings_is_refused():
     with pytest.raises(ValueError, match="no rating to evaluate on is at or above threshold=4"):
         model.evaluate(low, exclude=train, k=K, threshold=4)
     with pytest.raises(ValueError, match=r"exclude= holds all .* relevant pairs"):
-        model.evaluate(test, exclude=test, k=K)
+        model.evaluate(train, exclude=train, k=K)
 
 
 def test_training_ratings_are_noticed(tmp_path):
