@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         ModelCheckpoint,
         ReduceLROnPlateau,
     )
+    from funksvd.comparing import compare
 
 __all__ = [
     "CSVLogger",
@@ -31,6 +32,7 @@ __all__ = [
     "Ratings",
     "ReduceLROnPlateau",
     "__version__",
+    "compare",
     "from_surprise",
     "load",
     "show_config",
@@ -52,8 +54,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"funksvd.{name}")
     if name in LATE_CALLBACKS:
         return getattr(importlib.import_module("funksvd.callbacks"), name)
+    if name == "compare":
+        return importlib.import_module("funksvd.comparing").compare
     raise AttributeError(f"module 'funksvd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *LATE_MODULES, *LATE_CALLBACKS})
+    return sorted({*globals(), *LATE_MODULES, *LATE_CALLBACKS, "compare"})

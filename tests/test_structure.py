@@ -31,7 +31,7 @@ FLOORS = (
     ("serving",),  # answers of a trained model
     ("card",),  # the card that a notebook shows for a model
     ("surprise", "model"),  # FunkSVD, which delegates to all of the above
-    ("plots", "tuning"),  # pictures of a model, and the search of hyper-parameters
+    ("plots", "tuning", "comparing"),  # pictures, searches and comparisons of models
     ("cli",),  # the command line
     ("__init__", "__main__"),  # the public names, which nothing inside the package imports
 )
