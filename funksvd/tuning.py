@@ -104,9 +104,8 @@ def tune(
 ) -> list[Setting]:
     """Try every setting of a grid by cross-validation; return the settings, the best first.
 
-    Early stopping finds the number of epochs, so it needs no place in the grid. The folds that are
-    held out choose both the epochs and the winner: measure the winner on ratings that the search
-    has not seen.
+    Early stopping finds the number of epochs. The folds that are held out choose both the epochs
+    and the winner: measure the winner on ratings that the search has not seen.
 
     Parameters
     ----------
@@ -121,12 +120,10 @@ def tune(
         Seed of the folds and of the models.
     metric : {"rmse", "ndcg", "precision", "recall", "map", "mrr", "hit_rate"}
         What the search ranks by; the RMSE decides in any case when a fit ends.
-    k, threshold : int, float or None
-        Of all metrics but "rmse", as in `FunkSVD.evaluate`.
+    k, threshold : as in `FunkSVD.evaluate`, for all metrics but "rmse"
     progress : bool
         Show a progress bar.
-    **parameters
-        Parameters of every model.
+    **parameters : those of every model
 
     Raises
     ------

@@ -191,7 +191,7 @@ def test_a_model_can_be_cloned_by_scikit_learn():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n_factors", 0),
+        ("n_factors", -1),
         ("n_factors", 2.5),
         ("n_epochs", -1),
         ("solver", "newton"),

@@ -89,7 +89,7 @@ def test_tune(folder, tmp_path, capsys):
         ("l2", "got 'l2'"),
         ("l2=", "got 'l2='"),
         ("n_factor=3", "did you mean n_factors?"),
-        ("n_factors=0,3", "n_factors must be None or an int >= 1, got 0"),
+        ("n_factors=-1,3", "n_factors must be None or an int >= 0, got -1"),
         ("l2=much", "l2 must be a finite number"),
     ],
 )
