@@ -100,9 +100,7 @@ class Fitting:
         verbose = self.verbose if verbose is None else verbose
         check_fit_arguments(validation_split, validation_split_order, validation_data, verbose)
         ratings = as_ratings(X, y, sample_weight, times)
-        checkpoint = None
-        if resume is not None:
-            checkpoint = stations.checkpoints.read(resume, type(self))
+        checkpoint = None if resume is None else stations.checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
         content = content_of(ratings, self._threads())
         order = validation_split_order
