@@ -23,7 +23,7 @@ from funksvd.ratings.content import content_of
 from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.weights import Fitted, Weights, check_fit, copied, is_finite
+from funksvd.weights import Fitted, Trained, Weights, check_fit, copied, is_finite
 
 if TYPE_CHECKING:
     from funksvd.training.loop import Training
@@ -259,8 +259,14 @@ class Fitting:
         model = copy.copy(self)
         model._training = None
         model._fitted = join(fitted, number, ratings.tables[number].ids[rows.codes], rows)
-        model.history_, model.n_epochs_, model.n_ratings_ = fitted.trained
+        model._show(fitted.trained)
         return model
+
+    def _show(self, trained: Trained) -> None:
+        """Set the public attributes that say how the model was trained."""
+        self.history_ = trained.history
+        self.n_epochs_ = trained.n_epochs
+        self.n_ratings_ = trained.n_ratings
 
     def get_weights(self) -> Weights:
         """Return a copy of the learned arrays; during `fit`, of those of the moment."""
