@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from funksvd.checks import checked_n
 from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
-from funksvd.ratings.ids import ITEMS, USERS, table_and_keys
+from funksvd.ratings.encoding import table_and_keys
+from funksvd.ratings.ids import ITEMS, USERS
 from funksvd.ratings.inputs import pairs_of
 from funksvd.ratings.tables import as_ids
 from funksvd.ratings.triples import Ratings

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.machine.memory import aligned
-from funksvd.ratings.ids import IdTable, table_and_keys
+from funksvd.ratings.encoding import table_and_keys
+from funksvd.ratings.ids import IdTable
 from funksvd.weights import Fitted, Trained, Weights
 
 

@@ -59,14 +59,14 @@ def read(args: argparse.Namespace, path: str) -> tuple[Encoded, Encoded, NDArray
 
 def read_ratings(args: argparse.Namespace, path: str) -> Ratings:
     """Return the ratings of a file."""
-    return Ratings.from_arrays(*read(args, path))
+    return Ratings.of_own(*read(args, path))
 
 
 def read_ratings_for(args: argparse.Namespace, model: FunkSVD, path: str) -> Ratings:
     """Return the ratings of a file, with ids of the model's types."""
     users, items, ratings = read(args, path)
     users, items = typed_pairs(model, path, users, items)
-    return Ratings.from_arrays(users, items, ratings)
+    return Ratings.of_own(users, items, ratings)
 
 
 def typed_pairs(model: FunkSVD, path: str, users: Any, items: Any) -> tuple[Any, Any]:

@@ -23,11 +23,23 @@ ctypedef fused real:
 
 
 def count(const key_t[:] keys, int64_t base, int64_t[::1] counts):
-    """Add to counts[key - base] how often each key occurs."""
+    """Add to counts[key - base] how often each key occurs.
+
+    Return the position of the first key for which `counts` has no place, where the counting ends,
+    and -1 if there is none. Keys come from outside: this is the check that all later kernels trust.
+    """
     cdef Py_ssize_t t
+    cdef Py_ssize_t outside = -1
+    cdef uint64_t place
+    cdef uint64_t span = counts.shape[0]
     with nogil:
         for t in range(keys.shape[0]):
-            counts[keys[t] - base] += 1
+            place = <uint64_t>keys[t] - <uint64_t>base  # a key below the base gives a large number
+            if place >= span:
+                outside = t
+                break
+            counts[place] += 1
+    return outside
 
 
 def group(
@@ -88,11 +100,12 @@ def deal_out(
 def look_up(const key_t[:] keys, int64_t base, const int32_t[::1] table, int32_t[::1] out):
     """Write table[key - base] of each key to `out`, or -1 if that is outside the table."""
     cdef Py_ssize_t t
-    cdef int64_t place
+    cdef uint64_t place
+    cdef uint64_t span = table.shape[0]
     with nogil:
         for t in range(keys.shape[0]):
-            place = keys[t] - base
-            out[t] = table[place] if 0 <= place < table.shape[0] else -1
+            place = <uint64_t>keys[t] - <uint64_t>base  # a key below the base gives a large number
+            out[t] = table[place] if place < span else -1
 
 
 def hash_ratings(

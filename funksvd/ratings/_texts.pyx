@@ -62,11 +62,17 @@ cdef class TextCodes:
             The texts in UTF-8, one after another.
         out : (n,) int32
             Text t's code is written to out[t].
+
+        Raises
+        ------
+        ValueError
+            If a text does not lie within `data`, or has a negative length.
         """
         cdef Py_ssize_t t, first, end = 0, n = out.shape[0]
         cdef uint32_t hashes[TEXTS_IN_FLIGHT]
         cdef Slot* slot
         cdef const uint8_t* texts = &data[0] if data.shape[0] else NULL
+        # With offsets that rise, which is checked on the way, all texts then lie within `data`.
         if offsets.shape[0] <= n or (n and (offsets[0] < 0 or offsets[n] > data.shape[0])):
             raise ValueError("offsets and texts do not fit")
         with nogil:
@@ -75,6 +81,9 @@ cdef class TextCodes:
                 end = min(end + TEXTS_IN_FLIGHT, n)
                 # Fetch the slots,
                 for t in range(first, end):
+                    if offsets[t + 1] < offsets[t]:
+                        with gil:
+                            raise ValueError("offsets of texts do not rise")
                     hashes[t - first] = hash_of(texts + offsets[t], offsets[t + 1] - offsets[t])
                     PREFETCH(&self.slots[hashes[t - first] & (self.n_slots - 1)])
                 # then the texts that probably match,

@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 from funksvd.machine.threads import cpu_count, parallel
 from funksvd.ratings._keys import look_up
 from funksvd.ratings._texts import TextCodes
-from funksvd.ratings.ids import Codes, Encoded
+from funksvd.ratings.encoding import Codes
+from funksvd.ratings.ids import Encoded
 from funksvd.ratings.times import TimeReader
 
 
@@ -27,6 +28,18 @@ def is_text(dtype: pa.DataType) -> bool:
 def is_dictionary(dtype: pa.DataType) -> bool:
     """Return whether an Arrow type is a dictionary: integer codes into a few values."""
     return bool(pa.types.is_dictionary(dtype))
+
+
+def check_column(column: Any, name: str) -> None:
+    """Raise ValueError if an Arrow column is damaged; Arrow itself reads files without a check.
+
+    `name` stands for the column in the message. The offsets of texts are checked by `TextCodes`,
+    and whether they are UTF-8 when they are decoded: here both would take as long as reading them.
+    """
+    try:
+        column.validate(full=not is_text(column.type))
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{name}: this Arrow column is damaged ({error})") from error
 
 
 def shares(n: int, count: int) -> list[slice]:
@@ -111,7 +124,8 @@ def codes_of(table: Any, array: Any) -> np.ndarray:
         text_codes = codes_of(table, texts)
         look_up(places.to_numpy(), 0, text_codes, codes)
     elif len(array):
-        array = array.fill_null("")
+        if array.null_count:
+            array = array.fill_null("")
         _, offset_buffer, text_buffer = array.buffers()
         is_large = pa.types.is_large_string(array.type)
         offsets = np.frombuffer(offset_buffer, np.int64 if is_large else np.int32)

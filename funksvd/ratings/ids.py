@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +48,13 @@ class Encoded:
         return len(self.codes)
 
     def used(self) -> np.ndarray:
-        """Return the positions of the ids that some code refers to."""
+        """Return the positions of the ids that some code refers to.
+
+        Raises
+        ------
+        ValueError
+            If a code is no position in the ids.
+        """
         counts = count_keys(self.codes, 0, len(self.ids), cpu_count())
         return np.flatnonzero(counts)
 
@@ -107,6 +113,8 @@ class IdTable:
     """
 
     def __init__(self, ids: np.ndarray, n_ratings: int = 0) -> None:
+        if ids.dtype.kind in "iu":  # differences of narrower ids would overflow
+            ids = ids.astype(np.int64, copy=False)
         self.ids = ids
         self.kind = kind_of(ids)
         self.base = 0
@@ -172,19 +180,6 @@ class IdTable:
 
         parallel(look_up_part, chunks_of(len(ids)), n_jobs)
         return out
-
-
-class Keyed(NamedTuple):
-    """The ids of a column, encoded.
-
-    table : IdTable
-    keys : (n,) int32 or int64, raw ids where the table has a lookup table, else codes
-    counts : (n_ids,) number of ratings of each code; None where it is not at hand
-    """
-
-    table: IdTable
-    keys: np.ndarray
-    counts: np.ndarray | None
 
 
 def is_dense(low: int, high: int, n_ratings: int) -> bool:
@@ -303,92 +298,3 @@ def refuse_mask(values: Any, name: str) -> None:
         raise ValueError(
             f"{n_masked} {name} are masked; pass the others alone, such as array[~array.mask]"
         )
-
-
-def table_and_keys(raw: Any, name: str) -> Keyed:
-    """Return the id table of raw ids and their keys; `name` names the ids in errors."""
-    ids = checked_ids(raw, name)
-    if isinstance(ids, Encoded):
-        return table_of_encoded(ids, name)
-    if ids.dtype.kind == "i":
-        return table_of_ints(ids)
-    return table_of_objects(ids)
-
-
-def table_of_encoded(ids: Encoded, name: str) -> Keyed:
-    """Return the table and keys of an encoded column, from the ids in use alone."""
-    tables: list[IdTable] = []
-
-    def keys_of(distinct: np.ndarray) -> np.ndarray:
-        table, keys, _ = table_and_keys(distinct, name)
-        tables.append(table)
-        if abs(keys).max() >= 1 << 31:
-            return keys
-        return keys.astype(np.int32)
-
-    keys = ids.map(keys_of, name)
-    return Keyed(tables[0], keys, None)
-
-
-def table_of_ints(ids: np.ndarray) -> Keyed:
-    """Return the table and keys of integer ids, by counting where they lie close together."""
-    low = int(ids.min())
-    high = int(ids.max())
-    if is_dense(low, high, len(ids)):
-        counts = count_keys(ids, low, high - low + 1, cpu_count())
-        present = np.flatnonzero(counts)
-        return Keyed(
-            IdTable(present + low, len(ids)),
-            ids,
-            counts[present],
-        )
-    distinct, codes = np.unique(ids, return_inverse=True)
-    return Keyed(
-        IdTable(distinct),
-        codes.astype(np.int32),
-        None,
-    )
-
-
-def table_of_objects(ids: np.ndarray) -> Keyed:
-    """Return the table and keys of texts and other objects.
-
-    Ids of several types that have no order are sorted by type and text.
-    """
-    values = ids.tolist()
-    distinct = list(dict.fromkeys(values))
-    try:
-        distinct.sort()
-    except TypeError:
-        distinct.sort(
-            key=lambda id_: (
-                type(id_).__name__,
-                repr(id_),
-            )
-        )
-    codes = {id_: code for code, id_ in enumerate(distinct)}
-    keys = np.fromiter(
-        map(codes.__getitem__, values),
-        np.int32,
-        len(values),
-    )
-    table = IdTable(distinct_array(distinct, ids.dtype.kind in "US"))
-    return Keyed(table, keys, None)
-
-
-def distinct_array(distinct: Iterable[Any], texts: bool) -> np.ndarray:
-    """Return sorted distinct ids as an array: of texts where NumPy keeps these, else of objects."""
-    distinct = list(distinct)
-    if texts or all(type(id_) is str and id_[-1:] != "\0" for id_ in distinct):
-        return np.array(distinct)
-    array = np.empty(len(distinct), object)
-    array[:] = distinct
-    return array
-
-
-class Codes(dict[str, int]):
-    """The code of each text; new texts are numbered in the order in which they come."""
-
-    def __missing__(self, text: str) -> int:
-        self[text] = code = len(self)
-        return code

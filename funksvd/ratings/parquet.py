@@ -17,6 +17,7 @@ from funksvd.ratings.opening import FilePath, reading_bar
 from funksvd.ratings.times import TimeReader
 
 ROWS_OF_A_BATCH = 1 << 17
+MOST_ROWS = 1 << 48  # more fit no machine, and their sum might not fit 64 bits
 # Arrow hands over the whole dictionary with each batch of a column that is read as one.
 ROWS_OF_AN_ENCODED_BATCH = 8 * ROWS_OF_A_BATCH
 
@@ -61,6 +62,8 @@ def read_parquet(
         ratings = _read_groups(plan, progress)
     except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot read this Parquet file ({error})") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: the memory does not suffice for this Parquet file") from error
     return ratings, partial(_row_of, plan)
 
 
@@ -75,6 +78,8 @@ def _plan_of(path: FilePath, chosen: Chosen) -> Plan:
         n_rows = [0]
         for group in range(file.num_row_groups):
             n_rows.append(file.metadata.row_group(group).num_rows)
+        if min(n_rows) < 0 or max(n_rows) > MOST_ROWS:
+            raise ValueError(f"{path}: the numbers of rows in its footer are damaged")
     return Plan(path, names, encoded, np.cumsum(n_rows))
 
 
@@ -149,11 +154,27 @@ def _arrays(
     bar: Any,
     name: str,
 ) -> Iterator[Any]:
-    """Yield one column of some row groups as Arrow arrays; the bar moves with each group."""
+    """Yield one column of some row groups as Arrow arrays; the bar moves with each group.
+
+    Raises
+    ------
+    ValueError
+        If a row group has more or fewer rows than the footer says. Its readers have room for these
+        rows, and would leave the places of missing ones as they are.
+    """
     rows = ROWS_OF_AN_ENCODED_BATCH if name in plan.encoded else ROWS_OF_A_BATCH
     for group in range(groups.start, groups.stop):
+        left = int(plan.first_rows[group + 1] - plan.first_rows[group])
         for batch in file.iter_batches(rows, [group], [name], use_threads=False):
+            left -= len(batch)
+            if left < 0:
+                break
             yield batch[name]
+        if left:
+            raise ValueError(
+                f"{plan.path}: row group {group} has {'more' if left < 0 else 'fewer'} rows of"
+                f" {name!r} than the footer says; the file is damaged"
+            )
         bar.update()
 
 

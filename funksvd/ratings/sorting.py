@@ -11,19 +11,40 @@ from funksvd.machine.threads import CHUNK, parallel
 from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
 
 
+def threads_for_counts(n_keys: int, span: int, n_jobs: int) -> int:
+    """Return how many threads may count keys, each with `span` counts of its own.
+
+    Together these are at most as many as the keys, so that memory does not grow with the cores.
+    """
+    return max(1, min(n_jobs, n_keys // max(1, span)))
+
+
 def count_keys(
     keys: np.ndarray,
     base: int,
     span: int,
     n_jobs: int,
 ) -> np.ndarray:
-    """Return (span,) int64: how often each of the keys base, base + 1, ... occurs."""
+    """Return (span,) int64: how often each of the keys base, base + 1, ... occurs.
+
+    Raises
+    ------
+    ValueError
+        If a key is below `base`, or `base` + `span` or more.
+    """
 
     def count_part(part: slice) -> np.ndarray:
         counts = np.zeros(span, np.int64)
-        _keys.count(keys[part], base, counts)
+        own = keys[part]
+        outside = _keys.count(own, base, counts)
+        if outside >= 0:
+            raise ValueError(
+                f"the code {own[outside]} of a rating is not from {base} to {base + span - 1}:"
+                " the ids are damaged, or were changed while they were read"
+            )
         return counts
 
+    n_jobs = threads_for_counts(len(keys), span, n_jobs)
     length = max(CHUNK, -(-len(keys) // n_jobs))
     parts = [slice(start, start + length) for start in range(0, len(keys), length)]
     total = np.zeros(span, np.int64)
@@ -61,6 +82,7 @@ def sorted_by(
         start[key] is where the entries of a key start, and start[n] is the number of ratings.
     """
     n_ratings = len(keys)
+    n_jobs = threads_for_counts(n_ratings, n, n_jobs)
     if out is None:
         out = [np.empty(n_ratings, np.int32), None]
         if second is not None:

@@ -85,6 +85,7 @@ def columns_of(
     found = []
     for role, series in zip(columns, chosen.iter_columns(), strict=True):
         name = f"column {series.name!r}"
+        check_arrow(series, name)
         if role == "rating":
             found.append(_numbers(series, name))
         elif role == "time":
@@ -111,7 +112,17 @@ def column_ids(column: Any, name: str) -> Any:
     series = nw.from_native(column, series_only=True, pass_through=True)
     if not isinstance(series, nw.Series):
         return np.asarray(column)
-    return _ids(series, f"{name} ids")
+    name = f"{name} ids"
+    check_arrow(series, name)
+    return _ids(series, name)
+
+
+def check_arrow(series: Any, name: str) -> None:
+    """Raise ValueError if a narwhals Series is a column of pyarrow that is damaged."""
+    if series.implementation.is_pyarrow():
+        from funksvd.ratings.arrow import check_column
+
+        check_column(series.to_native(), name)
 
 
 def column_times(column: Any, name: str) -> np.ndarray:
@@ -175,11 +186,16 @@ def _ids(series: Any, name: str) -> Any:
         import pyarrow as pa
     except ImportError:
         return series.to_numpy()  # the same ids, slower
-    column = series.to_arrow()
-    if dtype == nw.String:
-        from funksvd.ratings.arrow import text_ids
+    from funksvd.ratings.arrow import check_column, text_ids
 
-        return text_ids(column)
+    column = series.to_arrow()
+    if not series.implementation.is_pyarrow():  # those of pyarrow are checked already
+        check_column(column, name)
+    if dtype == nw.String:
+        try:
+            return text_ids(column)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: a text is not UTF-8 ({error})") from error
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if not pa.types.is_dictionary(column.type):

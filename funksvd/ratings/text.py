@@ -12,7 +12,8 @@ from itertools import islice
 import numpy as np
 
 from funksvd.ratings.columns import Chosen, Names, RawRatings
-from funksvd.ratings.ids import Codes, Encoded
+from funksvd.ratings.encoding import Codes
+from funksvd.ratings.ids import Encoded
 from funksvd.ratings.opening import FilePath, open_bytes, open_text
 from funksvd.ratings.records import (
     Layout,

@@ -12,13 +12,9 @@ import numpy.typing as npt
 
 from funksvd.machine.threads import CHUNK, cpu_count
 from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
+from funksvd.ratings.encoding import table_and_keys
 from funksvd.ratings.hashes import digest_of_hashes, digest_of_texts, mixed, smallest
-from funksvd.ratings.ids import (
-    ITEMS,
-    USERS,
-    IdTable,
-    table_and_keys,
-)
+from funksvd.ratings.ids import ITEMS, USERS, IdTable
 from funksvd.ratings.parts import Unknown, keys_of, rows_of, sorted_unknown
 from funksvd.ratings.sorting import by_user, count_keys
 from funksvd.ratings.tables import as_ids, as_times
@@ -57,7 +53,7 @@ class Ratings:
         times: np.ndarray | None = None,
     ) -> None:
         self.tables = tables
-        self.keys = keys
+        self.keys = keys  # nobody else's: kernels index by them and check nothing
         self.values = values
         self.weights = weights
         self.times = times
@@ -151,11 +147,25 @@ class Ratings:
     ) -> Ratings:
         """Return ratings from arrays of equal length.
 
-        Integer arrays are used in place, not copied. `weights` are at least 0 and say how much each
-        rating counts in training and in errors; None means that all count alike. `times` are
-        numbers of seconds since 1970, or dates; see `times.checked_times`.
+        Arrays are copied, so that they may be changed or filled again later. `weights` are at least
+        0 and say how much each rating counts in training and in errors; None means that all count
+        alike. `times` are numbers of seconds since 1970, or dates; see `times.checked_times`.
         """
-        values = checked_values(ratings)
+        return cls.of_own(users, items, checked_values(ratings), weights, times)
+
+    @classmethod
+    def of_own(
+        cls,
+        users: Any,
+        items: Any,
+        values: np.ndarray,
+        weights: npt.ArrayLike | None = None,
+        times: Any = None,
+    ) -> Ratings:
+        """Return ratings whose `values`, float32 or float64, nobody else can change.
+
+        They are kept, not copied; otherwise this is `from_arrays`.
+        """
         if not len(users) == len(items) == len(values):
             raise ValueError(
                 "users, items and ratings must have equal lengths,"
@@ -227,7 +237,7 @@ class Ratings:
         from funksvd.ratings.reading import read_columns
 
         raw = read_columns(path, **options)
-        return cls.from_arrays(raw.users, raw.items, raw.values, times=raw.times)
+        return cls.of_own(raw.users, raw.items, raw.values, times=raw.times)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
         """Return (train, held out), where round(fraction * n) ratings are held out at random.
@@ -300,7 +310,7 @@ class Ratings:
         """
         hashes = self._hashes(0)
         # A rating and the one with user and item exchanged have the same hash until here.
-        hashes *= (2 * self.users + 1).astype(np.uint64)
+        hashes *= 2 * self.users.astype(np.uint64) + np.uint64(1)
         for column in (self.weights, self.times):
             if column is not None:
                 hashes = mixed(hashes, column)

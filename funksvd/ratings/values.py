@@ -9,7 +9,9 @@ from funksvd.ratings.ids import refuse_mask
 
 
 def checked_values(ratings: npt.ArrayLike) -> np.ndarray:
-    """Return ratings as a one-dimensional float32 or float64 array.
+    """Return a copy of ratings as a one-dimensional float32 or float64 array.
+
+    The copy is the caller's alone: an array that is filled again cannot change it.
 
     Raises
     ------
@@ -23,11 +25,11 @@ def checked_values(ratings: npt.ArrayLike) -> np.ndarray:
     message = f"ratings must be numbers, got dtype {values.dtype}"
     if values.dtype.kind in "cmM":  # complex numbers and times, which NumPy would convert
         raise TypeError(message)
-    if values.dtype not in (np.float32, np.float64):
-        try:
-            values = values.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise TypeError(message) from error
+    dtype = values.dtype if values.dtype in (np.float32, np.float64) else np.dtype(np.float64)
+    try:
+        values = values.astype(dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(message) from error
     if values.ndim != 1:
         raise ValueError(f"ratings must be one-dimensional, got shape {values.shape}")
     return values

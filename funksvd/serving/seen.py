@@ -32,8 +32,8 @@ class Seen(NamedTuple):
     start : (n_users + 1,) int64
     items : int32 item codes; items[start[u]:start[u + 1]] are those of user u, ascending
     own_users : function from the model's user codes to the own ones; None where they are the same
-    model_items : (own items,) int32, the model's code of each own item; None where they are the
-        same
+    model_items : (own items,) int32, the model's code of each own item, which ascend but for the -1
+        of an unknown one; None where they are the same
     """
 
     start: np.ndarray
@@ -50,6 +50,9 @@ class Seen(NamedTuple):
         model_items = None
         if items_table is not own_items_table:
             model_items = items_table.encode(own_items_table.ids, "item")
+            if not rise(model_items[model_items >= 0]):
+                codes = ratings.codes_in(tables)
+                return cls.of_codes(*codes, len(users), len(items_table))
         if users is own_table:
             return cls(start, items, None, model_items)
 
@@ -91,7 +94,7 @@ class Seen(NamedTuple):
         items = self.items[places]
         if self.model_items is None:
             return Unwanted(start, items)
-        items = self.model_items[items]  # both id tables are sorted, so the items stay ascending
+        items = self.model_items[items]  # they still ascend, see `of_ratings`
         known = items >= 0
         known_before = sums_before(known)
         return Unwanted(known_before[start], items[known])
@@ -104,6 +107,15 @@ class Seen(NamedTuple):
         codes = np.full(len(users), -1, np.int32)
         codes[known] = self.own_users(users[known])
         return codes
+
+
+def rise(codes: np.ndarray) -> bool:
+    """Return whether each code is larger than the one before.
+
+    The codes of one table's ids in another table do not always: ids of mixed types are sorted by
+    type and text, 10 before 9, and ids of one type by their order.
+    """
+    return bool((codes[1:] > codes[:-1]).all())
 
 
 def sums_before(counts: np.ndarray) -> np.ndarray:

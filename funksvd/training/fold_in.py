@@ -14,7 +14,8 @@ from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
 from funksvd.posterior import row_posteriors
-from funksvd.ratings.ids import IdTable, table_and_keys
+from funksvd.ratings.encoding import table_and_keys
+from funksvd.ratings.ids import IdTable
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.weights import Fitted, Weights, rows_of

@@ -13,7 +13,8 @@ from conftest import random_ratings
 
 from funksvd import FunkSVD, Ratings
 from funksvd.ratings import ids as ids_module
-from funksvd.ratings.ids import Encoded, table_and_keys
+from funksvd.ratings.encoding import table_and_keys
+from funksvd.ratings.ids import Encoded
 from funksvd.ratings.tables import add_column
 
 pd = pytest.importorskip("pandas")
