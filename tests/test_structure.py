@@ -16,7 +16,11 @@ import structure
 # From the ground up. A module may import modules of its own floor and of the floors below.
 FLOORS = (
     ("machine",),  # the computer: builds of the kernels, memory, threads, files written as a whole
-    ("version", "checks"),  # the version; checks of arguments that name the argument and its value
+    (
+        "version",
+        "checks",
+        "boundary",
+    ),  # the version; checks of arguments, and of what kernels trust
     ("schedules",),  # learning rates over the epochs
     ("hyper",),  # the hyper-parameters of a fit
     ("parameters",),  # the values that each of them may have

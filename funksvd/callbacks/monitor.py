@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 import numpy as np
 
 from funksvd.callbacks.callback import Callback, Logs, State
+from funksvd.checks import is_whole
 
 LOSSES = ("loss", "rmse", "val_loss", "val_rmse")
 EPOCH_KEYS = (*LOSSES, "learning_rate", "seconds")
+
+
+def is_best(value: Any) -> bool:
+    """Return whether a value is None or a number, which may be NaN or infinite."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def is_count(value: Any) -> bool:
+    """Return whether a value is a whole number of at least 0."""
+    return is_whole(value) and value >= 0
 
 
 class Monitor(Callback):
@@ -27,8 +39,8 @@ class Monitor(Callback):
         Value that the first one has to improve on.
     """
 
-    # Names of the attributes that a checkpoint keeps.
-    STATE: tuple[str, ...] = ("best",)
+    # The attributes that a checkpoint keeps, and a test of each one's value.
+    STATE: ClassVar[dict[str, Callable[[Any], bool]]] = {"best": is_best}
 
     def __init__(
         self, monitor: str, mode: str, min_delta: float = 0, best: float | None = None
@@ -46,10 +58,23 @@ class Monitor(Callback):
         """Return the attributes named in `STATE`."""
         return {name: getattr(self, name) for name in self.STATE}
 
+    def check_state(self, state: State) -> None:
+        """Raise ValueError if a state from a file is none that `get_state` returns."""
+        name = type(self).__name__
+        if state.keys() != self.STATE.keys():
+            raise ValueError(
+                f"the state of {name} has {', '.join(map(repr, state))},"
+                f" expected {', '.join(map(repr, self.STATE))}"
+            )
+        for key, is_allowed in self.STATE.items():
+            if not is_allowed(state[key]):
+                raise ValueError(f"the state of {name} has {key}={state[key]!r}")
+
     def set_state(self, state: State) -> None:
-        """Take over the attributes that `get_state` returned."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        """Take over the attributes that `get_state` returned; ValueError if it holds others."""
+        self.check_state(state)
+        for name in self.STATE:
+            setattr(self, name, state[name])
 
     def _current(self, logs: Logs) -> float:
         """Return the monitored value.

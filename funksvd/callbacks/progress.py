@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import IO, Any
 
+from funksvd.boundary import check_whole
 from funksvd.callbacks.callback import Callback, Logs, State
 
 # Key of `logs` -> its format in a line of `EpochLines`.
@@ -139,8 +140,15 @@ class CSVLogger(Callback):
             return None
         return {"bytes": os.path.getsize(self.filename) if os.path.exists(self.filename) else 0}
 
+    def check_state(self, state: State) -> None:
+        """Raise ValueError if a state from a file is none that `get_state` returns."""
+        if state.keys() != {"bytes"}:
+            raise ValueError(f"the state of CSVLogger has {', '.join(map(repr, state))}")
+        check_whole(state["bytes"], "the size of the log in the state of CSVLogger")
+
     def set_state(self, state: State) -> None:
         """Remove the lines that were written after the checkpoint."""
+        self.check_state(state)
         if state["bytes"] < self._file.tell():
             self._file.truncate(state["bytes"])
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 
 from funksvd.callbacks.callback import Callback, Logs
-from funksvd.callbacks.monitor import Monitor
+from funksvd.callbacks.monitor import Monitor, is_best, is_count
 from funksvd.callbacks.progress import say
 from funksvd.checks import check_count, checked_rate
 
@@ -56,7 +57,7 @@ class ReduceLROnPlateau(Monitor):
         If `patience` or `cooldown` is not an int.
     """
 
-    STATE = ("best", "wait", "cooldown_counter")
+    STATE: ClassVar = {"best": is_best, "wait": is_count, "cooldown_counter": is_count}
 
     def __init__(
         self,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from funksvd.callbacks.callback import Logs
-from funksvd.callbacks.monitor import Monitor
+from funksvd.callbacks.monitor import Monitor, is_best, is_count
 from funksvd.callbacks.progress import say
 from funksvd.checks import check_count
 from funksvd.weights import Weights
@@ -62,7 +64,13 @@ class EarlyStopping(Monitor):
         If `patience` or `start_from_epoch` is not an int.
     """
 
-    STATE = ("best", "best_epoch", "best_weights", "stopped_epoch", "wait")
+    STATE: ClassVar = {
+        "best": is_best,
+        "best_epoch": is_count,
+        "best_weights": lambda value: value is None or isinstance(value, Weights),
+        "stopped_epoch": is_count,
+        "wait": is_count,
+    }
 
     def __init__(
         self,

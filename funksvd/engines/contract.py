@@ -86,5 +86,11 @@ class Engine(Protocol):
         """Return to the state of a snapshot."""
         ...
 
+    def check_state(self, state: Mapping[str, np.ndarray], n_epochs: int) -> None:
+        """Raise ValueError if the counts in a snapshot from a file are not those after `n_epochs`.
+
+        Names, shapes and dtypes are checked afterwards, against a snapshot of this engine.
+        """
+
     def make_room(self, state: Mapping[str, np.ndarray]) -> None:
         """Give arrays that grow with the epochs the sizes that they have in a snapshot."""

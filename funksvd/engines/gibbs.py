@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from funksvd.boundary import check_counts
 from funksvd.engines.chain import ITEMS, USERS, Chain, scratch_size
 from funksvd.engines.contract import Engine
 from funksvd.engines.crew import Crew, RowPart, threads_for
@@ -27,7 +28,7 @@ from funksvd.engines.sides import SideRatings, standardised
 from funksvd.hyper import Hyper
 from funksvd.machine.memory import HUGE_PAGE, aligned
 from funksvd.ratings.triples import Ratings
-from funksvd.weights import Weights, predict
+from funksvd.weights import Weights, copied, predict
 
 # Most sweeps that are not kept.
 BURN_IN = 10
@@ -252,7 +253,7 @@ class GibbsEngine(Engine):
 
     def load(self, weights: Weights) -> None:
         """Set the weights that are returned until the next sweep."""
-        self.given = weights
+        self.given = copied(weights)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays that a sweep changes, but those of the low-rank mean, by name."""
@@ -300,6 +301,17 @@ class GibbsEngine(Engine):
         if self.low_rank is not None:
             out |= self.low_rank.state()
         return out | self._numbers()
+
+    def check_state(self, state: Mapping[str, np.ndarray], n_epochs: int) -> None:
+        """Raise ValueError if the counts in a snapshot from a file are not those after `n_epochs`.
+
+        They say where the kernels write.
+        """
+        kept = max(0, n_epochs - self.burn_in)
+        check_counts(state, {"sweep": n_epochs, "kept": kept})
+        if self.low_rank is not None:
+            terms, waiting = self.low_rank.counts_after(kept)
+            check_counts(state, {"terms": terms, "waiting": waiting})
 
     def make_room(self, state: Mapping[str, np.ndarray]) -> None:
         """Give the low-rank mean arrays of the sizes that it has in a snapshot."""

@@ -160,6 +160,13 @@ class LowRankMean:
             "waiting": np.array(self.waiting),
         }
 
+    def counts_after(self, n_samples: int) -> tuple[int, int]:
+        """Return (terms, waiting) after so many samples."""
+        n_cuts = max(0, n_samples - 1) // SAMPLES_OF_A_CUT
+        n_cut = n_cuts * SAMPLES_OF_A_CUT
+        terms = self._terms(n_cut) if n_cuts else 0
+        return terms, n_samples - n_cut
+
     def resize_for(self, state: Mapping[str, np.ndarray]) -> None:
         """Start with tables as large as those of a state; numbers out of bounds are clipped."""
         terms = int(np.clip(state.get("terms", 0), 0, MOST_TERMS))

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from funksvd.boundary import check_counts
 from funksvd.engines import batches
 from funksvd.engines.batches import Batches, HeldOut, Run, Sorted, canonical
 from funksvd.engines.contract import Engine
@@ -353,6 +354,11 @@ class MiniBatchEngine(Engine):
     def snapshot(self) -> dict[str, np.ndarray]:
         """Return a copy of all that an epoch changes, by name."""
         return {name: array.copy() for name, array in self._arrays().items()}
+
+    def check_state(self, state: Mapping[str, np.ndarray], n_epochs: int) -> None:
+        """Raise ValueError if the number of steps is not that after `n_epochs`."""
+        steps_of_an_epoch = -(-len(self.batches.row) // self.batch_size)
+        check_counts(state, {"steps": [n_epochs * steps_of_an_epoch]})
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Return to the state of a snapshot."""

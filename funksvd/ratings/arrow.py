@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from funksvd.boundary import check_arrow
 from funksvd.machine.threads import cpu_count, parallel
 from funksvd.ratings._keys import look_up
 from funksvd.ratings._texts import TextCodes
@@ -31,15 +32,12 @@ def is_dictionary(dtype: pa.DataType) -> bool:
 
 
 def check_column(column: Any, name: str) -> None:
-    """Raise ValueError if an Arrow column is damaged; Arrow itself reads files without a check.
+    """Raise ValueError if an Arrow column is damaged; `name` stands for it in the message.
 
-    `name` stands for the column in the message. The offsets of texts are checked by `TextCodes`,
-    and whether they are UTF-8 when they are decoded: here both would take as long as reading them.
+    The offsets of texts are checked by `TextCodes`, and whether they are UTF-8 when they are
+    decoded: here both would take as long as reading them.
     """
-    try:
-        column.validate(full=not is_text(column.type))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{name}: this Arrow column is damaged ({error})") from error
+    check_arrow(column, name, full=not is_text(column.type))
 
 
 def shares(n: int, count: int) -> list[slice]:

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.machine.threads import cpu_count, parallel
-from funksvd.ratings.ids import Encoded, IdTable, checked_ids, chunks_of, is_dense
+from funksvd.boundary import own_keys
+from funksvd.machine.threads import cpu_count
+from funksvd.ratings.ids import Encoded, IdTable, checked_ids, is_dense
 from funksvd.ratings.sorting import count_keys
 
 
@@ -71,23 +72,6 @@ def table_of_ints(ids: np.ndarray) -> Keyed:
         codes.astype(np.int32),
         None,
     )
-
-
-def own_keys(ids: np.ndarray, low: int, high: int) -> np.ndarray:
-    """Return a read-only copy of integer ids from low to high, in 32 bits if these hold them.
-
-    Half the bytes of int64 are read faster by all that follows, which pays for the copy.
-    """
-    bounds = np.iinfo(np.int32)
-    is_narrow = bounds.min <= low and high <= bounds.max
-    keys = np.empty(len(ids), np.int32 if is_narrow else np.int64)
-
-    def copy_part(part: slice) -> None:
-        keys[part] = ids[part]
-
-    parallel(copy_part, chunks_of(len(ids)), cpu_count())
-    keys.flags.writeable = False
-    return keys
 
 
 def table_of_objects(ids: np.ndarray) -> Keyed:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from funksvd.boundary import refuse_code
 from funksvd.machine.threads import CHUNK, parallel
 from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
 
@@ -38,10 +39,7 @@ def count_keys(
         own = keys[part]
         outside = _keys.count(own, base, counts)
         if outside >= 0:
-            raise ValueError(
-                f"the code {own[outside]} of a rating is not from {base} to {base + span - 1}:"
-                " the ids are damaged, or were changed while they were read"
-            )
+            refuse_code(int(own[outside]), base, span)
         return counts
 
     n_jobs = threads_for_counts(len(keys), span, n_jobs)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from funksvd.boundary import own_values
 from funksvd.ratings.ids import refuse_mask
 
 
 def checked_values(ratings: npt.ArrayLike) -> np.ndarray:
     """Return a copy of ratings as a one-dimensional float32 or float64 array.
 
-    The copy is the caller's alone: an array that is filled again cannot change it.
+    An array that its owner fills again does not change it.
 
     Raises
     ------
@@ -22,17 +23,15 @@ def checked_values(ratings: npt.ArrayLike) -> np.ndarray:
     """
     refuse_mask(ratings, "ratings")
     values = np.asarray(ratings)
+    if values.ndim != 1:
+        raise ValueError(f"ratings must be one-dimensional, got shape {values.shape}")
     message = f"ratings must be numbers, got dtype {values.dtype}"
     if values.dtype.kind in "cmM":  # complex numbers and times, which NumPy would convert
         raise TypeError(message)
-    dtype = values.dtype if values.dtype in (np.float32, np.float64) else np.dtype(np.float64)
     try:
-        values = values.astype(dtype)
+        return own_values(values)
     except (TypeError, ValueError) as error:
         raise TypeError(message) from error
-    if values.ndim != 1:
-        raise ValueError(f"ratings must be one-dimensional, got shape {values.shape}")
-    return values
 
 
 def check_finite(values: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: model files that also hold the state of a training, for `fit(resume=...)`.
 
 A checkpoint adds to a model file the state of the engine, as arrays, and a JSON record of the
-training, `About`: the seed, fingerprints of the ratings, and the states of the callbacks.
+training, `about.About`: the seed, fingerprints of the ratings, and the states of the callbacks.
 """
 
 from __future__ import annotations
@@ -11,47 +11,24 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from funksvd.boundary import check_state
 from funksvd.files import model_file
 from funksvd.hyper import Hyper, sizes
 from funksvd.machine.kernels import LEVEL
 from funksvd.machine.replacing import FilePath
+from funksvd.training.about import About, about_of, check_history
 from funksvd.version import __version__
-from funksvd.weights import Weights
+from funksvd.weights import Weights, check_fit
 
 # The names of arrays that a model file does not have begin with these.
 STATE = "state."
 CALLBACK = "callback."
-
-
-@dataclass(frozen=True)
-class About:
-    """The record of a training in a checkpoint; the fields are the names in the file.
-
-    version, kernels : the funksvd and the build of its kernels that wrote the file
-    seed : seed of the training
-    callbacks : [name of the class, packed state] of each callback that has a state
-    learning_rate, stopped : the model's `current_learning_rate` and `stop_training`
-    schedule : whether the learning-rate schedule is a function, which a file does not keep
-    seconds : the history of that name, which a model file leaves out
-    trained : `device_and_dtype` of the training
-    ratings : fingerprints of the training and of the validation ratings, the latter or None
-    """
-
-    version: str
-    kernels: str
-    seed: int
-    callbacks: list[Any]
-    learning_rate: float
-    stopped: bool
-    schedule: bool
-    seconds: list[float]
-    trained: str
-    ratings: list[dict[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -61,6 +38,7 @@ class Checkpoint:
     path : name of the file
     params : the model's parameters that a file keeps
     history, n_epochs : the model's `history_`, without the seconds, and `n_epochs_`
+    weights : the model's weights
     about : the record of the training
     arrays : state of the engine and arrays of the callbacks, by name
     """
@@ -69,6 +47,7 @@ class Checkpoint:
     params: dict[str, Any]
     history: dict[str, list[float]]
     n_epochs: int
+    weights: Weights
     about: About
     arrays: dict[str, np.ndarray]
 
@@ -78,7 +57,7 @@ class Checkpoint:
         return self.about.seed
 
     def check(self, training: Any) -> None:
-        """Check that a `Training` is the one of this file.
+        """Check that a `Training` is the one of this file, before its engine is made.
 
         Raises
         ------
@@ -87,45 +66,81 @@ class Checkpoint:
         """
         for difference in differences(self, training):
             raise ValueError(f"{self.path} cannot be resumed: {difference}")
-        training.hooks.matched(self.about.callbacks)
+        with self._whole():
+            check_history(
+                self.history | {"seconds": self.about.seconds},
+                names_of_history(training),
+                self.n_epochs,
+            )
+            for callback, state in self._states(training):
+                if hasattr(callback, "check_state"):
+                    callback.check_state(state)
         if self.about.kernels != LEVEL:
             warnings.warn(
                 f"{self.path} was written by the kernels {self.about.kernels!r}, these are"
                 f" {LEVEL!r}: the last bits may differ",
                 stacklevel=4,
             )
+        if self.about.numpy != np.__version__:
+            warnings.warn(
+                f"{self.path} was written with NumPy {self.about.numpy}, this is"
+                f" {np.__version__}: if it draws other random numbers, the model will differ",
+                stacklevel=4,
+            )
+
+    def check_engine(self, engine: Any) -> None:
+        """Check that the engine of a checked `Training` can go on from this state.
+
+        Raises
+        ------
+        ValueError
+            If names, shapes, dtypes or numbers are not those of such an engine. Nothing of the
+            state is set before this.
+        """
+        state = self._engine_state()
+        with self._whole():
+            engine.check_state(state, self.n_epochs)
+            engine.make_room(state)
+            check_state(state, engine.snapshot())
 
     def restore(self, training: Any) -> list[tuple[Any, dict[str, Any]]]:
-        """Bring the engine and the model of a `Training` to where they were.
+        """Bring the engine and the model of a checked `Training` to where they were.
 
         Returns
         -------
         list of (callback, its state)
         """
-        engine_state = {}
-        for name, array in self.arrays.items():
-            if name.startswith(STATE):
-                engine_state[name.removeprefix(STATE)] = array
-        engine = training.engine
-        engine.make_room(engine_state)
-        if shapes_of(engine.snapshot()) != shapes_of(engine_state):
-            raise ValueError(
-                f"{self.path} is not a whole checkpoint: the arrays of its state have other names"
-                " or shapes"
-            )
-        engine.restore(engine_state)
+        training.engine.restore(self._engine_state())
         model = training.model
         model.history_ = self.history | {"seconds": self.about.seconds}
         model.n_epochs_ = self.n_epochs
         model.current_learning_rate = self.about.learning_rate
-        model.stop_training = self.about.stopped
+        model.stop_training = bool(self.about.stopped)
+        return self._states(training)
+
+    def _engine_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays of the engine's state by the names of its snapshot."""
+        state = {}
+        for name, array in self.arrays.items():
+            if name.startswith(STATE):
+                state[name.removeprefix(STATE)] = array
+        return state
+
+    def _states(self, training: Any) -> list[tuple[Any, dict[str, Any]]]:
+        """Return (callback, its state) for the callbacks of a `Training`."""
         states = []
         for callback, packed in training.hooks.matched(self.about.callbacks):
-            state = {}
-            for name, value in packed.items():
-                state[name] = unpack(value, self.arrays)
+            state = {name: unpack(value, self) for name, value in packed.items()}
             states.append((callback, state))
         return states
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Name the file in the ValueError of a check."""
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(f"{self.path} is not a whole checkpoint: {error}") from error
 
 
 def save(
@@ -146,6 +161,7 @@ def save(
     about = About(
         version=__version__,
         kernels=LEVEL,
+        numpy=np.__version__,
         seed=training.seed,
         callbacks=callbacks,
         learning_rate=model.current_learning_rate,
@@ -172,18 +188,29 @@ def read(path: FilePath, make: Callable[..., Any]) -> Checkpoint:
             f"{path} is a model without the state of its training; ModelCheckpoint writes files to"
             " resume from"
         )
-    names = [field.name for field in dataclasses.fields(About)]
-    missing = [name for name in names if name not in training]
-    if missing:
-        raise ValueError(f"{path} is not a whole checkpoint: it lacks {', '.join(missing)}")
+    try:
+        about = about_of(training)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a whole checkpoint: {error}") from error
     return Checkpoint(
         path=os.fsdecode(path),
         params=model_file.kept_params(model),
         history=model.history_,
         n_epochs=model.n_epochs_,
-        about=About(**{name: training[name] for name in names}),
+        weights=model._fitted_now().weights,
+        about=about,
         arrays=arrays,
     )
+
+
+def names_of_history(training: Any) -> set[str]:
+    """Return the names in the history of a `Training`."""
+    names = {"loss", "rmse", "seconds"}
+    if training.engine_class.makes_steps:
+        names.add("learning_rate")
+    if training.held_out is not None:
+        names |= {"val_loss", "val_rmse"}
+    return names
 
 
 def pack(
@@ -207,21 +234,33 @@ def pack(
     return value
 
 
-def unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Return the value that `pack` has packed."""
+def unpack(value: Any, checkpoint: Checkpoint) -> Any:
+    """Return the value that `pack` has packed.
+
+    Raises
+    ------
+    ValueError
+        If it names an array that is not there, or weights that do not fit the model of the file.
+    """
+    arrays = checkpoint.arrays
     if isinstance(value, dict) and value.keys() == {"array"}:
-        return arrays[value["array"]]
+        name = value["array"]
+        if not isinstance(name, str) or name not in arrays:
+            raise ValueError(f"it lacks the array {name!r} of a callback")
+        return arrays[name]
     if isinstance(value, dict) and value.keys() == {"params"}:
-        fields = {}
-        for name, part in value["params"].items():
-            fields[name] = unpack(part, arrays)
-        return Weights(**fields)
+        return unpack_weights(value["params"], checkpoint)
     return value
 
 
-def shapes_of(state: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Return the (shape, dtype) of each array of a state."""
-    return {name: (array.shape, array.dtype) for name, array in state.items()}
+def unpack_weights(packed: Any, checkpoint: Checkpoint) -> Weights:
+    """Return the weights that `pack` has packed; otherwise like `unpack`."""
+    names = {field.name for field in dataclasses.fields(Weights)}
+    if not isinstance(packed, dict) or packed.keys() != names:
+        raise ValueError("the weights of a callback have other fields than weights have")
+    weights = Weights(**{name: unpack(part, checkpoint) for name, part in packed.items()})
+    check_fit(weights, checkpoint.weights)
+    return weights
 
 
 def device_and_dtype(hyper: Hyper) -> str:

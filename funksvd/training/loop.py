@@ -187,6 +187,8 @@ class Training:
         check_sizes(ratings, "training", hyper.dtype)
         check_sizes(held_out, "validation", hyper.dtype)
         self.engine = self.engine_class(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
+        if checkpoint is not None:
+            checkpoint.check_engine(self.engine)
         self.thread = threading.get_ident()
         self.begun: Begun | None = None
 
