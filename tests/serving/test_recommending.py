@@ -169,3 +169,28 @@ def test_bad_requests_are_refused(ask, error, message):
     model, _ = trained_model()
     with pytest.raises(error, match=message):
         ask(model)
+
+
+@pytest.mark.parametrize("as_pairs", [False, True])
+def test_items_excluded_by_ids_in_another_order_are_left_out(as_pairs):
+    """Mixed ids are sorted by type and text, 10 before 9, and whole numbers by size."""
+    rng = np.random.default_rng(0)
+    n_users, n_items = 60, 2000
+    users = rng.integers(0, n_users, 20_000).tolist()
+    items = rng.integers(0, n_items, 20_000).tolist()
+    model = FunkSVD(4, 2, random_state=0)
+    model.fit(([*users, 0], [*items, "x"]), rng.normal(3, 1, 20_001))
+    best = model.recommend(None, 50)[0]
+    pairs = []
+    for user, row in zip(model.user_ids_.tolist(), best.tolist(), strict=True):
+        pairs += [(int(user), int(item)) for item in row if item != "x"]
+    known_users, known_items = np.array(pairs).T
+    exclude = (known_users, known_items)
+    if not as_pairs:
+        exclude = Ratings.from_arrays(known_users, known_items, np.ones(len(pairs)))
+    for asked in (None, model.user_ids_[:5].tolist()):  # packed, and from all scores at once
+        ids = model.recommend(asked, 20, exclude)[0]
+        shown = set()
+        for user, row in zip(model.user_ids_.tolist(), ids.tolist(), strict=False):
+            shown |= {(user, item) for item in row}
+        assert not shown & set(pairs)
