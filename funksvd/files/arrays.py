@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import mmap
-from typing import Any
+import os
+from typing import IO, Any
 
 import numpy as np
-
-from funksvd.machine.replacing import FilePath
 
 ALIGNMENT = 64
 
@@ -15,22 +14,29 @@ Arrays = dict[str, np.ndarray]
 
 
 def mapped(
-    path: FilePath,
+    file: IO[bytes],
     offset: int,
     size: int,
 ) -> memoryview:
-    """Return bytes of a file as a read-only map, which all processes that map it share."""
+    """Return bytes of an open file as a read-only map, which all processes that map it share.
+
+    The maps of one open file are of one file, also if another one takes its name meanwhile.
+    """
     if size == 0:
         return memoryview(b"")
     skipped = offset % mmap.ALLOCATIONGRANULARITY
-    with open(path, "rb") as file:
-        whole = mmap.mmap(
-            file.fileno(),
-            skipped + size,
-            access=mmap.ACCESS_READ,
-            offset=offset - skipped,
-        )
+    whole = mmap.mmap(
+        file.fileno(),
+        skipped + size,
+        access=mmap.ACCESS_READ,
+        offset=offset - skipped,
+    )
     return memoryview(whole)[skipped:]
+
+
+def size_of(file: IO[bytes]) -> int:
+    """Return the size of an open file in bytes."""
+    return os.fstat(file.fileno()).st_size
 
 
 def as_array(

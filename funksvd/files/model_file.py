@@ -202,11 +202,14 @@ def opened(
 
 
 def read_file(path: FilePath, map_arrays: bool) -> tuple[dict[str, Any], Arrays]:
-    """Return (JSON, arrays by name) of a file of either format."""
+    """Return (JSON, arrays by name) of a file of either format.
+
+    It is opened once, so that all is of one file, also if another one takes its name meanwhile.
+    """
     with open(path, "rb") as file:
         is_zip = file.read(2) == b"PK"
-    read = read_npz if is_zip else read_safetensors
-    text, arrays = read(path, map_arrays)
+        read = read_npz if is_zip else read_safetensors
+        text, arrays = read(file, map_arrays)
     return json.loads(text), arrays
 
 

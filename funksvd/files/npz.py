@@ -8,7 +8,6 @@ that it can be mapped into memory.
 from __future__ import annotations
 
 import math
-import os
 import re
 import struct
 import zipfile
@@ -16,8 +15,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from funksvd.files.arrays import ALIGNMENT, Arrays, as_array, mapped
-from funksvd.machine.replacing import FilePath
+from funksvd.files.arrays import ALIGNMENT, Arrays, as_array, mapped, size_of
 
 # The extra field of a zip member that aligns its data, as of Android's zipalign.
 PADDING = 0xD935
@@ -72,8 +70,8 @@ def npy_header(array: np.ndarray) -> bytes:
     return NPY_MAGIC + struct.pack("<H", len(header)) + header.encode()
 
 
-def read_npz(path: FilePath, map_arrays: bool) -> tuple[str, Arrays]:
-    """Return (JSON text, arrays by name) of an npz.
+def read_npz(file: IO[bytes], map_arrays: bool) -> tuple[str, Arrays]:
+    """Return (JSON text, arrays by name) of an open npz.
 
     With `map_arrays` the arrays are maps of the file, whose checksums are not checked.
 
@@ -83,9 +81,9 @@ def read_npz(path: FilePath, map_arrays: bool) -> tuple[str, Arrays]:
         If the file is damaged or no model; see `model_file.UNREADABLE`.
     """
     arrays: Arrays = {}
-    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+    with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
-        check_members(members, os.path.getsize(path))
+        check_members(members, size_of(file))
         for info in members:
             name = info.filename.removesuffix(".npy")
             with archive.open(info) as member:
@@ -93,7 +91,7 @@ def read_npz(path: FilePath, map_arrays: bool) -> tuple[str, Arrays]:
                 data: Any
                 if map_arrays and name != "meta":
                     start = data_start(file, info) + header.size
-                    data = mapped(path, start, info.file_size - header.size)
+                    data = mapped(file, start, info.file_size - header.size)
                 else:
                     data = bytearray(member.read())  # unlike bytes, it can be written to
             arrays[name] = as_array(data, header.dtype, header.shape)

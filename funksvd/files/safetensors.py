@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from typing import IO, Any
 
 import numpy as np
 
-from funksvd.files.arrays import ALIGNMENT, Arrays, as_array, mapped
-from funksvd.machine.replacing import FilePath
+from funksvd.files.arrays import ALIGNMENT, Arrays, as_array, mapped, size_of
 
 # The format's name of a dtype -> NumPy's.
 TENSOR_TYPES = {
@@ -63,37 +61,37 @@ def widest_first(arrays: Arrays) -> Arrays:
     return {name: little[name] for _, name in order}
 
 
-def read_safetensors(path: FilePath, map_arrays: bool) -> tuple[str, Arrays]:
-    """Return (JSON text, arrays by name) of a file; with `map_arrays` they are maps of it.
+def read_safetensors(file: IO[bytes], map_arrays: bool) -> tuple[str, Arrays]:
+    """Return (JSON text, arrays by name) of an open file; with `map_arrays` they are maps of it.
 
     Raises
     ------
     ValueError, KeyError, ...
         If the file is damaged or no model; see `model_file.UNREADABLE`.
     """
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        start = file.read(LENGTH)
-        if len(start) < LENGTH:
-            raise ValueError("it is neither npz nor safetensors")
-        (length,) = struct.unpack("<Q", start)
-        if length > size - LENGTH:
-            raise ValueError("it is neither npz nor safetensors")
-        header = json.loads(file.read(length))
-        text: str = header.pop("__metadata__")["funksvd"]
-        data = LENGTH + length
-        check_tensors(header, size - data)
-        arrays = {}
-        for name, tensor in header.items():
-            first, end = tensor["data_offsets"]
-            content: Any
-            if map_arrays:
-                content = mapped(path, data + first, end - first)
-            else:
-                file.seek(data + first)
-                content = bytearray(file.read(end - first))
-            dtype = np.dtype(TENSOR_TYPES[tensor["dtype"]])
-            arrays[name] = as_array(content, dtype, tuple(tensor["shape"]))
+    size = size_of(file)
+    file.seek(0)
+    start = file.read(LENGTH)
+    if len(start) < LENGTH:
+        raise ValueError("it is neither npz nor safetensors")
+    (length,) = struct.unpack("<Q", start)
+    if length > size - LENGTH:
+        raise ValueError("it is neither npz nor safetensors")
+    header = json.loads(file.read(length))
+    text: str = header.pop("__metadata__")["funksvd"]
+    data = LENGTH + length
+    check_tensors(header, size - data)
+    arrays = {}
+    for name, tensor in header.items():
+        first, end = tensor["data_offsets"]
+        content: Any
+        if map_arrays:
+            content = mapped(file, data + first, end - first)
+        else:
+            file.seek(data + first)
+            content = bytearray(file.read(end - first))
+        dtype = np.dtype(TENSOR_TYPES[tensor["dtype"]])
+        arrays[name] = as_array(content, dtype, tuple(tensor["shape"]))
     return text, arrays
 
 
