@@ -194,8 +194,8 @@ def _ids(series: Any, name: str) -> Any:
     if dtype == nw.String:
         try:
             return text_ids(column)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}: a text is not UTF-8 ({error})") from error
+        except ValueError as error:  # also of texts that are not UTF-8
+            raise ValueError(f"{name}: this Arrow column is damaged ({error})") from error
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if not pa.types.is_dictionary(column.type):

@@ -53,6 +53,8 @@ def test_an_unchanged_checkpoint_is_resumed(trained, tmp_path):
     fit(params, tmp_path / "own.npz", tmp_path / "same.npz")
 
 
+# Fields that may be any value of a type, with or without a warning.
+ALLOWED = {"stopped": int, "schedule": int, "kernels": str, "numpy": str}
 VALUES_OF_OTHER_TYPES = (None, "x", -1.5, 10**30, [], {}, [["EarlyStopping", 3]], [[1, {}]])
 
 
@@ -66,16 +68,11 @@ def test_each_field_of_the_record_is_checked(trained, tmp_path):
         assert_refused(params, changed, arrays, tmp_path)
     for name in set(meta["training"]) - {"seed", "learning_rate"}:
         for value in VALUES_OF_OTHER_TYPES:
+            if name in ALLOWED and isinstance(value, ALLOWED[name]):
+                continue
             changed = copy.deepcopy(meta)
             changed["training"][name] = value
-            assert_refused_or_flag(params, changed, arrays, tmp_path, name, value)
-
-
-def assert_refused_or_flag(params, meta, arrays, folder, name, value):
-    """Check that a changed field is refused, but for a flag that is another whole number."""
-    if name in ("stopped", "schedule") and value == 10**30:
-        return
-    assert_refused(params, meta, arrays, folder)
+            assert_refused(params, changed, arrays, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["n_epochs", "history"])
@@ -100,7 +97,7 @@ def test_each_array_of_the_state_is_checked(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("terms", "waiting"), [(0, -10_000_000), (10_000_000, 0), (0, -5), (13, 4), (2, 2)]
+    ("terms", "waiting"), [(0, -10_000_000), (10_000_000, 0), (0, -5), (13, 4), (2, 1)]
 )
 def test_counts_of_the_low_rank_mean_cannot_move_a_write(tmp_path, terms, waiting):
     """The next sweep writes to column (terms + waiting) * width of a table."""
