@@ -72,8 +72,8 @@ cdef class TextCodes:
         cdef uint32_t hashes[TEXTS_IN_FLIGHT]
         cdef Slot* slot
         cdef const uint8_t* texts = &data[0] if data.shape[0] else NULL
-        # With offsets that rise, which is checked on the way, all texts then lie within `data`.
-        if offsets.shape[0] <= n or (n and (offsets[0] < 0 or offsets[n] > data.shape[0])):
+        cdef Py_ssize_t size = data.shape[0]
+        if offsets.shape[0] <= n or (n and offsets[0] < 0):
             raise ValueError("offsets and texts do not fit")
         with nogil:
             while end < n:
@@ -81,9 +81,9 @@ cdef class TextCodes:
                 end = min(end + TEXTS_IN_FLIGHT, n)
                 # Fetch the slots,
                 for t in range(first, end):
-                    if offsets[t + 1] < offsets[t]:
+                    if offsets[t + 1] < offsets[t] or offsets[t + 1] > size:
                         with gil:
-                            raise ValueError("offsets of texts do not rise")
+                            raise ValueError("offsets and texts do not fit")
                     hashes[t - first] = hash_of(texts + offsets[t], offsets[t + 1] - offsets[t])
                     PREFETCH(&self.slots[hashes[t - first] & (self.n_slots - 1)])
                 # then the texts that probably match,

@@ -39,5 +39,5 @@ def test_text_codes_refuse_offsets_beyond_the_texts():
 @pytest.mark.parametrize("offsets", [[0, 6, 1, 6], [0, 2_000_000_000, 5, 6], [-1, 2, 3, 4]])
 def test_text_codes_refuse_offsets_that_do_not_rise(offsets):
     data = np.zeros(6, np.uint8)
-    with pytest.raises(ValueError, match=r"do not (fit|rise)"):
+    with pytest.raises(ValueError, match="do not fit"):
         _texts.TextCodes().encode(np.array(offsets, np.int32), data, np.empty(3, np.int32))
