@@ -87,7 +87,12 @@ def is_fingerprint(value: Any) -> bool:
 
 
 # The parts of a fingerprint and their types.
-FINGERPRINT_PARTS = {"number": int, "users' ids": str, "items' ids": str, "content": (int, str)}
+FINGERPRINT_PARTS: dict[str, type | tuple[type, ...]] = {
+    "number": int,
+    "users' ids": str,
+    "items' ids": str,
+    "content": (int, str),
+}
 TEXT = Rule(is_text, "text")
 FLAG = Rule(lambda value: isinstance(value, int), "true or false")
 RULES = {
