@@ -13,7 +13,13 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.sdist import sdist
 
-DEBUG = os.environ.get("FUNKSVD_DEBUG", "0") not in ("", "0")
+
+def is_set(variable: str) -> bool:
+    """Return whether an environment variable is set to other than nothing or 0."""
+    return os.environ.get(variable, "0") not in ("", "0")
+
+
+DEBUG = is_set("FUNKSVD_DEBUG")
 
 # -ffast-math would blind isfinite and flush subnormal numbers for the whole importing program; the
 # four -f flags below give the same vectors without that. -march=native is left out because a wheel
@@ -55,7 +61,9 @@ DTYPES = {
 }
 ONLY_FLOAT32 = ("engines._gibbs", "engines._low_rank", "machine._cpu")
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
-if sys.platform != "linux" or platform.machine() != "x86_64":
+# FUNKSVD_ONE_LEVEL=1 leaves the higher levels out: sanitizers and other compilers check the one
+# that CFLAGS asks for, and a cross-compiler is not for the machine that runs this.
+if is_set("FUNKSVD_ONE_LEVEL") or sys.platform != "linux" or platform.machine() != "x86_64":
     LEVELS = {"": []}
 HEADERS = ["funksvd/machine/_prefetch.h", "funksvd/machine/_vec.h"]
 

@@ -3,7 +3,7 @@
 #ifndef FUNKSVD_PREFETCH_H
 #define FUNKSVD_PREFETCH_H
 
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !defined(FUNKSVD_SCALAR)
 #define PREFETCH(address) __builtin_prefetch(address)
 #define PREFETCH_WRITE(address) __builtin_prefetch(address, 1)
 #else

@@ -14,8 +14,9 @@
 #define REAL_SQRT sqrt
 #endif
 
-/* Whether the compiler knows the value. Code under `if (KNOWN(x))` vanishes where it does not. */
-#if defined(__GNUC__)
+/* Whether the compiler knows the value. Code under `if (KNOWN(x))` vanishes where it does not.
+   FUNKSVD_SCALAR leaves out what other compilers lack, so that gcc tests their way. */
+#if defined(__GNUC__) && !defined(FUNKSVD_SCALAR)
 #define KNOWN(value) __builtin_constant_p(value)
 #else
 #define KNOWN(value) 0

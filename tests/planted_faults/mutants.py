@@ -19,6 +19,7 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 # Much quicker to compile than the flags of setup.py, and the same arithmetic but for rounding.
 COMPILER = os.environ.get("CC", "gcc")
 FLAGS = ("-O1", "-g0", "-fPIC", "-shared", "-fwrapv", "-w", "-Wno-psabi")
+MORE_FLAGS = tuple(os.environ.get("CFLAGS", "").split())  # as setup.py takes them
 DIRECTIVES = ("boundscheck=False", "wraparound=False", "cdivision=True", "initializedcheck=False")
 MACROS = {
     "": (),
@@ -128,7 +129,10 @@ def compile_kernel(kernel: Kernel, sources: Path, package: Path) -> None:
     target.unlink()  # a link to the kernel without the fault
     macros = [*MACROS[kernel.dtype], f"-DPyInit_{stem}=PyInit_{kernel.module}"]
     include = [f"-I{sysconfig.get_path('include')}", f"-I{c_file.parent}"]
-    run([COMPILER, *FLAGS, *macros, *include, str(c_file), "-o", str(target), "-lm"], sources)
+    run(
+        [COMPILER, *FLAGS, *MORE_FLAGS, *macros, *include, str(c_file), "-o", str(target), "-lm"],
+        sources,
+    )
 
 
 def failure(kernel: Kernel, change: Change | None, checks: Sequence[Check]) -> str | None:
