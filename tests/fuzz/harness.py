@@ -208,7 +208,8 @@ def watch(program: str, arguments: argparse.Namespace) -> Result:
             break
         if last < first:
             raise SystemExit(f"no case could begin:\n{''.join(report)}")
-        detail = "".join(report[-REPORT_LINES:])
+        kept = [line for line in report if not line.startswith("Extension modules")]
+        detail = "".join(kept[-REPORT_LINES:])
         result.finds.append(Find(last, first, end_in_words(code, arguments.longest), detail))
         first = last + 1
     return result._replace(n_cases=first - arguments.first)
