@@ -74,10 +74,11 @@ OWN_FLAGS = {"engines._sgd": ["-fno-associative-math"]}
 
 # `_sgd` has copies of its loop for the usual lengths of rows and of micro-batches, which take two
 # thirds of its compile time. Builds that few run have fewer: float64 those of plain SGD, without
-# which an epoch takes 2.6 times as long, and the baseline none where there are higher levels.
+# which an epoch takes 2.6 times as long, and the baseline none where there are higher levels. Debug
+# builds have none.
 def copies_of(dtype: str, level: str) -> int:
     """Return which copies a build has: 2 those of all solvers, 1 those of plain SGD, 0 none."""
-    if not level and len(LEVELS) > 1:
+    if DEBUG or (not level and len(LEVELS) > 1):
         return 0
     return 1 if dtype == "float64" else 2
 
