@@ -1,4 +1,4 @@
-"""Trainings that fuzzers interrupt and kill: all solvers and ways of training, on the same ratings."""
+"""Trainings that fuzzers interrupt and kill: all solvers and ways of training."""
 
 from __future__ import annotations
 
