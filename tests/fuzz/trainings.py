@@ -15,7 +15,7 @@ N_USERS, N_ITEMS = 400, 300
 # Name -> parameters.
 WAYS: dict[str, dict[str, Any]] = {
     "sgd": {},
-    "momentum": {"momentum": 0.9},
+    "momentum": {"momentum": 0.9, "learning_rate": 0.002},
     "adagrad": {"solver": "adagrad"},
     "adagrad_row": {"solver": "adagrad_row"},
     "adam": {"solver": "adam"},
