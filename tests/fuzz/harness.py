@@ -92,6 +92,12 @@ def words_of(error: BaseException) -> str:
     return f"{type(error).__name__} at {name}:{frame.lineno}: {str(error)[:90]}"
 
 
+def kind_of(message: str) -> str:
+    """Return the beginning of a message, without what differs between cases."""
+    without_folders = re.sub(r"/\S+/", "", message)
+    return re.sub(r"\d+", "N", without_folders).partition(":")[0][:50]
+
+
 def limit_memory() -> None:
     """Limit the memory of this process, except under a sanitizer, which maps terabytes."""
     if resource is None or not sys.platform.startswith("linux"):
@@ -111,8 +117,7 @@ def outcome_of(case: Case, rng: np.random.Generator) -> dict[str, str]:
         return {"outcome": case(rng)}
     except Exception as error:
         if is_refusal(error):
-            words = re.sub(r"/\S+/", "", str(error))  # without the folders of paths
-            return {"outcome": f"refused: {words[:60]}"}
+            return {"outcome": f"refused: {kind_of(str(error))}"}
         return {"find": words_of(error), "detail": traceback.format_exc()}
 
 
