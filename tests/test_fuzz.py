@@ -50,9 +50,9 @@ def test_every_failure_is_found_and_its_command_repeats_it() -> None:
 
 @pytest.mark.parametrize("fuzzer", ["shapes", "files"])
 def test_a_few_cases_of_a_known_seed_have_no_find(fuzzer: str) -> None:
-    done = run_python("-m", f"fuzz.{fuzzer}", "--seed", "1", "--last", "30", "--seconds", "600")
+    done = run_python("-m", f"fuzz.{fuzzer}", "--seed", "2", "--last", "30", "--seconds", "600")
     assert done.returncode == 0, done.stdout
-    assert "0 finds in 31 cases, seed 1" in done.stdout
+    assert "0 finds in 31 cases, seed 2" in done.stdout
 
 
 OVER_RUN = """
