@@ -15,7 +15,8 @@ import numpy as np
 __all__ = ["Hyper", "of_side", "resolve", "sizes", "solver_of"]
 
 # The learning rate that learning_rate=None stands for: of solvers that take one rating at a time,
-# of mini-batches (Keras' own defaults), and of training="featurewise". "gibbs" makes no steps.
+# of mini-batches (Keras' own defaults), and of training="featurewise". "gibbs" and
+# "ials" make no steps.
 RATES = {
     "sgd": 0.02,
     "adagrad_row": 0.05,
@@ -23,6 +24,7 @@ RATES = {
     "adam": 0.003,
     "adamax": 0.01,
     "gibbs": 1.0,
+    "ials": 1.0,
 }
 BATCH_RATES = {"sgd": 0.01, "adagrad": 0.001, "adam": 0.001, "adamax": 0.001}
 FEATURE_RATES = {"sgd": 0.015}
@@ -37,11 +39,12 @@ OWN_PARAMETERS = {
     "adam": MOMENTS,
     "adamax": MOMENTS,
     "gibbs": ("average",),
+    "ials": ("unseen_weight", "exposure_l2"),
 }
 
 # (n_factors, n_epochs) that None stands for.
 USUAL_SIZES = (100, 40)
-SIZES_OF = {"gibbs": (32, 120)}
+SIZES_OF = {"gibbs": (32, 120), "ials": (128, 16)}
 
 Penalty = float | tuple[float, float]
 
@@ -79,6 +82,8 @@ class Hyper:
     center: bool
     init_std: float
     average: str
+    unseen_weight: float | None
+    exposure_l2: float | None
     rating_scale: tuple[float, float] | None
     n_jobs: int
     device: str

@@ -32,16 +32,18 @@ class FunkSVD(Fitting, Answers):
     Parameters
     ----------
     n_factors : int or None
-        Number of latent factors of a user and of an item; None is 100, and 32 for "gibbs". 0 makes
-        a model of the mean and the biases alone.
+        Number of latent factors of a user and of an item; None is 100, 32 for "gibbs" and 128 for
+        "ials". 0 makes a model of the mean and the biases alone.
     n_epochs : int or None
         Largest number of passes over the ratings; for training="featurewise", of passes for each
-        feature. None is 40, and 120 for "gibbs".
-    solver : {"sgd", "adagrad_row", "adagrad", "adam", "adamax", "gibbs"}
+        feature. None is 40, 120 for "gibbs" and 16 for "ials".
+    solver : {"sgd", "adagrad_row", "adagrad", "adam", "adamax", "gibbs", "ials"}
         Rule of a step. "adagrad_row" keeps one accumulator for a row of factors and needs
         batch_size=1. "gibbs" takes no steps: it samples the posterior, an epoch is a sweep, nothing
-        needs tuning, and predictions have a standard deviation. Parameters that it does not use
-        must keep their defaults.
+        needs tuning, and predictions have a standard deviation. "ials" learns which items a user
+        takes, from pairs with or without ratings, and not how they are rated: its predictions are
+        about 1 for the pairs that it expects and near 0 for the others. Parameters that these two
+        do not use must keep their defaults.
     training : {"joint", "featurewise"}
         Train all factors at once, or in Funk's own order, one feature after the other; the latter
         needs solver="sgd".
@@ -85,6 +87,12 @@ class FunkSVD(Fitting, Answers):
     average : {"low_rank", "factors"}
         What "gibbs" keeps of its samples: their mean prediction as a model of 2 to 12 times
         n_factors, or the means of their n_factors factors.
+    unseen_weight : float or None
+        For "ials": weight of a pair that is not given beside that of one that is; None follows from
+        the ratings.
+    exposure_l2 : float or None
+        For "ials": penalty of the factors for each unit of the weight of a row's pairs; None
+        follows from the ratings.
     rating_scale : (low, high) or None
         Predictions are clipped to it; for training="featurewise" in training, too.
     n_jobs : int
@@ -131,6 +139,8 @@ class FunkSVD(Fitting, Answers):
     center: bool
     init_std: float
     average: str
+    unseen_weight: float | None
+    exposure_l2: float | None
     rating_scale: tuple[float, float] | None
     n_jobs: int
     device: str
@@ -168,6 +178,8 @@ class FunkSVD(Fitting, Answers):
         center: bool = True,
         init_std: float = 0.05,
         average: str = "low_rank",
+        unseen_weight: float | None = None,
+        exposure_l2: float | None = None,
         rating_scale: tuple[float, float] | None = None,
         n_jobs: int = -1,
         device: str = "cpu",

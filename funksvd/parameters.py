@@ -85,6 +85,9 @@ COUNT = Allowed(is_count, "an int >= 1")
 COUNT_OR_NONE = Allowed(lambda value: value is None or is_count(value), "None or an int >= 1")
 SIZE = Allowed(is_size, "a finite number >= 0")
 POSITIVE = Allowed(is_positive, "a finite number above 0")
+POSITIVE_OR_NONE = Allowed(
+    lambda value: value is None or is_positive(value), "None or a finite number above 0"
+)
 SHARE = Allowed(lambda value: is_number(value) and 0 <= value < 1, "in [0, 1)")
 TRUTH = Allowed(lambda value: isinstance(value, bool | np.bool_), "True or False")
 PENALTY = Allowed(is_penalty, "a finite number >= 0, or a pair (users, items) of such")
@@ -99,9 +102,7 @@ ALLOWED = {
     "training": one_of("joint", "featurewise"),
     "batch_size": COUNT,
     "shuffle": TRUTH,
-    "learning_rate": Allowed(
-        lambda value: value is None or is_positive(value), "None or a finite number above 0"
-    ),
+    "learning_rate": POSITIVE_OR_NONE,
     "learning_rate_schedule": Allowed(
         is_schedule, f"{either(SCHEDULES)} or a function of the epoch"
     ),
@@ -122,6 +123,8 @@ ALLOWED = {
     "center": TRUTH,
     "init_std": SIZE,
     "average": one_of("low_rank", "factors"),
+    "unseen_weight": POSITIVE_OR_NONE,
+    "exposure_l2": POSITIVE_OR_NONE,
     "rating_scale": Allowed(is_rating_scale, "None or (low, high)"),
     "n_jobs": Allowed(
         lambda value: is_whole(value) and (value == -1 or value >= 1), "-1 or an int >= 1"
@@ -164,7 +167,12 @@ JOINT = Condition("training", lambda value: value == "joint", "training is 'join
 FEATUREWISE = Condition(
     "training", lambda value: value == "featurewise", "training is 'featurewise'"
 )
-STEPS = Condition("solver", lambda value: value != "gibbs", "solver is other than 'gibbs'")
+STEPS = Condition(
+    "solver",
+    lambda value: value not in ("gibbs", "ials"),
+    "solver is neither 'gibbs' nor 'ials'",
+)
+RATED = Condition("solver", lambda value: value != "ials", "solver is other than 'ials'")
 ON_CPU = Condition("device", lambda value: value == "cpu", "device is 'cpu'")
 ON_CUDA = Condition("device", lambda value: value != "cpu", "device is 'cuda'")
 SINGLE_RATINGS = Condition("batch_size", lambda value: value == 1, "batch_size is 1")
@@ -210,9 +218,13 @@ NEEDS = {
     "reg_scale": [STEPS],
     "non_negative": [STEPS],
     "min_improvement": [FEATUREWISE],
+    "biased": [RATED],
     "center": [STEPS],
     "init_std": [STEPS],
     "average": [solver_with("average")],
+    "unseen_weight": [solver_with("unseen_weight")],
+    "exposure_l2": [solver_with("exposure_l2")],
+    "rating_scale": [RATED],
     "device": [STEPS],
     "schedule": [ON_CUDA, SINGLE_RATINGS],
     "max_device_bytes": [ON_CUDA],

@@ -32,6 +32,9 @@ class Weights:
         and kurtosis of the residuals. `posterior` gives them meaning.
     user_posterior, item_posterior : (n_users + 1, 4), (n_items + 1, 4), or None
         How uncertain each row is; the last row is that of an unknown id.
+    exposure : (2,) float64 or None
+        Of a model of solver="ials" alone: the numbers of its objective, from which new rows are
+        solved. `engines.exposure.Settings` names them.
     """
 
     global_mean: float
@@ -42,6 +45,7 @@ class Weights:
     noise: np.ndarray | None = None
     user_posterior: np.ndarray | None = None
     item_posterior: np.ndarray | None = None
+    exposure: np.ndarray | None = None
 
 
 def copied(weights: Weights) -> Weights:
@@ -89,6 +93,7 @@ def check_fit(weights: Weights, like: Weights) -> None:
             "user_posterior": (n_users + 1, 4),
             "item_posterior": (n_items + 1, 4),
         }
+    wanted["exposure"] = () if like.exposure is None else (2,)
     for name, shape in wanted.items():
         array = np.asarray(getattr(weights, name))
         dtype = like.user_factors.dtype if name.endswith(("biases", "factors")) else array.dtype

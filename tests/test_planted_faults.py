@@ -33,6 +33,7 @@ def test_every_kernel_has_faults() -> None:
     sources = {plant.kernel.source for plant in PLANTS}
     kernels = {"_predict", "engines._sgd", "engines._minibatch", "engines._featurewise"}
     kernels |= {"engines._gibbs", "engines._low_rank", "serving._top", "training._ridge"}
+    kernels |= {"engines._exposure"}
     kernels |= {"ratings._grid", "ratings._keys", "ratings._texts"}
     assert sources == kernels
     assert len({(plant.change, plant.kernel) for plant in PLANTS}) == len(PLANTS)

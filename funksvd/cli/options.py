@@ -18,12 +18,15 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 Run = Callable[[argparse.Namespace], int | None]
 
 PARAMETER_HELP = {
-    "n_factors": "factors of each user and each item; None is 100, and 32 for gibbs",
+    "n_factors": "factors of each user and each item; None is 100, 32 for gibbs, 128 for ials",
     "n_epochs": (
         "largest number of passes over the ratings; of passes for each feature if training is"
-        " featurewise; None is 40, and 120 for gibbs"
+        " featurewise; None is 40, 120 for gibbs, 16 for ials"
     ),
-    "solver": (f"update rule: {', '.join(RATES)}; gibbs takes no steps but samples the posterior"),
+    "solver": (
+        f"update rule: {', '.join(RATES)}; gibbs takes no steps but samples the posterior; ials"
+        " learns which items users take, not how they rate them"
+    ),
     "training": "joint, or featurewise: one feature after the other, as Funk did",
     "batch_size": "ratings of each step; more than 1 makes mini-batches as Keras does",
     "shuffle": "draw mini-batches in a new order in each epoch",
@@ -53,6 +56,14 @@ PARAMETER_HELP = {
     "average": (
         "mean that gibbs keeps of its samples: low_rank, of rank 2 to 12 times n_factors,"
         " or factors"
+    ),
+    "unseen_weight": (
+        "for ials: weight of a pair that is not given beside that of one that is; None follows"
+        " from the ratings"
+    ),
+    "exposure_l2": (
+        "for ials: L2 regularization for each unit of the weight of a row's pairs; None follows"
+        " from the ratings"
     ),
     "rating_scale": "lowest and highest rating; predictions are clipped to them",
     "n_jobs": "number of threads; -1 uses all cores",

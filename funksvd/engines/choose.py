@@ -12,6 +12,10 @@ def engine_for(hyper: Hyper) -> type[Engine]:
         from funksvd.engines.gibbs import GibbsEngine
 
         return GibbsEngine
+    if hyper.solver == "ials":
+        from funksvd.engines.exposure import ExposureEngine
+
+        return ExposureEngine
     if hyper.training == "featurewise":
         from funksvd.engines.featurewise import FeatureEngine
 

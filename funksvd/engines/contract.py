@@ -31,6 +31,8 @@ class Engine(Protocol):
     # Whether the engine takes steps and so has a learning rate; only such an engine can go on with
     # new ratings (`partial_fit`).
     makes_steps: ClassVar[bool] = True
+    # Whether the values of the ratings count; if not, `fit` takes pairs alone, too.
+    learns_ratings: ClassVar[bool] = True
     # Whether the learning-rate schedule plans a rate for each epoch. If not, it plans the passes
     # within an epoch, and every epoch starts from the same rate.
     epoch_has_rate: ClassVar[bool] = True

@@ -280,7 +280,14 @@ def check_shapes(
             raise ValueError(
                 f"its {name} arrays have shapes {shapes}, expected {rows} rows of {width}"
             )
+        check_exposure(weights.exposure)
         check_posterior(name, getattr(weights, f"{name}_posterior"), weights.noise, rows)
+
+
+def check_exposure(exposure: np.ndarray | None) -> None:
+    """Raise ValueError if the numbers of the exposure model are not two above 0."""
+    if exposure is not None and (exposure.shape != (2,) or not (exposure > 0).all()):
+        raise ValueError(f"its exposure is {exposure}, expected two numbers above 0")
 
 
 def check_posterior(

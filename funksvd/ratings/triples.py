@@ -355,6 +355,10 @@ class Ratings:
         columns = [column[~known] for column in (users, items, self.values, weights)]
         return ratings, sorted_unknown(*columns)
 
+    def with_values(self, values: np.ndarray) -> Ratings:
+        """Return the same pairs, weights and id tables with other ratings."""
+        return Ratings(self.tables, self.keys, values, self.weights, self._counts, self.times)
+
     def _take(self, rows: np.ndarray | slice) -> Ratings:
         """Return the ratings of some rows, with the same id tables."""
         user_keys, item_keys = self.keys

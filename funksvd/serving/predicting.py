@@ -50,7 +50,9 @@ class Predicting(Learned):
 
         Returns
         -------
-        (n,) ratings, clipped to `rating_scale`; with `return_std` also (n,) standard deviations
+        (n,) ratings, clipped to `rating_scale`; with `return_std` also (n,) standard deviations.
+        With solver="ials" they are exposures, about 1 for the pairs that the model expects and near
+        0 for the others, and a warning says so.
         """
         fitted = self._fitted_now()
         check_choice(unknown, "unknown", ("mean", "nan", "raise"))
@@ -59,6 +61,12 @@ class Predicting(Learned):
         codes = self._codes(fitted, X)
         ratings = self._clipped(self._predict(fitted, *codes))
         mark_unknown(ratings, *codes, unknown)
+        if fitted.weights.exposure is not None:
+            warnings.warn(
+                "a model of solver='ials' predicts exposure, about 1 for the pairs that it expects"
+                " and near 0 for the others, and no ratings; recommend ranks by it",
+                stacklevel=2,
+            )
         if not return_std:
             return ratings
         return ratings, np.sqrt(variance(fitted.weights, *codes))

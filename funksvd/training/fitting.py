@@ -21,6 +21,7 @@ from funksvd.engines.choose import engine_for
 from funksvd.hyper import Hyper
 from funksvd.ratings.content import content_of
 from funksvd.ratings.inputs import as_ratings
+from funksvd.ratings.pairs import as_pairs
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.weights import Fitted, Trained, Weights, check_fit, copied, is_finite
@@ -78,7 +79,7 @@ class Fitting:
         Parameters
         ----------
         X : Ratings, (users, items), (n, 2) array, table, or SciPy sparse matrix
-        y : (n,) array of ratings, if X does not hold them
+        y : (n,) array of ratings, if X does not hold them; solver="ials" needs no ratings
         sample_weight : (n,) array, how much each rating counts, at least 0
         times : (n,) numbers of seconds since 1970, or dates; a table may have a column of them
         validation_split : float in [0, 1), share of the ratings held out
@@ -99,12 +100,12 @@ class Fitting:
         self._check_params()
         verbose = self.verbose if verbose is None else verbose
         check_fit_arguments(validation_split, validation_split_order, validation_data, verbose)
-        ratings = as_ratings(X, y, sample_weight, times)
+        ratings = self._given(X, y, sample_weight, times)
         checkpoint = None if resume is None else stations.checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
         content = content_of(ratings, self._threads())
-        order = validation_split_order
-        ratings, held_out = parts_of(ratings, validation_split, order, validation_data, seed)
+        split = (validation_split, validation_split_order)
+        ratings, held_out = parts_of(ratings, *split, self._validation(validation_data), seed)
         training = stations.loop.Training(
             self,
             ratings,
@@ -119,6 +120,20 @@ class Fitting:
         )
         self._run(training, started)
         return self
+
+    def _given(self, X: Any, y: ArrayLike | None = None, *more: Any) -> Ratings:
+        """Return the ratings that the engine learns from, or pairs as ratings of 1.
+
+        `more` are sample weights and times.
+        """
+        take = as_ratings if engine_for(self._hyper()).learns_ratings else as_pairs
+        return take(X, y, *more)
+
+    def _validation(self, data: Any) -> Ratings | None:
+        """Return the ratings of the argument `validation_data`."""
+        if data is None:
+            return None
+        return self._given(*data) if isinstance(data, tuple) else self._given(data)
 
     def _run(self, training: Training, started: float) -> None:
         """Train, and take over what was learned however training ends."""
@@ -191,8 +206,8 @@ class Fitting:
         hyper = self._hyper()
         if not engine_for(hyper).makes_steps or fitted.weights.noise is not None:
             raise ValueError(
-                "partial_fit goes on with SGD; with solver='gibbs' use fold_in for new rows, or"
-                " fit again"
+                "partial_fit goes on with SGD; with solver='gibbs' or 'ials' use fold_in for new"
+                " rows, or fit again"
             )
         # New ratings move all features, however these were trained.
         hyper = replace(hyper, training="joint")
@@ -228,7 +243,8 @@ class Fitting:
         """Return a model that also knows the users (or items) of new ratings, without training.
 
         A new row is the ridge solution given the other side, with the penalties and bounds of this
-        model; for "gibbs" it is the posterior mean, with its own standard deviations. A user that
+        model; for "gibbs" it is the posterior mean, with its own standard deviations; for "ials" it
+        is the row that training would solve, from pairs with or without ratings. A user that
         the model knows gets a new row from these ratings alone: give all ratings of such a user.
 
         Parameters
@@ -243,7 +259,7 @@ class Fitting:
         """
         fitted = self._fitted_now()
         check_choice(side, "side", ("users", "items"))
-        ratings = as_ratings(X, y, sample_weight)
+        ratings = self._given(X, y, sample_weight)
         number = ("users", "items").index(side)
         past = stations.fold_in.past_of(fitted)
         solve = stations.fold_in.solve
@@ -335,17 +351,12 @@ def check_fit_arguments(
 
 
 def parts_of(
-    ratings: Ratings, validation_split: float, order: str, validation_data: Any, seed: int
+    ratings: Ratings, validation_split: float, order: str, held_out: Ratings | None, seed: int
 ) -> tuple[Ratings, Ratings | None]:
     """Return the ratings to train on, and those to validate on or None."""
     if len(ratings) < 2:
         raise ValueError(f"at least 2 ratings are needed, got {len(ratings)}")
-    held_out = None
-    if isinstance(validation_data, tuple):
-        held_out = as_ratings(*validation_data)
-    elif validation_data is not None:
-        held_out = as_ratings(validation_data)
-    elif validation_split and order == "tail":
+    if validation_split and order == "tail":
         ratings, held_out = ratings.split_tail(validation_split)
     elif validation_split:
         ratings, held_out = ratings.split(validation_split, seed)

@@ -177,6 +177,9 @@ def solve(
     """
     codes, known, given = ratings_by_row(fitted, ratings, side)
     left_out = int(len(known) - known.sum())
+    if fitted.weights.exposure is not None:
+        factors = exposure_rows(fitted.weights, side, given, n_jobs)
+        return NewRows(codes, np.zeros(len(codes), np.float32), factors, None, left_out)
     if fitted.weights.noise is not None:
         biases, factors, posterior = row_posteriors(fitted.weights, side, *given, hyper)
         return NewRows(codes, biases, factors, posterior, left_out)
@@ -230,6 +233,17 @@ def ratings_by_row(
     if ratings.weights is not None:
         sample_weights = ratings.weights[order].astype(np.float64)
     return codes, known, RowRatings(start, others, values, sample_weights)
+
+
+def exposure_rows(weights: Weights, side: int, given: RowRatings, n_jobs: int) -> np.ndarray:
+    """Return (rows, n_factors): the exposure engine's solution of each row's pairs."""
+    from funksvd.engines.exposure import Settings, SidePairs, new_rows  # other models lack it
+
+    _, others = rows_of(weights, 1 - side)
+    roots = np.sqrt(given.sample_weights).astype(np.float32)
+    pairs = SidePairs(given.start, given.others, roots)
+    assert weights.exposure is not None  # as `solve` asks
+    return new_rows(others, pairs, Settings(*weights.exposure.tolist()), n_jobs)
 
 
 def ridge_rows(others: np.ndarray, given: RowRatings, l2: np.ndarray, n_jobs: int) -> np.ndarray:

@@ -22,6 +22,7 @@ MINIBATCH = Kernel("engines._minibatch", "float32")
 FEATUREWISE = Kernel("engines._featurewise", "")
 GIBBS = Kernel("engines._gibbs", "float32")
 LOW_RANK = Kernel("engines._low_rank", "float32")
+EXPOSURE = Kernel("engines._exposure", "float32")
 PREDICT = Kernel("_predict", "float64")
 TOP = Kernel("serving._top", "float32")
 RIDGE = Kernel("training._ridge", "float32")
@@ -43,6 +44,7 @@ BATCH_LENGTHS = Check("engines/test_minibatch.py::test_any_row_length_and_build"
 FEATURES = Check("engines/test_featurewise.py::test_a_pass_is_that_of_the_twin")
 SWEEP = Check("engines/test_gibbs.py::test_sweep_equals_naive")
 GENERATORS = Check("engines/test_gibbs.py::test_generators")
+EXPOSURE_SWEEP = Check("engines/test_exposure.py::test_a_sweep_equals_the_twin", "32")
 CUT = Check("engines/test_low_rank.py::test_cut_keeps_the_largest_singular_values")
 FORMULA = Check("serving/test_dense.py::test_predictions_for_all_items_are_the_formula")
 BEST = Check("serving/test_top.py::test_top_equals_sorting_all_predictions", "float32")
@@ -370,6 +372,40 @@ PLANTS = [
             "engines/_low_rank.pyx",
             "min(last - row, <Py_ssize_t>4)",
             "min(last - row, <Py_ssize_t>3)",
+        ),
+    ),
+    Plant(
+        EXPOSURE,
+        EXPOSURE_SWEEP,
+        "a pair's weight counts in the right side alone",
+        Change("engines/_exposure.pyx", "= root * q[f]", "= q[f]"),
+    ),
+    Plant(
+        EXPOSURE,
+        EXPOSURE_SWEEP,
+        "pairs after the first batch of a long row are left out",
+        Change("engines/_exposure.pyx", "        first += m", "        first = pairs.n"),
+    ),
+    Plant(
+        EXPOSURE,
+        EXPOSURE_SWEEP,
+        "the last pairs of a row are left out of the right side",
+        Change("engines/_exposure.pyx", "(m + 3) / 4 * 4, w.g, w.root", "m / 4 * 4, w.g, w.root"),
+    ),
+    Plant(
+        EXPOSURE,
+        EXPOSURE_SWEEP,
+        "the penalty is left out",
+        Change("engines/_exposure.pyx", "f * width + f] += penalty", "f * width + f] += 0"),
+    ),
+    Plant(
+        EXPOSURE,
+        EXPOSURE_SWEEP,
+        "the penalty counts in the loss",
+        Change(
+            "engines/_exposure.pyx",
+            "- <double>penalty * dot(width, w.x, w.x)",
+            "+ 0 * <double>penalty",
         ),
     ),
     # ---------------------------------------------------------------- answers
