@@ -280,7 +280,9 @@ class ExposureEngine(Engine):
         factors: np.ndarray = aligned(len(counts), width, np.float32)
         start: Any = rng.standard_normal((len(counts), self.n_factors), dtype=np.float32)
         factors[:] = 0
-        factors[:, : self.n_factors] = start * np.float32(START_NORM / max(1, self.n_factors) ** 0.5)
+        factors[:, : self.n_factors] = start * np.float32(
+            START_NORM / max(1, self.n_factors) ** 0.5
+        )
         factors[counts == 0] = 0
         return factors
 
