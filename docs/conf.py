@@ -18,6 +18,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc", "directives"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]
 default_role = "code"
+smartquotes = False  # they would change the quotes and dashes of options
 
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
@@ -31,6 +32,10 @@ html_theme = "pydata_sphinx_theme"
 html_title = "funksvd"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# Pages without pages below them have an empty list of those.
+html_sidebars = dict.fromkeys(
+    ["get-started", "how-it-works", "benchmarks", "gallery", "changelog", "contributing"], []
+)
 html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
