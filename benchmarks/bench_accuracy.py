@@ -104,7 +104,7 @@ def main():
             spread = f"{np.std(errors):.4f}"
             rows.append([f"{name}, {folds}", setting, mean, spread, seconds])
     print()
-    print_table(["ratings", "settings", "mean RMSE", "sd of folds", "s in all"], rows)
+    print_table(["ratings", "settings", "mean RMSE", "sd of folds", "s in all"], rows, "RMSE")
 
 
 if __name__ == "__main__":

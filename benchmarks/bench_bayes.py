@@ -1,4 +1,4 @@
-"""Rating error, seconds and coverage of solver="gibbs" beside SGD, Surprise and myFM.
+"""Rating error, seconds and coverage of solver="gibbs" beside other solvers and peers.
 
     python benchmarks/bench_bayes.py --data FOLDER              three sets of ratings
     python benchmarks/bench_bayes.py --data FOLDER --speed      seconds of 1 M and 20 M ratings
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import bench_peers
 import common
 import numpy as np
 
@@ -139,6 +140,24 @@ def surprise(train: Ratings, test: Ratings) -> Result:
     return Result(common.rmse(predicted, test.values), spent, NO_COVERAGE)
 
 
+def libmf(train: Ratings, test: Ratings) -> Result:
+    """Run LIBMF as `bench_peers.py` does, for 20 epochs; strangers get its mean."""
+    if bench_peers.import_libmf() is None:
+        raise ImportError(bench_peers.INSTALL_LIBMF)
+    table = bench_peers.triples(train.users, train.items, train.values)
+    fitted = []
+
+    def fit() -> None:
+        fitted.append(bench_peers.fit_libmf(table, 20, 32, cpu_count(), 0.05)[0])
+
+    spent = timed(fit)
+    users, items = test.codes_in(train.tables)
+    known = (users >= 0) & (items >= 0)
+    predicted = np.full(len(users), float(np.mean(train.values)))
+    predicted[known] = bench_peers.predict_libmf(fitted[0], users[known], items[known])
+    return Result(common.rmse(np.clip(predicted, 1, 5), test.values), spent, NO_COVERAGE)
+
+
 def one_hot(users: np.ndarray, items: np.ndarray, shape: tuple[int, int]) -> Any:
     """Return a sparse matrix with a column for each user and each item; -1 has none."""
     from scipy.sparse import csr_array
@@ -190,6 +209,7 @@ RUNS = {
     "adagrad, defaults": funksvd(solver="adagrad"),
     "adam, defaults": funksvd(solver="adam"),
     "adamax, defaults": funksvd(solver="adamax"),
+    "LIBMF, k=32, 20 epochs": libmf,
     "Surprise SVD, defaults": surprise,
     "myFM, rank 16, 60 sweeps": myfm(16, 60),
     "myFM, rank 32, 200 sweeps": myfm(32, 200),
@@ -224,12 +244,13 @@ def print_speed() -> None:
             sweeps.append(sum(model.history_["seconds"]))
             row += [*spent, sweeps[-1]]
         rows.append([*row, sweeps[0] / sweeps[1]])
-    common.print_table(header, rows)
+    common.print_table(header, rows, "speed")
 
 
 def print_set(set_name: str, options: argparse.Namespace) -> dict[str, Result]:
     """Print the table of one set of ratings; return {run: Result}."""
-    header = [set_name, "RMSE", "seconds", "of CPU"]
+    print(f"## {set_name}")
+    header = ["model", "RMSE", "seconds", "of CPU"]
     header += [f"{coverage:.0%}" for coverage in COVERAGES]
     results = {}
     rows = []
@@ -242,7 +263,7 @@ def print_set(set_name: str, options: argparse.Namespace) -> dict[str, Result]:
         results[name] = result
         shown = [f"{share:.3f}" if np.isfinite(share) else "-" for share in result.coverage]
         rows.append([name, f"{result.rmse:.4f}", *result.spent, *shown])
-    common.print_table(header, rows)
+    common.print_table(header, rows, set_name)
     return results
 
 
@@ -307,7 +328,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # test ids that a fold's train part does not have
-    common.print_header("myfm", "scikit-surprise")
+    common.print_header("libmf", "myfm", "scikit-surprise")
     if options.speed:
         print_speed()
         return

@@ -119,11 +119,12 @@ def bench_size(
     for model, fit in FITS.items():
         timed[f"{model}, shuffled"] = fit(data, options, TIMED_EPOCHS, shuffle=True)
     memory = memory_of(name, cache, options)
-    print_size(timed, curves, memory, len(data.values))
+    print_size(name, timed, curves, memory, len(data.values))
     return curves
 
 
 def print_size(
+    name: str,
     timed: dict[str, History],
     curves: dict[str, History],
     memory: dict[str, float],
@@ -162,7 +163,7 @@ def print_size(
         f"s for {epochs} epochs",
         "peak MB beyond arrays",
     ]
-    print_table(header, rows)
+    print_table(header, rows, name)
 
 
 def plot(curves: dict[str, dict[str, History]], path: str) -> None:
@@ -255,7 +256,7 @@ def bench_accuracy(options: argparse.Namespace) -> None:
             start = time.perf_counter()
             error = best_funksvd(parts, **params)
             rows.append([way, f"{error:.4f}", time.perf_counter() - start])
-        print_table(["model", "test RMSE", "s"], rows)
+        print_table(["model", "test RMSE", "s"], rows, f"RMSE on {name}")
 
 
 def options_of_command_line() -> argparse.Namespace:

@@ -405,7 +405,7 @@ def print_rows(rows):
         own_ratio = to_target / own_to_target
         cells.append([model, epoch, ratio, setup, error, to_target, own_ratio, peak / 1e6])
     print()
-    print_table(HEADER, cells)
+    print_table(HEADER, cells, name)
 
 
 def main():

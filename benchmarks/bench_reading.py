@@ -130,7 +130,7 @@ def print_files(folder, name, users, items, values):
         "Ratings.read: best of three; peak of memory beyond the process before, "
         "also as a multiple of the arrays int32, int32, float64"
     )
-    print_table(["file", "MB", "s", "M ratings/s", "peak MB", "of the arrays"], rows)
+    print_table(["file", "MB", "s", "M ratings/s", "peak MB", "of the arrays"], rows, "files")
 
 
 def tables_of(kind, users, items, values):
@@ -168,7 +168,7 @@ def print_tables(users, items, values):
             rows.append([f"{name}, ids {kind}", seconds, len(values) / seconds / 1e6])
             del frame
     print("Ratings.from_frame: median of three")
-    print_table(["table", "s", "M ratings/s"], rows)
+    print_table(["table", "s", "M ratings/s"], rows, "tables")
 
 
 def main():

@@ -125,7 +125,7 @@ def bench_kernel(all_factors, matmul):
         gflops = 8 * factors * rate / 1e9
         rows.append([f"k = {factors}", rate / 1e6, gflops, f"{gflops / matmul:.0%}", working_set])
     print("## the kernel alone: one block, one thread, float32")
-    print_table(["", "M ratings/s", "GFLOP/s", "of matmul", "working set, MiB"], rows)
+    print_table(["", "M ratings/s", "GFLOP/s", "of matmul", "working set, MiB"], rows, "kernel")
 
 
 def epoch_seconds(users, items, ratings, factors, threads):
@@ -161,7 +161,7 @@ def bench_predict(pairs, factors, threads):
         seconds = median_seconds(lambda m=model, x=(users, items): m.predict(x), 5, 1)
         rows.append([name, f"{pairs:,}", str(factors), str(threads), pairs / seconds / 1e6])
     print("\n## predict: random pairs of integer ids, median of 5 calls after 1")
-    print_table(["shape", "pairs", "k", "threads", "M pairs/s"], rows)
+    print_table(["shape", "pairs", "k", "threads", "M pairs/s"], rows, "predict")
 
 
 def plot(path, by_ratings, by_factors):
@@ -231,7 +231,7 @@ def bench_fit(wanted, all_threads, matmul):
         f"over {all_threads[0]} thread",
         "s before first epoch",
     ]
-    print_table(header, rows)
+    print_table(header, rows, "fit")
     return points
 
 

@@ -96,7 +96,7 @@ def bench_recommend(shape):
         f"{shape}: {size.users:,} users x {size.items:,} items, k={N_FACTORS}, n={N_BEST},"
         f" the {len(ratings):,} pairs seen left out"
     )
-    print_table(["recommend for all users", "s", "ratio"], rows)
+    print_table(["recommend for all users", "s", "ratio"], rows, "all users")
     print_few(model, ratings)
     peak = peak_memory("bench_serving", "memory_before", "memory_run", shape)
     megabytes = peak / 1e6
@@ -184,7 +184,7 @@ def print_few(model, ratings):
         "similar_items of 1": lambda: model.similar_items(5, N_BEST),
     }
     rows = [[name, 1000 * median_seconds(ask, 30)] for name, ask in questions.items()]
-    print_table(["recommend", "ms"], rows)
+    print_table(["recommend", "ms"], rows, "few users")
 
 
 def print_fold_in_of_one(model, size):
@@ -239,7 +239,7 @@ def bench_fold_in(data):
         f"goodbooks: 10,000 users left out of training, RMSE on {len(test):,} hidden ratings of"
         " theirs"
     )
-    print_table(["", "RMSE", "s"], rows)
+    print_table(["", "RMSE", "s"], rows, "fold_in")
 
 
 def bench_partial_fit(data, shape):
@@ -253,7 +253,7 @@ def bench_partial_fit(data, shape):
         ["retrained on all", *timed(lambda: FunkSVD(random_state=0).fit(train), test)],
     ]
     print(f"goodbooks: {len(new):,} new ratings, RMSE on {len(test):,} others")
-    print_table(["", "RMSE", "s"], rows)
+    print_table(["", "RMSE", "s"], rows, "partial_fit, RMSE")
     size = SHAPES[shape]
     model = served_model(size.users, size.items)
     rng = np.random.default_rng(0)
@@ -262,7 +262,7 @@ def bench_partial_fit(data, shape):
         seconds = partial_fit_seconds(model, size, n, rng)
         rows.append([f"{n:,}", 1000 * seconds, 1e6 * seconds / n])
     print(f"{shape}: partial_fit of 5 epochs, k={N_FACTORS}")
-    print_table(["new ratings", "ms", "us a rating"], rows)
+    print_table(["new ratings", "ms", "us a rating"], rows, "partial_fit")
 
 
 def partial_fit_seconds(model, size, n, rng):
@@ -278,7 +278,7 @@ def bench_search(data):
     rows = [search_row(table, n_jobs) for n_jobs in (1, 2)]
     check(rows[0][3] == rows[1][3], "the searches picked different settings")
     print("GridSearchCV, 12 settings x 3 folds of ml-100k")
-    print_table(["n_jobs", "s", "RMSE", "best"], rows)
+    print_table(["n_jobs", "s", "RMSE", "best"], rows, "search")
 
 
 def search_row(table, n_jobs):

@@ -92,7 +92,7 @@ def bench_accuracy(
         f"## {name}: {len(train):,} ratings to train, {len(test):,} to test, "
         "the model of the best epoch"
     )
-    print_table(["", "test RMSE", "validation RMSE", "best epoch", "s until then"], rows)
+    print_table(["", "test RMSE", "validation RMSE", "best epoch", "s until then"], rows, name)
 
 
 def epoch_seconds(engines: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -130,7 +130,7 @@ def bench_speed(
     rows = []
     for solver, times in seconds.items():
         rows.append([solver, 1000 * np.median(times), np.median(times / seconds["sgd"])])
-    print_table(["", "ms an epoch", "ratio to sgd"], rows)
+    print_table(["", "ms an epoch", "ratio to sgd"], rows, name)
 
 
 def options_of_command_line() -> argparse.Namespace:

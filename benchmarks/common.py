@@ -1,4 +1,7 @@
-"""Shared by the benchmarks: the header, ratings of well-known shapes, clock, memory, tables."""
+"""Shared by the benchmarks: the header, ratings of well-known shapes, clock, memory, tables.
+
+`PRINTED` keeps the header and the tables that this process prints; `save.py` writes them as JSON.
+"""
 
 import contextlib
 import multiprocessing
@@ -35,6 +38,7 @@ SHAPES = {
 RANK = 8  # of the planted model
 NOISE = 0.8  # standard deviation of the noise that is added to the planted model
 CHUNK = 1 << 20
+PRINTED = {"tables": {}}
 
 
 def print_header(*packages, **settings):
@@ -45,9 +49,15 @@ def print_header(*packages, **settings):
     system = f"{platform.system()} {platform.machine()}"
     versions = [f"Python {platform.python_version()}"]
     versions += [version(package) for package in ("numpy", "funksvd", *packages)]
-    print("command   ", shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
-    print("machine   ", f"{cpu_name()}, {cores} cores usable, {system}")
-    print("versions  ", ", ".join(versions))
+    header = {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "machine": f"{cpu_name()}, {cores} cores usable, {system}",
+        "versions": ", ".join(versions),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    PRINTED.update(header)
+    for name, value in header.items():
+        print(f"{name:<11}{value}")
     for name, value in settings.items():
         print(f"{name.replace('_', ' '):<11}{value}")
     config = funksvd.show_config()
@@ -284,11 +294,16 @@ def _cell(value):
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
 
 
-def print_table(header, rows):
-    """Print a table; the first column is flush left, the others flush right."""
+def print_table(header, rows, name=None):
+    """Print a table; the first column is flush left, the others flush right.
+
+    `name` is that of the table in the JSON that `save.py` writes; by default it is its number.
+    """
     cells = [header]
     for row in rows:
         cells.append([_cell(value) for value in row])
+    tables = PRINTED["tables"]
+    tables[name or str(len(tables))] = {"header": list(header), "rows": cells[1:]}
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for first, *others in cells:
         print("  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]).rstrip())

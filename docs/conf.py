@@ -33,9 +33,8 @@ html_title = "funksvd"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 # Pages without pages below them have an empty list of those.
-html_sidebars = dict.fromkeys(
-    ["get-started", "how-it-works", "benchmarks", "gallery", "changelog", "contributing"], []
-)
+LONELY = ("get-started", "how-it-works", "benchmarks", "gallery", "changelog", "contributing")
+html_sidebars = {page: [] for page in LONELY}
 html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,

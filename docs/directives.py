@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.parsers.rst import directives
@@ -87,7 +87,7 @@ class Example(SphinxDirective):
     required_arguments = 1
     optional_arguments = 1
     final_argument_whitespace = True
-    option_spec = {"cells": directives.flag, "silent": directives.flag}
+    option_spec: ClassVar = {"cells": directives.flag, "silent": directives.flag}
 
     def run(self) -> list[nodes.Node]:
         name, *arguments = " ".join(self.arguments).split()

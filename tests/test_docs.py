@@ -85,7 +85,18 @@ def names(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         "u": 196,
         "user": 196,
         "i": 242,
+        "df": table_of(users, items, ratings),
     }
+
+
+def table_of(users: np.ndarray, items: np.ndarray, ratings: np.ndarray) -> Any:
+    """Return ratings as a pandas table with ids of text, as Surprise has them."""
+    if importlib.util.find_spec("pandas") is None:
+        return None
+    import pandas
+
+    columns = {"user": users.astype(str), "item": items.astype(str), "rating": ratings}
+    return pandas.DataFrame(columns)
 
 
 def missing_module(block: documented.Block) -> str | None:
