@@ -115,8 +115,9 @@ class SDist(sdist):
     def make_distribution(self) -> None:
         sources = [f"funksvd/**/*.{kind}" for kind in ("pyx", "pxi", "h", "cu")]
         tests = ["tests/**/*.py", "tests/*.json", "tests/cuda_host/*.?pp"]
-        pages = ["benchmarks/*.md", "docs/*.md", "CHANGELOG.md"]
-        patterns = [*sources, *tests, "benchmarks/*.py", *pages]
+        results = ["benchmarks/*.md", "benchmarks/results/*.json"]
+        pages = ["docs/**/*.md", "docs/*.py", "docs/_static/*", "CHANGELOG.md"]
+        patterns = [*sources, *tests, "benchmarks/*.py", *results, *pages]
         for pattern in patterns:
             self.filelist.extend(str(path) for path in sorted(Path().glob(pattern)))
         self.filelist.exclude_pattern("*.c", anchor=False)

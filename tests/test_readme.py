@@ -1,108 +1,75 @@
-"""The code that README shows runs as written.
-
-Where README shows two columns side by side, the column of funksvd runs.
-"""
+"""README is one page; its code runs in test_docs.py."""
 
 from __future__ import annotations
 
 import re
-import warnings
+import sys
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from scipy.sparse import csr_array
 
-import funksvd
-from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, datasets
-
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-PEERS = ("Surprise", "LightFM", "implicit", "Keras")
-
-
-def code_blocks() -> dict[str, list[str]]:
-    """Return the blocks of Python below each heading of README."""
-    found = {}
-    for section in re.split(r"^## ", README, flags=re.M)[1:]:
-        heading, _, body = section.partition("\n")
-        code = re.findall(r"```python\n(.*?)```", body, flags=re.S)
-        if code:
-            found[heading] = code
-    return found
-
-
-def own_column(code: str) -> str:
-    """Return the column below "# funksvd" of a block of two columns, and any other block whole."""
-    lines = code.splitlines()
-    start = lines[0].find("# funksvd")
-    if start < 0:
-        return code
-    own = []
-    for line in lines[1:]:
-        if line[start - 1 : start] == " ":  # else the line of the left column reaches over
-            own.append(line[start:])
-    return "\n".join(own)
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PEERS = ("surprise", "lightfm", "implicit", "keras", "scikit-learn")
 
 
 @pytest.fixture
-def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return the names that README takes as given; the folder has its file of ratings."""
-    monkeypatch.chdir(tmp_path)
-    made = datasets.make_ratings(300, 250, 6000, rank=2)
-    users = made.users.astype(np.int64)
-    items = made.items.astype(np.int64)
-    ratings = made.ratings.round(1)
-    lines = ["user,item,rating"]
-    for row in zip(users.tolist(), items.tolist(), ratings.tolist(), strict=True):
-        lines.append("{},{},{}".format(*row))
-    Path("ratings.csv").write_text("\n".join(lines) + "\n")
-    return {
-        "np": np,
-        "funksvd": funksvd,
-        "FunkSVD": FunkSVD,
-        "Ratings": Ratings,
-        "Callback": Callback,
-        "EarlyStopping": EarlyStopping,
-        "ModelCheckpoint": ModelCheckpoint,
-        "users": users,
-        "items": items,
-        "ratings": ratings,
-        "weights": np.ones(len(users)),
-        "n_users": 300,
-        "n_items": 250,
-        "user_items": csr_array((ratings, (users, items)), shape=(300, 250)),
-        "u": 196,
-        "user": 196,
-        "i": 242,
+def tables(monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return the script that writes the tables of the benchmarks into the pages."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.delitem(sys.modules, "tables", raising=False)
+    import tables
+
+    return tables
+
+
+def test_readme_is_one_page() -> None:
+    assert len(README.splitlines()) <= 130
+
+
+def test_readme_has_two_commands() -> None:
+    commands = re.findall(r"^    (\S.*)$", README, flags=re.M)
+    assert [command.split()[-2:] for command in commands] == [
+        ["funksvd", "demo"],
+        ["pytest", "tests"],
+    ]
+
+
+@pytest.mark.parametrize("peer", PEERS)
+def test_readme_links_a_page_for_every_peer(peer: str) -> None:
+    assert f"docs/coming-from/{peer}.md" in README
+
+
+def test_readme_shows_at_most_twelve_lines_with_their_output() -> None:
+    code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", README, re.S).groups()
+    assert len([line for line in code.splitlines() if line]) <= 12
+    assert output.startswith("RMSE 0.")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md"])
+def test_tables_are_those_of_the_results(tables: object, name: str) -> None:
+    """`python benchmarks/tables.py` writes the tables where this fails."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert tables.with_tables(text) == text
+
+
+def test_the_picture_is_that_of_the_results(tables: object) -> None:
+    assert tables.digest() in tables.PICTURE.read_text(encoding="utf-8")
+
+
+def test_a_changed_number_would_be_seen(tables: object, tmp_path: Path, monkeypatch) -> None:
+    made = {
+        "command": "bench_some.py",
+        "date": "2026-01-01",
+        "machine": "a machine",
+        "versions": "funksvd 0",
+        "tables": {"set": {"header": ["model", "s", "s"], "rows": [["a", "1", "2"]]}},
     }
-
-
-def names_of_section(heading: str, names: dict[str, Any]) -> dict[str, Any]:
-    """Return what a section takes as given beside `names`."""
-    if "Surprise" in heading:
-        pandas = pytest.importorskip("pandas")
-        columns = {
-            "user": names["users"].astype(str),
-            "item": names["items"].astype(str),
-            "rating": names["ratings"],
-        }
-        return {"df": pandas.DataFrame(columns)}
-    if "implicit" in heading:
-        return {"ratings": Ratings.from_arrays(np.array([1000, 1000]), np.array([1, 2]), [4, 5])}
-    return {}
-
-
-def test_every_peer_has_a_section() -> None:
-    assert {f"Coming from {peer}" for peer in PEERS} <= code_blocks().keys()
-
-
-@pytest.mark.parametrize("heading", [name for name in code_blocks() if "GPU" not in name])
-def test_code_runs_as_written(heading: str, names: dict[str, Any]) -> None:
-    scope = names | names_of_section(heading, names)
-    for code in code_blocks()[heading]:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*unknown to the model")
-            exec(compile(own_column(code), f"README: {heading}", "exec"), scope)
-    assert isinstance(scope["model"], FunkSVD)
-    assert np.isfinite(scope["model"].user_factors_).all()
+    (tmp_path / "some.json").write_text(tables.json.dumps(made), encoding="utf-8")
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    page = "<!-- table: some; model, s, s -->\nold\n<!-- end of table -->\n"
+    written = tables.with_tables(page)
+    assert "| set | a | 1 | 2 |" in written
+    assert "Printed by `python benchmarks/bench_some.py` on 2026-01-01" in written
+    assert tables.with_tables(written) == written
+    assert tables.with_tables(written.replace("| 1 |", "| 3 |")) == written
