@@ -6,6 +6,7 @@ tables and codes to the functions of this wing.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import funksvd.serving as serving
 import funksvd.training as training
+from funksvd.checks import check_choice
 from funksvd.ratings.inputs import as_ratings
 from funksvd.serving.asked import asked, known_codes
 from funksvd.serving.evaluating import Evaluating
@@ -57,3 +59,31 @@ class Answers(Evaluating):
         raw, _ = asked(users, fitted.tables[0], "users")
         codes = known_codes(raw, fitted.tables[0], "user")
         return serving.dense.query_vectors(fitted.weights, codes)
+
+    def export_vectors(self, path: str | os.PathLike[str], side: str = "items") -> None:
+        """Write `item_vectors` or `query_vectors` of all ids as Parquet, for a vector index.
+
+        The file has the columns `id` and `vector` (a list of n_factors + 2 numbers). Ids that are
+        int or str stay as they are; UUIDs, dates and datetimes become text, and bytes hexadecimal.
+
+        Parameters
+        ----------
+        path : path of the file
+        side : {"items", "users"}
+
+        Raises
+        ------
+        TypeError
+            If ids are of a type that a model file cannot keep either.
+        ImportError
+            If pyarrow is not installed.
+        """
+        check_choice(side, "side", ("items", "users"))
+        from funksvd.files.ids import stored_ids
+        from funksvd.files.vectors import write_vectors
+
+        fitted = self._fitted_now()
+        table = fitted.tables[("users", "items").index(side)]
+        ids = stored_ids(table, side.removesuffix("s"))
+        vectors = self.item_vectors() if side == "items" else self.query_vectors()
+        write_vectors(path, ids, vectors)

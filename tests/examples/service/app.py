@@ -15,7 +15,7 @@ import os
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import FastAPI, HTTPException, Query
 from pydantic import BaseModel
@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from funksvd import FunkSVD, load
 
 NEWCOMER = -1  # the id of a user who is folded in for one request
+Seen = Annotated[list[int] | None, Query()]
 
 
 class Served(NamedTuple):
@@ -98,7 +99,7 @@ def make_app(path: str | None = None) -> FastAPI:
     app = FastAPI(title="funksvd")
 
     @app.get("/recommend/{user}")
-    def recommend(user: int, n: int = 10, seen: list[int] = Query(default=[])) -> dict[str, Any]:  # noqa: B008
+    def recommend(user: int, n: int = 10, seen: Seen = None) -> dict[str, Any]:
         """Recommend n items to a user, without the seen ones."""
         served = shelf.served
         exclude = pairs_of(user, seen) if seen else None
