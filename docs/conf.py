@@ -25,6 +25,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the numpydoc sections name the types in words
+autosummary_generate = False  # numpydoc loads autosummary, which finds nothing to do
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
@@ -39,7 +40,7 @@ html_show_sourcelink = False
 html_theme_options = {
     "navigation_with_keys": False,
     "show_nav_level": 1,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 5,
     "secondary_sidebar_items": ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],

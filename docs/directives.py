@@ -165,15 +165,14 @@ class Parameters(SphinxDirective):
         described = descriptions()
         for name, parameter in inspect.signature(FunkSVD).parameters.items():
             kind, text = described[name]
-            default = f"`{parameter.default!r}`"
-            meaning = f"{text}{other_needs(name)}"
-            row = [f"`{name}`", default, f"*{kind}.* {meaning}"]
+            default = f"`{name}={parameter.default!r}`"
+            row = [default, f"*{kind}.* {text}{other_needs(name)}"]
             groups.setdefault(solvers_of(name), []).append(table_row(row))
         order = sorted(groups, key=lambda solvers: -len(solvers))
         parts = []
         for solvers in order:
-            head = table_row(["parameter", "default", "meaning"])
-            rows = "\n".join([head, "|---|---|---|", *groups[solvers]])
+            head = table_row(["parameter and default", "meaning"])
+            rows = "\n".join([head, "|---|---|", *groups[solvers]])
             parts.append(f"## {group_title(solvers)}\n\n{rows}\n")
         return self.parse_text_to_nodes("\n".join(parts), allow_section_headings=True)
 

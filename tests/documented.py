@@ -4,8 +4,7 @@ A block of `python` runs, in the order of its page and with the names of the blo
 block of `console` each line that starts with "funksvd " runs as a command. A block of `text` right
 after one of them is the text that it prints: numbers may differ in the last digit shown, and "..."
 stands for anything. A comment `<!-- not run: reason -->` before a block of Python keeps it from
-running; it must compile all the same. Where a block shows two columns, the one below "# funksvd"
-runs.
+running; it must compile all the same.
 """
 
 from __future__ import annotations
@@ -78,23 +77,10 @@ def blocks_of(text: str) -> list[Block]:
     return found
 
 
-def own_column(code: str) -> str:
-    """Return the column below "# funksvd" of a block of two columns, and any other block whole."""
-    lines = code.splitlines()
-    start = lines[0].find("# funksvd")
-    if start <= 0:
-        return code
-    own = []
-    for line in lines[1:]:
-        if line[start - 1 : start] == " ":  # else the line of the left column reaches over
-            own.append(line[start:])
-    return "\n".join(own)
-
-
 def modules_of(code: str) -> set[str]:
     """Return the packages that a block of Python imports."""
     names = set()
-    for node in ast.walk(ast.parse(own_column(code))):
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             names |= {alias.name.partition(".")[0] for alias in node.names}
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -105,7 +91,7 @@ def modules_of(code: str) -> set[str]:
 def run_block(block: Block, scope: dict[str, Any], place: str) -> str:
     """Run a block with the names of `scope`; return the text that it prints."""
     printed = io.StringIO()
-    code = compile(own_column(block.code), place, "exec") if block.language == "python" else None
+    code = compile(block.code, place, "exec") if block.language == "python" else None
     if block.not_run is not None:
         return ""
     with contextlib.redirect_stdout(printed):
