@@ -393,11 +393,11 @@ def bench_shape(name, cache, factors, library, options):
         epoch *= len(data[0]) / len(train[0])
         unknown = (np.nan, np.nan, np.nan)
         rows.append(("Surprise, one thread", epoch, setup, epoch / rows[0][1], *unknown))
-    print_rows(rows)
+    print_rows(rows, f"{name}, k = {factors}")
 
 
-def print_rows(rows):
-    """Print the table of one shape; the first row is that of FunkSVD."""
+def print_rows(rows, name):
+    """Print the table of one shape, whose name is `name`; the first row is that of FunkSVD."""
     own_to_target = rows[0][5]
     cells = []
     for model, epoch, setup, ratio, best, to_target, peak in rows:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ def main() -> None:
     name = asked.name or script.stem.removeprefix("bench_")
     sys.argv = [asked.script, *asked.options]
     runpy.run_path(str(script), run_name="__main__")
+    common.PRINTED["command"] = re.sub(r"(?<= )/\S+", "DIR", common.PRINTED["command"])
     path = tables.RESULTS / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(common.PRINTED, indent=1) + "\n", encoding="utf-8")

@@ -26,8 +26,10 @@ PICTURE = ROOT / "docs" / "_static" / "error-and-seconds.svg"
 PICTURED = "bayes"  # the results that the picture shows
 PICTURED_SETS = ("ml-100k", "goodbooks")
 MARKED = re.compile(r"(<!-- table: ([^;]*?)(?:; (.*?))? -->\n).*?(<!-- end of table -->)", re.S)
-# Word of a run's name -> colour of its point.
+# Word of a run's name -> colour of its points; the markers tell runs of one colour apart.
 COLOURS = {"gibbs": "#0b7a75", "Surprise": "#b5651d", "LIBMF": "#7a3b9a", "myFM": "#8a8a8a"}
+OTHER_COLOUR = "#2f6fb0"
+MARKERS = "osD^vPX"
 
 
 def results(name: str) -> dict[str, Any] | None:
@@ -107,27 +109,32 @@ def digest() -> str:
 
 
 def colour_of(run: str) -> str:
-    """Return the colour of a run's point."""
+    """Return the colour of a run's points."""
     for word, colour in COLOURS.items():
         if word in run:
             return colour
-    return "#2f6fb0"
+    return OTHER_COLOUR
 
 
-def draw_set(axes: Any, name: str, table: dict[str, Any]) -> None:
-    """Draw the RMSE against the seconds of each run on one set of ratings."""
+def styles_of(runs: list[str]) -> dict[str, tuple[str, str]]:
+    """Return (colour, marker) of each run, no two alike."""
+    styles: dict[str, tuple[str, str]] = {}
+    for run in runs:
+        colour = colour_of(run)
+        taken = sum(1 for other, _ in styles.values() if other == colour)
+        styles[run] = (colour, MARKERS[taken % len(MARKERS)])
+    return styles
+
+
+def points_of(table: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return (seconds, RMSE) of each run of a table; runs that refine another one are left out."""
     place = {column: number for number, column in enumerate(table["header"])}
+    points = {}
     for row in table["rows"]:
-        run = row[0]
-        if run.startswith(" "):
-            continue
-        seconds = float(row[place["seconds"]].replace(",", ""))
-        error = float(row[place["RMSE"]])
-        axes.plot(seconds, error, "o", color=colour_of(run))
-        axes.annotate(run, (seconds, error), (5, 3), textcoords="offset points", fontsize=7)
-    axes.set(xscale="log", xlabel="seconds of a fit", ylabel="RMSE on held-out ratings", title=name)
-    axes.margins(x=0.3, y=0.1)
-    axes.grid(alpha=0.3)
+        if not row[0].startswith(" "):
+            seconds = float(row[place["seconds"]].replace(",", ""))
+            points[row[0]] = (seconds, float(row[place["RMSE"]]))
+    return points
 
 
 def draw() -> None:
@@ -140,9 +147,21 @@ def draw() -> None:
 
     matplotlib.rcParams["svg.hashsalt"] = "funksvd"
     matplotlib.rcParams["svg.fonttype"] = "none"
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.8), layout="constrained")
+    points = {name: points_of(found["tables"][name]) for name in PICTURED_SETS}
+    styles = styles_of(list(points[PICTURED_SETS[0]]))
     for axes, name in zip(figure.subplots(1, 2), PICTURED_SETS, strict=True):
-        draw_set(axes, name, found["tables"][name])
+        for run, (seconds, error) in points[name].items():
+            colour, marker = styles.get(run, (OTHER_COLOUR, "*"))
+            axes.plot(seconds, error, marker, color=colour, label=run, markersize=7)
+        axes.set(xscale="log", xlabel="seconds of a fit (log scale)", title=name)
+        axes.grid(alpha=0.3)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+        axes.margins(0.08)
+    figure.axes[0].set_ylabel("RMSE on held-out ratings")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8, frameon=False)
     figure.savefig(PICTURE, metadata={"Date": None, "Description": digest()})
 
 

@@ -22,7 +22,8 @@ from sphinx.util.docutils import SphinxDirective
 from funksvd import FunkSVD, Ratings
 from funksvd.cli.main import build_parser
 from funksvd.datasets import make_ratings
-from funksvd.parameters import NEEDS, RATES
+from funksvd.hyper import RATES
+from funksvd.parameters import NEEDS
 
 EXAMPLES = Path(__file__).parents[1] / "tests" / "examples"
 SEPARATOR = "\x1e"  # printed between the outputs of two cells
