@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from funksvd.ratings.ids import refuse_mask
-from funksvd.ratings.records import number_in
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Unit -> how many of it a second has, and the numbers from which on it is meant: today there are
@@ -135,6 +134,8 @@ class TimeReader:
 def _parsed(text: str) -> float | datetime | None:
     """Return the number or the ISO 8601 date that a text spells, None if it spells neither."""
     text = text.strip()
+    from funksvd.ratings.records import number_in  # its imports would slow down `import funksvd`
+
     number = number_in(text)
     if number is not None:
         return number

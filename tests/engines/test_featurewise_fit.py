@@ -147,10 +147,12 @@ def test_divergence_names_the_cure():
 def test_partial_fit_goes_on_with_all_features():
     X, y = some()
     model = featurewise(4).fit(X, y)
-    before = model.evaluate(X, y)["rmse"]
+    with pytest.warns(UserWarning, match="trained on these ratings"):
+        before = model.evaluate(X, y)["rmse"]
     factors = model.user_factors_
     model.partial_fit(X, y, n_epochs=5)
-    assert model.evaluate(X, y)["rmse"] < before
+    with pytest.warns(UserWarning, match="trained on these ratings"):
+        assert model.evaluate(X, y)["rmse"] < before
     assert (factors != model.user_factors_).any(axis=0).all()
 
 

@@ -362,6 +362,8 @@ UNUSED = {
     "schedule": "hogwild",
     "max_device_bytes": 10**9,
     "dtype": "float64",
+    "unseen_weight": 0.5,
+    "exposure_l2": 0.5,
 }
 USED = {
     "n_factors",

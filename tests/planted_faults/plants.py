@@ -528,8 +528,8 @@ PLANTS = [
         "an unknown id is read as the last one",
         Change(
             "ratings/_keys.pyx",
-            "if 0 <= place < table.shape[0] else -1",
-            "if 0 <= place < table.shape[0] else table[table.shape[0] - 1]",
+            "table[place] if place < span else -1",
+            "table[place] if place < span else table[span - 1]",
         ),
     ),
     Plant(
