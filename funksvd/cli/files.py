@@ -12,7 +12,7 @@ from funksvd.cli.options import COLUMNS, number_of
 from funksvd.cli.shown import say, shows_progress, size_of
 from funksvd.machine.replacing import check_writable
 from funksvd.model import FunkSVD
-from funksvd.ratings.ids import Encoded
+from funksvd.ratings.ids import Encoded, kind_of
 from funksvd.ratings.reading import read_columns
 from funksvd.ratings.triples import Ratings
 
@@ -34,6 +34,15 @@ def check_output(path: str, *inputs: str | None) -> None:
             raise ValueError(
                 f"{path} is read here, and would be replaced; give the output another name"
             )
+
+
+def check_differ(output: str, checkpoint: str) -> None:
+    """Raise ValueError if the model would take the place of the checkpoint."""
+    if os.path.realpath(output) == os.path.realpath(checkpoint):
+        raise ValueError(
+            f"{output} is the file of the model and that of the checkpoint, too; the model would"
+            " replace the checkpoint, so give one of them another name"
+        )
 
 
 def save(args: argparse.Namespace, model: FunkSVD) -> None:
@@ -96,7 +105,7 @@ def typed_column(column: Column, known_ids: NDArray[Any], role: str, path: str) 
             f"{path}: {role} id {strange[0]!r} is not a plain whole number, as all {role} ids of"
             " the model are"
         )
-    if known_ids.dtype.kind == "U" and ids.dtype.kind in "iu":
+    if kind_of(known_ids) == "str" and ids.dtype.kind in "iu":
         ids = ids.astype(str)
     return Encoded(column.codes, ids) if isinstance(column, Encoded) else ids
 

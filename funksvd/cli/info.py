@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funksvd.cli.options import Commands, add_command, add_json
-from funksvd.cli.shown import print_json, size_of
+from funksvd.cli.shown import print_json, printable, size_of
 from funksvd.machine.kernels import show_config
 from funksvd.model import load
 from funksvd.version import __version__
+
+# Characters of an id that are shown.
+MOST_SHOWN = 80
 
 
 def add(commands: Commands) -> None:
@@ -95,19 +98,27 @@ def describe_model(path: str, as_json: bool) -> None:
     print(f"  epochs  {model.n_epochs_}")
     print("parameters")
     for name, value in model.get_params().items():
-        print(f"  {name} = {value!r}")
+        print(f"  {name} = {printable(repr(value))}")
     if last_epoch:
         print("last epoch of training")
         for name, value in last_epoch.items():
-            print(f"  {name:<14}{value:.6g}")
+            print(f"  {printable(name):<14}{value:.6g}")
 
 
 def in_words(ids: NDArray[Any]) -> str:
     """Return the number of some ids, their kind, and the first and the last one."""
     if ids.dtype.kind in "iu":
         kind = "whole numbers"
-    elif ids.dtype.kind == "U":
+    elif isinstance(ids[0], str):
         kind = "text"
     else:
         kind = type(ids[0]).__name__
-    return f"{len(ids):,} (ids are {kind}, {ids[0]} to {ids[-1]})"
+    first = printable(shortened(ids[0]))
+    last = printable(shortened(ids[-1]))
+    return f"{len(ids):,} (ids are {kind}, {first} to {last})"
+
+
+def shortened(value: Any) -> str:
+    """Return an id as text of at most 80 characters."""
+    text = str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

@@ -30,6 +30,7 @@ from funksvd.cli import (
     train,
     tune,
 )
+from funksvd.cli.shown import discard, printable
 from funksvd.version import __version__
 
 __all__ = ["main"]
@@ -91,15 +92,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; `argv` is by default that of the process."""
     open_closed_streams()
     args = build_parser().parse_args(argv)
+    args.lost = None  # the error of a message that could not be printed, see `shown.say`
     try:
         with plain_warnings(), termination_as_interrupt():
             exit_code: int | None = args.run(args)
             sys.stdout.flush()  # so that a closed pipe is noticed here
+            if args.lost is not None and not exit_code:
+                raise args.lost
     except BrokenPipeError:
-        # The reader has left (`| head`). The rest of the buffer must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)  # the reader has left (`| head`)
         return 1
     except REPORTED as error:
+        flush_or_discard(sys.stdout)
         print(f"funksvd: error: {in_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -121,6 +125,14 @@ def build_parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add(commands)
     return parser
+
+
+def flush_or_discard(stream: TextIO) -> None:
+    """Write what a stream holds back, or send it nowhere if that fails, as on a full disk."""
+    try:
+        stream.flush()
+    except OSError:
+        discard(stream)
 
 
 def open_closed_streams() -> None:
@@ -171,4 +183,4 @@ def in_one_line(error: BaseException | str) -> str:
         text = f"{error.filename}: {error.strerror}"
     for pattern, replacement in ARGUMENTS_TO_OPTIONS.items():
         text = re.sub(pattern, replacement, text)
-    return " ".join(text.split()) or type(error).__name__
+    return printable(" ".join(text.split())) or type(error).__name__

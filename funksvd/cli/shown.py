@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 from funksvd.machine.replacing import replacing
@@ -17,8 +17,33 @@ WriteRows = Callable[[Iterable[Sequence[Any]], dict[str, Any]], None]
 
 
 def say(args: argparse.Namespace, text: str) -> None:
-    """Print a message: on standard output, or with --json on standard error."""
-    print(text, file=sys.stderr if args.json else sys.stdout, flush=True)
+    """Print a message: on standard output, or with --json on standard error.
+
+    A reader that has left, or a full disk, ends no training: the rest goes nowhere, and `main`
+    reports `args.lost` at the end.
+    """
+    stream = sys.stderr if args.json else sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        args.lost = error
+        discard(stream)
+
+
+def discard(stream: Any) -> None:
+    """Send the rest of a stream nowhere, so that it does not fail again at exit."""
+    with suppress(OSError):  # a stream that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def printable(value: Any) -> str:
+    """Return a value as text whose control characters, which a terminal obeys, are spelt out."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def say_interrupted(args: argparse.Namespace, n_epochs: int) -> None:
@@ -36,7 +61,7 @@ def print_json(value: Any) -> None:
 
 def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print columns under their names, all aligned to the right."""
-    texts = [[str(value) for value in row] for row in [names, *rows]]
+    texts = [[printable(value) for value in row] for row in [names, *rows]]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
         padded = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
@@ -69,6 +94,8 @@ def writer(args: argparse.Namespace, names: Sequence[str], n: int) -> Iterator[W
             table.writerow(names)
 
         def write(rows: Iterable[Sequence[Any]], entry: dict[str, Any]) -> None:
+            if file.isatty():
+                rows = [[printable(value) for value in row] for row in rows]
             if args.json:
                 file.write(json.dumps(entry, default=str) + "\n")
             else:

@@ -9,7 +9,7 @@ from funksvd.callbacks.callback import Callback
 from funksvd.callbacks.progress import EpochLines
 from funksvd.callbacks.saving import ModelCheckpoint
 from funksvd.callbacks.stopping import EarlyStopping
-from funksvd.cli.files import check_output, read_ratings, save
+from funksvd.cli.files import check_differ, check_output, read_ratings, save
 from funksvd.cli.options import (
     Commands,
     add_command,
@@ -76,6 +76,7 @@ def train(args: argparse.Namespace) -> int:
     check_output(args.output, args.file)
     if checkpoint:
         check_output(checkpoint, args.file)
+        check_differ(args.output, checkpoint)
     model = FunkSVD(**model_parameters(args))
     stopping = EarlyStopping("val_loss", patience=args.patience)
     model._check_params()  # before a large file is read

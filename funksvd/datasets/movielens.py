@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from funksvd.datasets.dataset import Dataset
+from funksvd.machine.replacing import replacing
 from funksvd.ratings.reading import read_titles
 from funksvd.ratings.triples import Ratings
 
@@ -119,11 +122,37 @@ def _downloaded(
         f"md5:{md5}",
         release.archive,
         folder,
-        pooch.Unzip(members=[release.ratings, release.titles]),
+        _Extract([release.ratings, release.titles]),
         pooch.HTTPDownloader(progressbar=bool(progress), chunk_size=BYTES_OF_A_STEP),
     )
     path_of = {os.path.basename(path): path for path in paths}
     return path_of[os.path.basename(release.ratings)], path_of[os.path.basename(release.titles)]
+
+
+class _Extract:
+    """Extracts members of an archive for pooch, as its own `Unzip`, but whole or not at all.
+
+    `Unzip` takes a file that is there for an extracted one, even if a kill or a full disk has cut
+    it short.
+    """
+
+    def __init__(self, members: list[str]) -> None:
+        self.members = members
+
+    def __call__(self, archive: str, action: str, pooch: Any) -> list[str]:
+        """Return the paths of the members, extracted where they lack or have another size."""
+        folder = Path(f"{archive}.unzip")
+        paths = []
+        with zipfile.ZipFile(archive) as file:
+            for member in self.members:
+                path = folder / member
+                size = file.getinfo(member).file_size
+                if not path.is_file() or path.stat().st_size != size:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with file.open(member) as content, replacing(path) as out:
+                        shutil.copyfileobj(content, out, BYTES_OF_A_STEP)
+                paths.append(str(path))
+        return paths
 
 
 def _published_md5(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.files.arrays import Arrays
-from funksvd.ratings.ids import IdTable
+from funksvd.ratings.ids import IdTable, text_array
 
 
 class IdText(NamedTuple):
@@ -28,11 +28,12 @@ ID_TEXT = {
 }
 ID_KINDS = ("int", "str", "bytes", *ID_TEXT)
 # Id type -> kinds of NumPy arrays that may hold it in a file.
-ARRAY_KINDS = {"int": "iu", "str": "U", "bytes": "SU", **dict.fromkeys(ID_TEXT, "U")}
+# NumPy's kinds; an array of objects, "O", holds texts that would be too wide together.
+ARRAY_KINDS = {"int": "iu", "str": "UO", "bytes": "SUO", **dict.fromkeys(ID_TEXT, "UO")}
 
 
 def stored_ids(table: IdTable, name: str) -> np.ndarray:
-    """Return the ids of one side as an array of int, str or bytes.
+    """Return the ids of one side as an array of int, str or bytes, or of str as objects.
 
     Raises
     ------
@@ -46,12 +47,14 @@ def stored_ids(table: IdTable, name: str) -> np.ndarray:
         )
     if table.kind in ID_TEXT:
         write = ID_TEXT[table.kind].write
-        return np.array([write(own) for own in table.ids])
+        return text_array([write(own) for own in table.ids])
     if table.ids.dtype.kind != "O":
         ids: np.ndarray = table.ids
         return ids
     if table.kind == "bytes":  # an array of bytes would drop zeros at the end of an id
-        return np.array([own.hex() for own in table.ids])
+        return text_array([own.hex() for own in table.ids])
+    if not any(own.endswith("\0") for own in table.ids.tolist()):
+        return table.ids
     raise TypeError(f"{name} ids that are str and end with NUL cannot be saved; strip them")
 
 
@@ -74,7 +77,7 @@ def table_of(
         raise ValueError(f"its {name} ids are uint64; they must be int64")
     if kind in ID_TEXT:
         ids = read_back(ids, ID_TEXT[kind].read)
-    elif kind == "bytes" and ids.dtype.kind == "U":
+    elif kind == "bytes" and isinstance(ids[0], str):
         ids = read_back(ids, bytes.fromhex)
     if kind == "int":
         distinct = bool((ids[1:] > ids[:-1]).all())
@@ -133,5 +136,5 @@ def unpacked_ids(name: str, arrays: Arrays) -> np.ndarray:
     bounds = zip(starts.tolist(), ends.tolist(), strict=True)
     pieces = [content[start:end] for start, end in bounds]
     if kind == "bytes":
-        return np.array(pieces)
-    return np.array([piece.decode() for piece in pieces])
+        return text_array(pieces)
+    return text_array([piece.decode() for piece in pieces])

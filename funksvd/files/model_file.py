@@ -94,7 +94,7 @@ def save(
     arrays: Arrays = {}
     for name, table in zip(SIDES, fitted.tables, strict=True):
         ids = stored_ids(table, name)
-        if is_safetensors:
+        if is_safetensors or ids.dtype.kind == "O":
             arrays |= packed_ids(f"{name}_ids", ids)
         else:
             arrays[f"{name}_ids"] = ids

@@ -98,14 +98,23 @@ def deal_out(
 
 
 def look_up(const key_t[:] keys, int64_t base, const int32_t[::1] table, int32_t[::1] out):
-    """Write table[key - base] of each key to `out`, or -1 if that is outside the table."""
+    """Write table[key - base] of each key to `out`, or -1 if that is outside the table.
+
+    Return whether none is outside.
+    """
     cdef Py_ssize_t t
     cdef uint64_t place
     cdef uint64_t span = table.shape[0]
+    cdef bint inside = True
     with nogil:
         for t in range(keys.shape[0]):
             place = <uint64_t>keys[t] - <uint64_t>base  # a key below the base gives a large number
-            out[t] = table[place] if place < span else -1
+            if place < span:
+                out[t] = table[place]
+            else:
+                out[t] = -1
+                inside = False
+    return inside
 
 
 def hash_ratings(

@@ -1,6 +1,8 @@
 # cython: language_level=3, freethreading_compatible=True
 """Codes for texts: the hash table behind ids that are text in files that pyarrow reads."""
 
+import os
+
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memcpy
@@ -28,6 +30,9 @@ cdef enum:
 cdef class TextCodes:
     """A table text -> code, numbered in order of appearance; for one thread at a time.
 
+    Each table has a random key, without which nobody can make many texts with one hash, which would
+    take time with the square of their number. No code depends on it.
+
     One table serves all batches of a column; Arrow's dictionary_encode makes one for each. Cache
     misses take most of the time, and here those of `TEXTS_IN_FLIGHT` texts overlap.
     """
@@ -35,10 +40,12 @@ cdef class TextCodes:
     cdef Slot* slots
     cdef uint8_t* memory  # length and text of each code, one after another
     cdef int64_t n_slots, n_texts
+    cdef uint64_t key  # of the hashes
     cdef int64_t n_used, n_room  # bytes of `memory`: in use, and in all
 
     def __cinit__(self):
         self.n_slots = FIRST_SLOTS
+        self.key = int.from_bytes(os.urandom(sizeof(uint64_t)), "little")
         self.n_texts = 0
         self.n_used = 0
         self.n_room = 0
@@ -84,7 +91,9 @@ cdef class TextCodes:
                     if offsets[t + 1] < offsets[t] or offsets[t + 1] > size:
                         with gil:
                             raise ValueError("offsets and texts do not fit")
-                    hashes[t - first] = hash_of(texts + offsets[t], offsets[t + 1] - offsets[t])
+                    hashes[t - first] = hash_of(
+                        texts + offsets[t], offsets[t + 1] - offsets[t], self.key
+                    )
                     PREFETCH(&self.slots[hashes[t - first] & (self.n_slots - 1)])
                 # then the texts that probably match,
                 for t in range(first, end):
@@ -167,12 +176,13 @@ cdef class TextCodes:
         return True
 
 
-cdef inline uint32_t hash_of(const uint8_t* text, int64_t n) noexcept nogil:
-    """Return the hash of a text of n bytes: eight bytes at a time through SplitMix64.
+cdef inline uint32_t hash_of(const uint8_t* text, int64_t n, uint64_t key) noexcept nogil:
+    """Return the hash of a text of n bytes: a key, then eight bytes at a time, through SplitMix64.
 
     Codes are numbered in order of appearance, so no result depends on the hash.
     """
-    cdef uint64_t x = n, word
+    cdef uint64_t x = key ^ <uint64_t>n
+    cdef uint64_t word
     while n > 0:
         word = 0
         if n >= 8:

@@ -120,7 +120,8 @@ def codes_of(table: Any, array: Any) -> np.ndarray:
             empty = pa.array([""], texts.type)
             texts = pa.concat_arrays([texts, empty])
         text_codes = codes_of(table, texts)
-        look_up(places.to_numpy(), 0, text_codes, codes)
+        if not look_up(places.to_numpy(), 0, text_codes, codes):
+            raise ValueError("a code lies outside of its Arrow dictionary")
     elif len(array):
         if array.null_count:
             array = array.fill_null("")

@@ -22,6 +22,7 @@ from funksvd.ratings.times import TimeReader
 
 BYTES_OF_A_BLOCK = 1 << 20  # as Arrow reads them
 LONGEST_LINE = 1 << 20  # bytes; a longer line with quotes is left to Python's csv
+WINDOW = 1 << 16  # half of the longest field of Python's csv
 UNIT_BYTE = UNIT_SEPARATOR.encode()
 QUOTE = b'"'
 
@@ -61,11 +62,13 @@ class CheckedFile(io.RawIOBase):
         Raises
         ------
         ReadersDiffer
-            If the bytes are not UTF-8, hold `UNIT_SEPARATOR` beside a long separator, or hold
-            quotes other than around whole fields.
+            If the bytes are not UTF-8, may have a field that is too long for Python's csv, hold
+            `UNIT_SEPARATOR` beside a long separator, or hold quotes other than around whole fields.
         """
         while True:
             block = self.file.read(size)
+            if has_long_line(block):
+                raise ReadersDiffer
             try:
                 self.decode(block, final=not block)
             except UnicodeDecodeError:
@@ -124,6 +127,18 @@ class CheckedFile(io.RawIOBase):
         is_line_end = (text == ord("\n")) | (text == ord("\r"))
         quotes_before = np.searchsorted(quotes, np.flatnonzero(is_line_end))
         return not (quotes_before % 2).any()
+
+
+def has_long_line(block: bytes) -> bool:
+    """Return whether a line may be longer than the longest field of Python's csv.
+
+    Blocks are a whole number of windows but for the last one, so that such a line fills a window.
+    """
+    for start in range(0, len(block) - WINDOW + 1, WINDOW):
+        end = start + WINDOW
+        if block.find(b"\n", start, end) < 0 and block.find(b"\r", start, end) < 0:
+            return True
+    return False
 
 
 def start_of_last_line(data: bytes) -> int:

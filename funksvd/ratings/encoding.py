@@ -9,7 +9,7 @@ import numpy as np
 
 from funksvd.boundary import own_keys
 from funksvd.machine.threads import cpu_count
-from funksvd.ratings.ids import Encoded, IdTable, checked_ids, is_dense
+from funksvd.ratings.ids import Encoded, IdTable, checked_ids, is_dense, text_array
 from funksvd.ratings.sorting import count_keys
 
 
@@ -104,7 +104,7 @@ def distinct_array(distinct: Iterable[Any], texts: bool) -> np.ndarray:
     """Return sorted distinct ids as an array: of texts where NumPy keeps these, else of objects."""
     distinct = list(distinct)
     if texts or all(type(id_) is str and id_[-1:] != "\0" for id_ in distinct):
-        return np.array(distinct)
+        return text_array(distinct)
     array = np.empty(len(distinct), object)
     array[:] = distinct
     return array

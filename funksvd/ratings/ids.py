@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ USERS, ITEMS = 0, 1
 # A lookup table may have this many entries, which are 64 MiB, or this many for each rating.
 SMALL_TABLE = 1 << 24
 ENTRIES_A_RATING = 16
+# An array of texts may have this many characters, which are 64 MiB, or this many for each character
+# of the texts.
+SMALL_TEXTS = 1 << 24
+MOST_PADDING = 16
 
 
 def chunks_of(n: int) -> list[slice]:
@@ -238,14 +242,29 @@ def as_array(raw: Any) -> np.ndarray:
     if not isinstance(raw, list | tuple):
         return np.asarray(raw)
     kinds = {type(id_) for id_ in raw}
-    texts = bool(kinds) and kinds <= {str, bytes}
+    texts = bool(kinds) and all(issubclass(kind, str | bytes) for kind in kinds)
     if texts and any(id_[-1:] in ("\0", b"\0") for id_ in raw):
         return np.fromiter(raw, object, len(raw))  # NumPy would drop the zeros at the end
+    if texts and len(kinds) == 1:
+        return text_array(raw)
     numbers = all(issubclass(kind, int | float | np.number) for kind in kinds)
     if numbers or (len(kinds) == 1 and tuple not in kinds):
         return np.asarray(raw)
     # NumPy would make text of numbers beside text, and rows of tuples.
     return np.fromiter(raw, object, len(raw))
+
+
+def text_array(texts: Sequence[Any]) -> np.ndarray:
+    """Return texts of one type, str or bytes, as an array of fixed width, or else of objects.
+
+    NumPy gives every text the width of the longest. Where this would take much more memory than the
+    texts themselves, as when one id of many is very long, the array is one of objects.
+    """
+    lengths = list(map(len, texts))
+    padded = len(lengths) * max(lengths, default=0)
+    if padded > max(SMALL_TEXTS, MOST_PADDING * sum(lengths)):
+        return np.fromiter(texts, object, len(texts))
+    return np.asarray(texts)
 
 
 def times_as_objects(ids: np.ndarray, name: str) -> np.ndarray:

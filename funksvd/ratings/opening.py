@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import errno
 import gzip
 import io
 import os
@@ -17,6 +19,7 @@ FilePath = str | os.PathLike[str]
 GZIP_START = b"\x1f\x8b"
 PARQUET_START = b"PAR1"
 BYTES_OF_A_READ = 1 << 20  # also a step of the progress bar
+LONGEST_LINE = 1 << 24  # bytes
 
 
 def is_parquet(path: FilePath) -> bool:
@@ -34,6 +37,37 @@ def is_parquet(path: FilePath) -> bool:
         )
     with open(path, "rb") as file:
         return file.read(len(PARQUET_START)) == PARQUET_START
+
+
+@contextmanager
+def one_file(path: FilePath) -> Iterator[None]:
+    """Read a file, in several goes, within this block.
+
+    Raises
+    ------
+    ValueError
+        If the file is changed or replaced meanwhile, or if the block raises one: the message names
+        the file.
+    OSError
+        If the memory does not suffice.
+    """
+    before = identity(path)
+    try:
+        yield
+    except MemoryError as error:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), path) from error
+    except ValueError as error:
+        if os.fsdecode(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
+    if identity(path) != before:
+        raise ValueError(f"{path} was changed or replaced while it was read; read it again")
+
+
+def identity(path: FilePath) -> tuple[int, ...]:
+    """Return numbers that change when a file is changed or replaced."""
+    found = os.stat(path)
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def reading_bar(
@@ -75,17 +109,25 @@ def open_bytes(path: FilePath, progress: bool = False) -> Iterator[IO[bytes]]:
     """Open the bytes of a file; those of a gzip file are decompressed.
 
     With `progress` a bar shows how much has been read from the disk.
+
+    Raises
+    ------
+    ValueError
+        If, while the file is open, its gzip data turn out to be damaged.
     """
     with (
         reading_bar(path, os.path.getsize(path), "B", progress) as bar,
         MeteredFile(path, bar) as raw,
         io.BufferedReader(raw, BYTES_OF_A_READ) as file,
     ):
-        if file.peek(len(GZIP_START)).startswith(GZIP_START):
+        if not file.peek(len(GZIP_START)).startswith(GZIP_START):
+            yield file
+            return
+        try:
             with gzip.open(file) as decompressed:
                 yield cast("IO[bytes]", decompressed)
-        else:
-            yield file
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error
 
 
 @contextmanager
@@ -97,13 +139,14 @@ def open_text(path: FilePath, progress: bool = False) -> Iterator[io.TextIOWrapp
     Raises
     ------
     ValueError
-        If, while the file is open, its text turns out not to be UTF-8, its gzip data to be damaged
-        or its quotes to be broken (`csv.Error`). The message names the file, and the line if known.
+        If, while the file is open, its text turns out not to be UTF-8, its gzip data to be damaged,
+        its quotes to be broken (`csv.Error`), or a line to be longer than `LONGEST_LINE`. The
+        message names the file, and the line if known.
     """
     try:
         with (
             open_bytes(path, progress) as binary,
-            io.TextIOWrapper(binary, encoding="utf-8-sig", newline="") as file,
+            io.TextIOWrapper(ShortLines(binary, path), encoding="utf-8-sig", newline="") as file,
         ):
             yield file
     except UnicodeDecodeError as error:
@@ -111,18 +154,48 @@ def open_text(path: FilePath, progress: bool = False) -> Iterator[io.TextIOWrapp
         raise ValueError(
             f"{path}: line {line} is not UTF-8 text; save the file as UTF-8"
         ) from error
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the gzip data is damaged or cut short ({error})") from error
     except csv.Error as error:
         raise ValueError(f"{path}: {error}") from error
 
 
+class ShortLines(io.BufferedIOBase):
+    """The bytes of a text file; a line that does not end would be read whole into memory.
+
+    Parameters
+    ----------
+    file : binary file
+    path : name of the file, for messages
+    """
+
+    def __init__(self, file: IO[bytes], path: FilePath) -> None:
+        self.file = file
+        self.path = path
+        self.length = 0  # of the line that has begun
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Return the next bytes, b"" at the end; ValueError in a line that is too long."""
+        block: bytes = cast("io.BufferedReader", self.file).read1(size)
+        end = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        self.length = len(block) - end - 1 + (self.length if end < 0 else 0)
+        if self.length > LONGEST_LINE:
+            raise ValueError(f"{self.path}: a line is longer than {LONGEST_LINE:,} bytes")
+        return block
+
+
 def _undecodable_line(path: FilePath) -> int | None:
     """Return the number, from 1, of the first line that is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines = 1
     with open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
+        while block := file.read(BYTES_OF_A_READ):
             try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
-    return None
+                decoder.decode(block)
+            except UnicodeDecodeError as error:
+                # `object` is the block, behind the bytes of a character that has begun before it.
+                return lines + error.object[: error.start].count(b"\n")
+            lines += block.count(b"\n")
+    return lines

@@ -62,8 +62,6 @@ def read_parquet(
         ratings = _read_groups(plan, progress)
     except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot read this Parquet file ({error})") from error
-    except MemoryError as error:
-        raise ValueError(f"{path}: the memory does not suffice for this Parquet file") from error
     return ratings, partial(_row_of, plan)
 
 

@@ -19,7 +19,7 @@ from funksvd.ratings.columns import (
     positions_of,
 )
 from funksvd.ratings.ids import Encoded
-from funksvd.ratings.opening import FilePath, is_parquet, open_text
+from funksvd.ratings.opening import FilePath, is_parquet, one_file, open_text
 from funksvd.ratings.records import (
     Record,
     detect_separator,
@@ -136,31 +136,32 @@ def _read(path: FilePath, chosen: Chosen, options: Options) -> RawRatings:
     A warning names the line that called the public function that calls this one.
     """
     _check_options(options)
-    needed = "a user, an item and a finite number as rating"
-    if is_parquet(path):
-        raw, locate = _read_parquet(path, chosen, options)
-    else:
-        raw, locate = read_text(path, chosen, options.sep, options.header, options.progress)
-        needed = f"{needed}, and no more fields than the first line"
-    if raw.times is not None:
-        needed = f"{needed}, and a time (time=False leaves the times out)"
-    usable = _are_usable(raw)
-    if not usable.all():
-        n_bad = usable.size - np.count_nonzero(usable)
-        place = locate(int(np.argmin(usable)))
-        problem = (
-            f"{path}: {n_bad} of {usable.size} ratings cannot be used, the first in {place}; "
-            f"each needs {needed}"
-        )
-        _raise_or_warn(problem, options.on_bad_lines, stacklevel=4)
-        raw = _selected(raw, usable)
-    if not raw.values.size:
-        raise ValueError(f"{path} holds no ratings")
-    values = np.require(raw.values, requirements="W")  # Arrow's arrays are read-only
-    times = None
-    if raw.times is not None:
-        times = checked_times(raw.times, len(values), f"{path}: the times")
-    return RawRatings(_typed(raw.users), _typed(raw.items), values, times)
+    with one_file(path):
+        needed = "a user, an item and a finite number as rating"
+        if is_parquet(path):
+            raw, locate = _read_parquet(path, chosen, options)
+        else:
+            raw, locate = read_text(path, chosen, options.sep, options.header, options.progress)
+            needed = f"{needed}, and no more fields than the first line"
+        if raw.times is not None:
+            needed = f"{needed}, and a time (time=False leaves the times out)"
+        usable = _are_usable(raw)
+        if not usable.all():
+            n_bad = usable.size - np.count_nonzero(usable)
+            place = locate(int(np.argmin(usable)))
+            problem = (
+                f"{path}: {n_bad} of {usable.size} ratings cannot be used, the first in {place}; "
+                f"each needs {needed}"
+            )
+            _raise_or_warn(problem, options.on_bad_lines, stacklevel=4)
+            raw = _selected(raw, usable)
+        if not raw.values.size:
+            raise ValueError(f"{path} holds no ratings")
+        values = np.require(raw.values, requirements="W")  # Arrow's arrays are read-only
+        times = None
+        if raw.times is not None:
+            times = checked_times(raw.times, len(values), f"{path}: the times")
+        return RawRatings(_typed(raw.users), _typed(raw.items), values, times)
 
 
 def _check_options(options: Options) -> None:

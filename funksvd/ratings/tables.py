@@ -253,7 +253,7 @@ def long_table(
     ranks = np.arange(1, n + 1)
     kept = items[filled]
     if kept.dtype == object and len(kept) and isinstance(kept[0], int | str):
-        kept = np.array(kept.tolist())
+        kept = kept.tolist()  # an array of objects would become a column of objects
     columns = {
         "user": np.repeat(users, filled.sum(1)),
         "item": kept,
