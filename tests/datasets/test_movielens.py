@@ -169,3 +169,16 @@ def test_movielens_without_pooch(monkeypatch):
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(ImportError, match=r'pip install "funksvd\[datasets\]"'):
         load_movielens("ml-100k")
+
+
+@pytest.mark.parametrize("part", ["ratings", "titles"])
+def test_an_extraction_that_was_cut_short_is_made_again(server, tmp_path, monkeypatch, part):
+    """A kill, or a full disk, may end an extraction anywhere."""
+    publish(server[0], monkeypatch, "ml-100k")
+    whole = load_movielens("ml-100k", cache=tmp_path, progress=False)
+    member = getattr(movielens.RELEASES["ml-100k"], part)
+    (extracted,) = tmp_path.rglob(member.rpartition("/")[2])
+    extracted.write_bytes(extracted.read_bytes()[:9])
+    again = load_movielens("ml-100k", cache=tmp_path, progress=False)
+    assert triples(again) == triples(whole)
+    assert again.titles == TITLES

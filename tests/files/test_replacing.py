@@ -2,6 +2,7 @@
 
 import errno
 import os
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from saved_models import trained_model
 
 from funksvd import load
 from funksvd.files import model_file
+from funksvd.machine.replacing import replacing
 
 
 def fill_the_disk(file, text, arrays):
@@ -76,3 +78,90 @@ def test_any_damage_to_a_file_is_one_error(tmp_path):
         else:
             assert (again.item_factors_ == model.item_factors_).all()
     assert refused > 300
+
+
+# ---- temporary files ----
+
+
+def left_in(folder):
+    """Return the names of the temporary files in a folder."""
+    return [name for name in os.listdir(folder) if name.startswith(".funksvd-")]
+
+
+def test_a_save_within_a_save_harms_neither(tmp_path):
+    """A signal handler or a callback may save while a file is written."""
+    with replacing(tmp_path / "outer") as outer:
+        outer.write(b"A" * 10)
+        with replacing(tmp_path / "inner") as inner:
+            inner.write(b"B" * 20)
+        outer.write(b"A" * 10)
+    assert (tmp_path / "outer").read_bytes() == b"A" * 20
+    assert (tmp_path / "inner").read_bytes() == b"B" * 20
+    assert sorted(os.listdir(tmp_path)) == ["inner", "outer"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has links for few users")
+def test_a_link_with_the_name_of_the_temporary_file_is_not_followed(tmp_path, monkeypatch):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    planted = tmp_path / ".funksvd-planted.tmp"
+    planted.symlink_to(victim)
+    monkeypatch.setattr("funksvd.machine.replacing.secrets.token_hex", lambda _: "planted")
+    with pytest.raises(FileExistsError), replacing(tmp_path / "m.npz") as file:
+        file.write(b"overwritten")
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "m.npz").exists()
+    assert planted.is_symlink()  # another's file is not removed either
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_a_file_that_is_written_is_open_to_no_more_users_than_the_old_one(tmp_path, mode):
+    path = tmp_path / "m.npz"
+    path.write_text("old")
+    path.chmod(mode)
+    with replacing(path) as file:
+        assert os.fstat(file.fileno()).st_mode & 0o777 & ~mode == 0
+        file.write(b"new")
+    assert path.stat().st_mode & 0o777 == mode
+
+
+def test_the_bytes_are_on_the_disk_before_the_file_takes_the_name(tmp_path, monkeypatch):
+    steps = []
+    sync = os.fsync
+    rename = os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (steps.append("fsync"), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *names: (steps.append("rename"), rename(*names)))
+    with replacing(tmp_path / "m.npz") as file:
+        file.write(b"new")
+    assert steps[:2] == ["fsync", "rename"]
+    assert steps[2:] == (["fsync"] if os.name != "nt" else [])  # of the folder
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no locks of this kind")
+def test_files_that_a_kill_has_left_are_removed(tmp_path):
+    old = tmp_path / ".funksvd-0123456789abcdef.tmp"
+    new = tmp_path / ".funksvd-new.tmp"
+    other = tmp_path / "other.tmp"
+    for path in (old, new, other):
+        path.write_text("half of a model")
+    long_ago = time.time() - 3600
+    for path in (old, other):
+        os.utime(path, (long_ago, long_ago))
+    with replacing(tmp_path / "a") as writing:
+        os.utime(writing.name, (long_ago, long_ago))  # slow, but still at work
+        with replacing(tmp_path / "b") as file:
+            file.write(b"b")
+        writing.write(b"a")
+    assert sorted(os.listdir(tmp_path)) == [".funksvd-new.tmp", "a", "b", "other.tmp"]
+
+
+def test_an_error_leaves_no_temporary_file(tmp_path):
+    def write_half():
+        with replacing(tmp_path / "m.npz") as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert left_in(tmp_path) == []
