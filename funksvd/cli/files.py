@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 
@@ -12,6 +12,7 @@ from funksvd.cli.options import COLUMNS, number_of
 from funksvd.cli.shown import say, shows_progress, size_of
 from funksvd.machine.replacing import check_writable
 from funksvd.model import FunkSVD
+from funksvd.ratings.columns import RawRatings
 from funksvd.ratings.ids import Encoded, kind_of
 from funksvd.ratings.reading import read_columns
 from funksvd.ratings.triples import Ratings
@@ -53,17 +54,24 @@ def save(args: argparse.Namespace, model: FunkSVD) -> None:
 
 def read(args: argparse.Namespace, path: str) -> tuple[Encoded, Encoded, NDArray[Any]]:
     """Return the users, items and ratings of a file, read as the options say."""
+    raw = read_raw(args, path, False)
+    return raw.users, raw.items, raw.values
+
+
+def read_raw(
+    args: argparse.Namespace, path: str, time: int | str | Literal[False] | None
+) -> RawRatings:
+    """Return the columns of a file, read as the options say; `time` as in `read_columns`."""
     columns = {name: getattr(args, f"{name}_column") for name in COLUMNS}
-    users, items, ratings, _ = read_columns(
+    return read_columns(
         path,
         **columns,
-        time=False,
+        time=time,
         sep=args.sep,
         header=args.header,
         on_bad_lines=args.on_bad_lines,
         progress=shows_progress(),
     )
-    return users, items, ratings
 
 
 def read_ratings(args: argparse.Namespace, path: str) -> Ratings:

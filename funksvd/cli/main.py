@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from funksvd.cli import (
+    compare,
     convert,
     demo,
     evaluate,
@@ -27,6 +28,7 @@ from funksvd.cli import (
     predict,
     recommend,
     similar,
+    split,
     train,
     tune,
 )
@@ -37,8 +39,10 @@ __all__ = ["main"]
 
 # In the order of the help.
 COMMANDS = (
+    split,
     train,
     evaluate,
+    compare,
     predict,
     recommend,
     similar,
@@ -51,8 +55,10 @@ COMMANDS = (
 )
 EPILOG = """\
 a first session:
-  funksvd train ratings.csv -o movies.npz       train on lines of user,item,rating
-  funksvd evaluate movies.npz held_out.csv      measure the error of its predictions
+  funksvd split ratings.csv -o .                write train.csv and test.csv
+  funksvd train train.csv -o movies.npz         train on lines of user,item,rating
+  funksvd evaluate movies.npz test.csv          measure the error of its predictions
+  funksvd compare ratings.csv                   compare solvers and base lines
   funksvd recommend movies.npz --user 42 --exclude ratings.csv --titles movies.csv
   funksvd recommend movies.npz --all --exclude ratings.csv -o recommendations.csv
   funksvd similar movies.npz --item 50 --titles movies.csv

@@ -187,6 +187,16 @@ def add_patience(command: argparse.ArgumentParser, ended: str) -> None:
     )
 
 
+def add_time_column(command: argparse.ArgumentParser) -> None:
+    """Add the option --time-column of commands that use the times of ratings."""
+    command.add_argument(
+        "--time-column",
+        type=column_of,
+        metavar="COLUMN",
+        help="name of the column of times, or its position from 0 (default: found by its name)",
+    )
+
+
 def add_file_options(
     command: argparse.ArgumentParser, columns: Sequence[str] = COLUMNS, short: bool = True
 ) -> None:
@@ -293,6 +303,25 @@ def number_or_pair(text: str) -> Any:
     if "," in text:
         return tuple(number_of(part) for part in text.split(","))
     return number_of(text)
+
+
+def known_parameter(text: str, wrong: str) -> str:
+    """Return the name of a parameter that a text stands for, such as "n-factors".
+
+    Raises
+    ------
+    ValueError
+        If there is none; `wrong` says which option takes which form, and the text it got.
+    """
+    name = text.strip().replace("-", "_")
+    known = list(FunkSVD().get_params())
+    if name in known:
+        return name
+    import difflib  # not needed to import funksvd.cli
+
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"parameters are {', '.join(known)}"
+    raise ValueError(f"{wrong}; {hint}")
 
 
 def column_of(text: str) -> int | str:

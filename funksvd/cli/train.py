@@ -20,6 +20,7 @@ from funksvd.cli.options import (
     add_ratings,
     model_parameters,
 )
+from funksvd.cli.refit import refitted
 from funksvd.cli.shown import count, print_json, say, say_interrupted
 from funksvd.model import FunkSVD
 
@@ -56,6 +57,11 @@ def add(commands: Commands) -> None:
     )
     add_patience(command, "training")
     command.add_argument(
+        "--refit",
+        action="store_true",
+        help="train again on all ratings, for the number of epochs that was best on those held out",
+    )
+    command.add_argument(
         "--checkpoint",
         metavar="FILE",
         help="file for the state of training after each epoch (default: that of --resume, if any)",
@@ -77,9 +83,12 @@ def train(args: argparse.Namespace) -> int:
     if checkpoint:
         check_output(checkpoint, args.file)
         check_differ(args.output, checkpoint)
-    model = FunkSVD(**model_parameters(args))
+    parameters = model_parameters(args)
+    model = FunkSVD(**parameters)
     stopping = EarlyStopping("val_loss", patience=args.patience)
     model._check_params()  # before a large file is read
+    if args.refit and args.validation_split == 0:
+        raise ValueError("--refit needs ratings that are held out, but --validation-split is 0")
     start = time.perf_counter()
     ratings = read_ratings(args, args.file)
     users = count(ratings.n_users, "user")
@@ -105,6 +114,10 @@ def train(args: argparse.Namespace) -> int:
     )
     best_epoch = stopping.best_epoch if is_validated else model.n_epochs_ - 1
     say_errors(args, model, best_epoch)
+    history = model.history_
+    if args.refit and not model.interrupted_:
+        model = refitted(parameters, ratings, best_epoch + 1)
+        say(args, f"Trained again on all {len(ratings):,} ratings for as many epochs.")
     save(args, model)
     if args.json:
         entry = {
@@ -114,7 +127,7 @@ def train(args: argparse.Namespace) -> int:
             "items": ratings.n_items,
             "epoch": best_epoch + 1,
         }
-        for name, values in model.history_.items():
+        for name, values in history.items():
             entry[name] = values[best_epoch]
         print_json(entry)
     return 130 if model.interrupted_ else 0

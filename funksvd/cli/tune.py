@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import math
 import shlex
 from collections.abc import Sequence
@@ -19,11 +18,12 @@ from funksvd.cli.options import (
     add_parameters,
     add_patience,
     add_ratings,
+    known_parameter,
     model_parameters,
     number_of,
 )
+from funksvd.cli.refit import epochs_of
 from funksvd.cli.shown import print_json, print_table, say, shows_progress
-from funksvd.engines.choose import engine_for
 from funksvd.metrics import RANKING_METRICS
 from funksvd.model import FunkSVD
 
@@ -118,7 +118,8 @@ def tune(args: argparse.Namespace) -> None:
         print_json([setting._asdict() for setting in settings])
     else:
         print_settings(settings, args)
-    chosen = settings[0].parameters | epochs_of(settings[0], parameters)
+    best = settings[0]
+    chosen = best.parameters | epochs_of(parameters | best.parameters, best.n_epochs)
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in chosen.items())
     if args.output is None:
         command = f"funksvd train {shlex.quote(args.file)} --validation-split 0 {options}"
@@ -149,18 +150,6 @@ def print_settings(settings: Sequence[Setting], args: argparse.Namespace) -> Non
     print_table([*settings[0].parameters, *names, "epochs", "s"], rows)
 
 
-def epochs_of(setting: Setting, parameters: dict[str, Any]) -> dict[str, int]:
-    """Return the parameter, with its value, that ends a fit after the best epoch of a setting.
-
-    It is `n_epochs`, or `n_factors` where an epoch learns one feature after the other.
-    """
-    hyper = FunkSVD(**parameters | setting.parameters)._hyper()
-    engine = engine_for(hyper)
-    longer = dataclasses.replace(hyper, n_epochs=hyper.n_epochs + 1)
-    depends = engine.planned_epochs(longer) != engine.planned_epochs(hyper)
-    return {"n_epochs" if depends else "n_factors": max(1, setting.n_epochs)}
-
-
 def grid_of(text: str) -> tuple[str, list[Any]]:
     """Return (parameter, values) of a text such as "l2=0.04,0.08".
 
@@ -170,15 +159,8 @@ def grid_of(text: str) -> tuple[str, list[Any]]:
         If the text has another form or the parameter is unknown.
     """
     name, equals, values = text.partition("=")
-    name = name.strip().replace("-", "_")
-    known = list(FunkSVD().get_params())
-    if not equals or not values or name not in known:
-        import difflib  # not needed to import funksvd.cli
-
-        close = difflib.get_close_matches(name, known, n=1)
-        if close and name not in known:
-            hint = f"did you mean {close[0]}?"
-        else:
-            hint = f"parameters are {', '.join(known)}"
-        raise ValueError(f"--grid takes PARAMETER=VALUE,VALUE,..., got {text!r}; {hint}")
+    wrong = f"--grid takes PARAMETER=VALUE,VALUE,..., got {text!r}"
+    name = known_parameter(name, wrong)
+    if not equals or not values:
+        raise ValueError(f"{wrong}; {name} has no values")
     return name, [number_of(value.strip()) for value in values.split(",")]

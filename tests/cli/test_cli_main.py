@@ -15,8 +15,10 @@ from funksvd import cli
 pytest_plugins = ["command_files"]
 
 COMMANDS = [
+    "split",
     "train",
     "evaluate",
+    "compare",
     "predict",
     "recommend",
     "similar",
