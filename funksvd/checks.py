@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -66,3 +66,14 @@ def check_choice(value: Any, name: str, allowed: Sequence[str]) -> None:
     """Raise ValueError if a value is not one of those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be {' or '.join(map(repr, allowed))}, got {value!r}")
+
+
+def refuse_old_names(call: str, given: Iterable[str], new_names: Mapping[str, str]) -> None:
+    """Raise TypeError if a call was given arguments that it does not know.
+
+    `new_names` says what arguments of an earlier version are called now.
+    """
+    for name in given:
+        if name in new_names:
+            raise TypeError(f"{call} calls its argument {name!r} now {new_names[name]!r}")
+        raise TypeError(f"{call} has no argument {name!r}")

@@ -1,9 +1,10 @@
 """Splitters of ratings for `cv=` of scikit-learn's GridSearchCV and cross_validate.
 
 They can be used by hand, too, and none of them needs scikit-learn. `split(X, y, groups)` yields
-(train, test) row numbers. X is anything that `fit` takes with y beside it, or a `Ratings`. Where
-the time of the ratings matters, `groups` holds it: one time a rating, of any type that sorts.
-Without `groups` the rows are taken to be in the order of time.
+(train, test): two `Ratings` if X is a `Ratings`, and row numbers if X is anything else that `fit`
+takes with y beside it. Where the time of the ratings matters, it is that of the `Ratings`, or
+`groups` holds it: one time a rating, of any type that sorts. Without times the rows are taken to
+be in the order of time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from funksvd.checks import checked_n
 from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
@@ -24,7 +24,8 @@ from funksvd.ratings.inputs import pairs_of
 from funksvd.ratings.tables import as_ids
 from funksvd.ratings.triples import Ratings
 
-Part = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+# Row numbers, or `Ratings` where these are split.
+Part = tuple[Any, Any]
 Parts = Iterator[Part]
 
 # Seeds of random_state and the number of the split are this far apart.
@@ -50,7 +51,7 @@ class UserHoldout:
     random_state: int = 0
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        """Yield (train, test) row numbers of each split."""
+        """Yield (train, test) of each split."""
         self._check_size()
         users = codes_of(X, USERS)
         items = codes_of(X, ITEMS)
@@ -69,7 +70,7 @@ class UserHoldout:
             )
             order = np.lexsort((*tied, hashes, users))
             place = place_in_user(users, order, counts)
-            yield from_mask(place < n_held[users])
+            yield parts_of(X, place < n_held[users])
 
     def _check_size(self) -> None:
         size = self.test_size
@@ -111,14 +112,14 @@ class LeaveLastOut:
     n_last: int = 1
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        """Yield (train, test) row numbers; `groups` are the times."""
+        """Yield (train, test); `groups` are the times."""
         users = codes_of(X, USERS)
         counts = np.bincount(users)
-        order = np.lexsort((ranks(groups, len(users)), users))
+        order = np.lexsort((ranks(times_of(X, groups), len(users)), users))
         place = place_in_user(users, order, counts)
         n_last = checked_n(self.n_last, "n_last")
         of_user = counts[users]
-        yield from_mask((place >= of_user - n_last) & (of_user > n_last))
+        yield parts_of(X, (place >= of_user - n_last) & (of_user > n_last))
 
     def get_n_splits(
         self,
@@ -148,7 +149,7 @@ class TimeSplit:
     n_splits: int = 1
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        """Yield (train, test) row numbers of each window, early ones first; `groups` are times."""
+        """Yield (train, test) of each window, early ones first; `groups` are the times."""
         n = len(codes_of(X, USERS))
         n_splits = checked_n(self.n_splits, "n_splits")
         if not 0 < self.test_size < 1 or self.test_size * n_splits >= 1:
@@ -156,19 +157,19 @@ class TimeSplit:
                 f"test_size must be in (0, 1 / n_splits),"
                 f" got {self.test_size!r} for {n_splits} splits"
             )
-        time = ranks(groups, n)
+        time = ranks(times_of(X, groups), n)
         ordered = np.sort(time)
         window = max(1, round(self.test_size * n))
         begins = [ordered[max(0, n - window * left)] for left in range(n_splits, 0, -1)]
         for begin, end in itertools.pairwise([*begins, n]):
-            train = np.flatnonzero(time < begin)
-            test = np.flatnonzero((time >= begin) & (time < end))
-            if not len(train) or not len(test):
+            past = time < begin
+            present = (time >= begin) & (time < end)
+            if not past.any() or not present.any():
                 raise ValueError(
                     f"too many ratings of one moment for {n_splits} windows of {self.test_size}"
                     f" of {n} ratings"
                 )
-            yield train, test
+            yield rows_of(X, past), rows_of(X, present)
 
     def get_n_splits(
         self,
@@ -196,7 +197,7 @@ class ColdUserSplit:
     random_state: int = 0
 
     def split(self, X: Any, y: Any = None, groups: Any = None) -> Parts:
-        """Yield (train, test) row numbers of each fold."""
+        """Yield (train, test) of each fold."""
         users = codes_of(X, USERS)
         n_users = int(users.max()) + 1
         if n_users < checked_n(self.n_splits, "n_splits", 2):
@@ -205,7 +206,7 @@ class ColdUserSplit:
             )
         fold = np.random.default_rng(self.random_state).permutation(n_users) % self.n_splits
         for number in range(self.n_splits):
-            yield from_mask(fold[users] == number)
+            yield parts_of(X, fold[users] == number)
 
     def get_n_splits(
         self,
@@ -266,6 +267,18 @@ def place_in_user(users: np.ndarray, order: np.ndarray, counts: np.ndarray) -> n
     return place
 
 
-def from_mask(test: np.ndarray) -> Part:
-    """Return (train, test) row numbers, given whether each row is in the test part."""
-    return np.flatnonzero(~test), np.flatnonzero(test)
+def times_of(X: Any, groups: Any) -> Any:
+    """Return the times of ratings: `groups`, or else those of a `Ratings`, or None."""
+    if groups is None and isinstance(X, Ratings):
+        return X.times
+    return groups
+
+
+def parts_of(X: Any, test: np.ndarray) -> Part:
+    """Return (train, test) of X, given whether each row is in the test part."""
+    return rows_of(X, ~test), rows_of(X, test)
+
+
+def rows_of(X: Any, chosen: np.ndarray) -> Any:
+    """Return the chosen rows of a `Ratings`, or their numbers for anything else."""
+    return X[chosen] if isinstance(X, Ratings) else np.flatnonzero(chosen)

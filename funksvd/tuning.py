@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funksvd.callbacks.stopping import EarlyStopping
-from funksvd.checks import check_choice, checked_n
+from funksvd.checks import check_choice, checked_n, refuse_old_names
 from funksvd.engines.choose import engine_for
 from funksvd.metrics import RANKING_METRICS
 from funksvd.model import FunkSVD
@@ -21,6 +21,9 @@ from funksvd.serving.evaluating import checked_threshold
 __all__ = ["GRID", "Setting", "tune"]
 
 Grid = dict[str, Sequence[Any]]
+
+# Arguments of an earlier version -> those of scikit-learn, which are theirs now.
+NEW_NAMES = {"n_folds": "n_splits"}
 
 GRID: Grid = {
     "n_factors": [32, 100],
@@ -93,7 +96,7 @@ def tune(
     ratings: Ratings,
     grid: Mapping[str, Sequence[Any]] | None = None,
     *,
-    n_folds: int = 3,
+    n_splits: int = 3,
     patience: int = 3,
     random_state: int = 0,
     metric: str = "rmse",
@@ -112,7 +115,7 @@ def tune(
     ratings : Ratings
     grid : {parameter: values}, optional
         By default a few settings of `n_factors`, `l2` and `learning_rate` that suit the solver.
-    n_folds : int
+    n_splits : int
         Each rating is held out once. The folds do not depend on the order of the ratings.
     patience : int
         Epochs without improvement after which a fit ends.
@@ -121,8 +124,7 @@ def tune(
     metric : {"rmse", "ndcg", "precision", "recall", "map", "mrr", "hit_rate"}
         What the search ranks by; the RMSE decides in any case when a fit ends.
     k, threshold : as in `FunkSVD.evaluate`, for all metrics but "rmse"
-    progress : bool
-        Show a progress bar.
+    progress : bool, whether to show a progress bar
     **parameters : those of every model
 
     Raises
@@ -132,6 +134,7 @@ def tune(
     """
     from tqdm import tqdm
 
+    refuse_old_names("tune", parameters.keys() & NEW_NAMES, NEW_NAMES)
     check_choice(metric, "metric", ("rmse", *RANKING_METRICS))
     measure = Measure(metric, checked_n(k, "k"), threshold)
     settings = settings_of(grid if grid is not None else default_grid(parameters))
@@ -139,11 +142,11 @@ def tune(
     if threshold is not None:
         checked_threshold(threshold, ratings, models[0].rating_scale)
     outcomes: list[list[Outcome]] = [[] for _ in models]
-    total = len(models) * n_folds
+    total = len(models) * n_splits
     with tqdm(
         total=total, desc="fits", unit="fit", delay=1, leave=False, disable=not progress
     ) as bar:
-        for train, held_out in ratings.folds(n_folds, random_state):
+        for train, held_out in ratings.folds(n_splits, random_state):
             for model, its_outcomes in zip(models, outcomes, strict=True):
                 its_outcomes.append(fit(model, train, held_out, patience, measure))
                 bar.update()

@@ -69,7 +69,7 @@ def test_models_stay_as_they_are_and_need_no_names(ratings):
 
 
 def test_a_given_test_part_stays_the_same(ratings):
-    train, test = ratings.split(0.2, seed=5)
+    train, test = ratings.split(0.2, random_state=5)
     result = funksvd.compare([FunkSVD(**SMALL)], train, test, k=5, n_splits=2)
     assert result.rows["popularity"]["ndcg"].half == 0
     values = [

@@ -94,8 +94,7 @@ def parts_of(args: argparse.Namespace, ratings: Ratings) -> tuple[Ratings, Ratin
             f"--by-time needs a column of times, and {args.file} has none with a well-known name;"
             " give its name or position with --time-column"
         )
-    (train, test) = next(TimeSplit(args.test_size).split(ratings, groups=ratings.times))
-    return ratings._take(train), ratings._take(test)
+    return next(TimeSplit(args.test_size).split(ratings))
 
 
 def write(path: str, ratings: Ratings) -> None:
@@ -107,7 +106,7 @@ def write(path: str, ratings: Ratings) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(names)
         for first in range(0, len(ratings), ROWS_OF_A_WRITE):
-            part = ratings._take(slice(first, first + ROWS_OF_A_WRITE))
+            part = ratings[first : first + ROWS_OF_A_WRITE]
             table.writerows(zip(*columns_of(part), strict=True))
 
 

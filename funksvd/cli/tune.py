@@ -106,7 +106,7 @@ def tune(args: argparse.Namespace) -> None:
     settings = search(
         ratings,
         grid,
-        n_folds=args.folds,
+        n_splits=args.folds,
         patience=args.patience,
         metric=args.metric,
         k=args.top,

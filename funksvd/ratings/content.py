@@ -10,7 +10,7 @@ def content_of(ratings: Ratings, n_jobs: int = 1) -> list[int]:
     """Return [number of ratings, hash of their codes and values]; the order changes nothing."""
 
     def sum_of_part(first: int) -> int:
-        part = ratings._take(slice(first, first + CHUNK))
+        part = ratings[first : first + CHUNK]
         return int(part._hashes(0).sum())
 
     sums = parallel(sum_of_part, range(0, len(ratings), CHUNK), n_jobs)

@@ -260,6 +260,11 @@ def long_table(
         "rank": np.broadcast_to(ranks, scores.shape)[filled],
         "score": scores[filled],
     }
+    return table_of(columns, library)
+
+
+def table_of(columns: dict[str, np.ndarray], library: str) -> Any:
+    """Return columns as a table of a library of `TABLE_LIBRARIES`."""
     return narwhals().from_dict(columns, backend=library).to_native()
 
 

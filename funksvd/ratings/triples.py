@@ -10,12 +10,14 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from funksvd.checks import refuse_old_names
 from funksvd.machine.threads import CHUNK, cpu_count
 from funksvd.ratings import _keys  # type: ignore[attr-defined]  # compiled
 from funksvd.ratings.encoding import table_and_keys
 from funksvd.ratings.hashes import digest_of_hashes, digest_of_texts, mixed, smallest
 from funksvd.ratings.ids import ITEMS, USERS, IdTable
 from funksvd.ratings.parts import Unknown, keys_of, rows_of, sorted_unknown
+from funksvd.ratings.selecting import Selecting
 from funksvd.ratings.sorting import by_user, count_keys
 from funksvd.ratings.tables import as_ids, as_times
 from funksvd.ratings.values import (
@@ -24,8 +26,11 @@ from funksvd.ratings.values import (
     checked_weights,
 )
 
+# Arguments of an earlier version -> those of scikit-learn, which are theirs now.
+NEW_NAMES = {"fraction": "test_size", "seed": "random_state", "n_folds": "n_splits"}
 
-class Ratings:
+
+class Ratings(Selecting):
     """Encoded ratings. Make them with `from_arrays`, `from_frame`, `from_sparse` or `read`.
 
     Attributes
@@ -239,48 +244,55 @@ class Ratings:
         raw = read_columns(path, **options)
         return cls.of_own(raw.users, raw.items, raw.values, times=raw.times)
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[Ratings, Ratings]:
-        """Return (train, held out), where round(fraction * n) ratings are held out at random.
+    def split(
+        self, test_size: float = 0.1, random_state: int = 0, **old_names: Any
+    ) -> tuple[Ratings, Ratings]:
+        """Return (train, test), where round(test_size * n) ratings are held out at random.
 
         A hash of the rating and the seed chooses them, so that the order of the rows changes
         nothing.
         """
-        n_held = round(fraction * len(self))
-        self._check_parts(fraction, 0 < n_held < len(self) - 1)
-        held = smallest(self._hashes(seed), self._columns(), n_held)
+        refuse_old_names("split", old_names, NEW_NAMES)
+        n_held = round(test_size * len(self))
+        self._check_parts(test_size, 0 < n_held < len(self) - 1)
+        held = smallest(self._hashes(random_state), self._columns(), n_held)
         return self._take(~held), self._take(held)
 
-    def split_tail(self, fraction: float) -> tuple[Ratings, Ratings]:
-        """Return (train, held out), where the last ratings are held out.
+    def split_tail(self, test_size: float = 0.1, **old_names: Any) -> tuple[Ratings, Ratings]:
+        """Return (train, test), where the last ratings are held out.
 
         They are as many as Keras' `validation_split` takes.
         """
-        n_train = math.floor(len(self) * (1 - fraction))
-        self._check_parts(fraction, 1 < n_train < len(self))
+        refuse_old_names("split_tail", old_names, NEW_NAMES)
+        n_train = math.floor(len(self) * (1 - test_size))
+        self._check_parts(test_size, 1 < n_train < len(self))
         return self._take(slice(n_train)), self._take(slice(n_train, None))
 
-    def _check_parts(self, fraction: float, both_filled: bool) -> None:
-        """Raise ValueError if a split by this fraction leaves one part without ratings."""
-        if not 0 < fraction < 1 or not both_filled:
+    def _check_parts(self, test_size: float, both_filled: bool) -> None:
+        """Raise ValueError if a split by this share leaves one part without ratings."""
+        if not 0 < test_size < 1 or not both_filled:
             raise ValueError(
-                f"fraction must leave ratings on both sides, got {fraction} of {len(self)}"
+                f"test_size must leave ratings on both sides, got {test_size} of {len(self)}"
             )
 
-    def folds(self, n_folds: int, seed: int = 0) -> Iterator[tuple[Ratings, Ratings]]:
-        """Yield (train, held out) of each fold of a cross-validation.
+    def folds(
+        self, n_splits: int = 5, random_state: int = 0, **old_names: Any
+    ) -> Iterator[tuple[Ratings, Ratings]]:
+        """Yield (train, test) of each fold of a cross-validation.
 
         A hash of the rating and the seed chooses its fold, as in `split`.
         """
+        refuse_old_names("folds", old_names, NEW_NAMES)
         n = len(self)
-        if not 2 <= n_folds <= n // 2:
-            raise ValueError(f"n_folds must be from 2 to half of the {n} ratings, got {n_folds}")
-        hashes = self._hashes(seed)
+        if not 2 <= n_splits <= n // 2:
+            raise ValueError(f"n_splits must be from 2 to half of the {n} ratings, got {n_splits}")
+        hashes = self._hashes(random_state)
         order = np.argsort(hashes, kind="stable")
         if (np.diff(hashes[order]) == 0).any():  # equal ratings, which only their rows tell apart
             order = np.lexsort((*self._columns()[::-1], hashes))
         fold = np.empty(n, np.int32)
-        fold[order] = np.arange(n) * n_folds // n
-        for number in range(n_folds):
+        fold[order] = np.arange(n) * n_splits // n
+        for number in range(n_splits):
             yield (
                 self._take(fold != number),
                 self._take(fold == number),

@@ -116,6 +116,6 @@ def test_folds_part_the_ratings_in_any_order(folder):
         assert len(held_out) == 300
         found += triples_of(held_out)
     assert sorted(found) == triples_of(ratings)
-    message = "n_folds must be from 2 to half of the 900 ratings, got 1"
+    message = "n_splits must be from 2 to half of the 900 ratings, got 1"
     with pytest.raises(ValueError, match=message):
         next(ratings.folds(1))

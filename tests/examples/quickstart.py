@@ -23,7 +23,7 @@ else:
     np.savetxt(path, table, fmt=["%d", "%d", "%.1f"], delimiter=",", header=header, comments="")
 
 ratings = Ratings.read(path)
-train, test = ratings.split(0.1, seed=0)
+train, test = ratings.split(0.1, random_state=0)
 print(f"{len(ratings):,} ratings by {ratings.n_users:,} users of {ratings.n_items:,} items")
 
 model = FunkSVD(n_factors=32, random_state=0)

@@ -27,5 +27,5 @@ search = GridSearchCV(
 search.fit(np.column_stack([users, items]), values)
 print("scikit-learn:", search.best_params_, "RMSE", -search.best_score_)
 
-best = tune(Ratings.from_arrays(users, items, values), grid, n_folds=3)[0]
+best = tune(Ratings.from_arrays(users, items, values), grid, n_splits=3)[0]
 print("funksvd.tuning:", best.parameters, "RMSE", best.rmse, "at epoch", best.n_epochs)

@@ -55,7 +55,7 @@ def test_a_tail_that_leaves_a_single_rating_is_refused():
     """Keras trains on it, but one rating has no factors to learn."""
     users, items, values = random_ratings(3, 60, 40)
     ratings = Ratings.from_arrays(users, items, values)
-    message = r"fraction must leave ratings on both sides, got 0\.34 of 3"
+    message = r"test_size must leave ratings on both sides, got 0\.34 of 3"
     with pytest.raises(ValueError, match=message):
         ratings.split_tail(0.34)
 
