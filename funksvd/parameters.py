@@ -195,7 +195,8 @@ BIASES_ONLY = [
     JOINT,
     SINGLE_RATINGS,
     Condition("biased", bool, "biased is True"),
-    STEPS,
+    Condition("solver", lambda value: value != "ials", "solver is other than 'ials'"),
+    ON_CPU,
 ]
 
 # Parameter -> the conditions without which it means nothing and must keep its default.

@@ -8,6 +8,10 @@ from funksvd.hyper import Hyper
 
 def engine_for(hyper: Hyper) -> type[Engine]:
     """Return the class of the engine, which is imported only now: a fit needs one of them."""
+    if hyper.solver == "gibbs" and hyper.n_factors == 0:
+        from funksvd.engines.bias_sampler import BiasSampler
+
+        return BiasSampler
     if hyper.solver == "gibbs":
         from funksvd.engines.gibbs import GibbsEngine
 

@@ -265,7 +265,7 @@ def check_shapes(
 ) -> None:
     """Raise ValueError if arrays fit neither each other nor the parameters of the model."""
     width, _ = sizes(model.get_params())
-    if weights.noise is not None and model.average == "low_rank":
+    if width and weights.noise is not None and model.average == "low_rank":
         # The mean of many samples has the rank of several.
         terms = weights.user_factors.shape[-1] // width
         width *= min(max(terms, 2), MOST_TERMS)

@@ -92,12 +92,56 @@ def test_threads_and_checkpoints_change_nothing(tmp_path):
     np.testing.assert_array_equal(resumed.predict_all(), whole.predict_all())
 
 
+def test_the_sampler_finds_the_exact_posterior_mean():
+    """Given the hyper-parameters, the posterior is normal, and its mean solves ridge equations."""
+    ratings = data()
+    model = FunkSVD(n_factors=0, solver="gibbs", n_epochs=600, random_state=0).fit(ratings)
+    weights = model.get_weights()
+    n_users, n_items = ratings.n_users, ratings.n_items
+    noise = weights.noise[0]
+    prior = [rows[-1, 1] for rows in (weights.user_posterior, weights.item_posterior)]
+    columns = np.zeros((len(ratings), 1 + n_users + n_items))
+    columns[:, 0] = 1
+    columns[np.arange(len(ratings)), 1 + ratings.users] = 1
+    columns[np.arange(len(ratings)), 1 + n_users + ratings.items] = 1
+    ridge = np.repeat([0, noise / prior[0], noise / prior[1]], [1, n_users, n_items])
+    solution = np.linalg.solve(columns.T @ columns + np.diag(ridge), columns.T @ ratings.values)
+    pairs = (ratings.user_ids[ratings.users], ratings.item_ids[ratings.items])
+    np.testing.assert_allclose(model.predict(pairs), columns @ solution, atol=0.03)
+    covariance = noise * np.linalg.inv(columns.T @ columns + np.diag(ridge))
+    exact = np.sqrt(noise + np.einsum("nk,kl,nl->n", columns, covariance, columns))
+    _, std = model.predict(pairs, return_std=True)
+    np.testing.assert_allclose(std, exact, rtol=0.03)
+
+
+def test_the_sampler_serves_and_goes_on(tmp_path):
+    ratings = data()
+    train, test = ratings.split(0.2)
+    options = {"n_factors": 0, "solver": "gibbs", "random_state": 0}
+    model = FunkSVD(n_epochs=60, **options).fit(train, validation_data=test)
+    assert model.history_["val_rmse"][-1] == pytest.approx(model.evaluate(test)["rmse"])
+    low, high = model.predict_interval(test, 0.8)
+    inside = np.mean((low <= test.values) & (test.values <= high))
+    assert inside == pytest.approx(0.8, abs=0.05)
+    model.save(tmp_path / "model.npz")
+    loaded = funksvd.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.predict_all(), model.predict_all())
+    folded = model.fold_in(([10**6] * 3, [0, 1, 2]), [5.0, 5.0, 5.0])
+    assert folded.predict(([10**6], [4])) > model.global_mean_ + model.item_biases_[4]
+    saving = funksvd.ModelCheckpoint(tmp_path / "checkpoint.npz")
+    FunkSVD(n_epochs=50, **options).fit(train, callbacks=saving)
+    path = tmp_path / "checkpoint.npz"
+    resumed = FunkSVD(n_epochs=60, **options).fit(train, callbacks=saving, resume=path)
+    np.testing.assert_array_equal(resumed.predict_all(), model.predict_all())
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"training": "featurewise"}, "training is 'joint'"),
         ({"batch_size": 8}, "batch_size is 1"),
         ({"biased": False}, "biased is True"),
+        ({"solver": "ials"}, "solver is other than 'ials'"),
     ],
 )
 def test_what_needs_factors_is_refused(options, message):

@@ -26,6 +26,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "FeatureEngine": {"training": "featurewise"},
     "MiniBatchEngine": {"solver": "adam", "batch_size": 200},
     "GibbsEngine": {"solver": "gibbs"},
+    "BiasSampler": {"solver": "gibbs", "n_factors": 0},
     "ExposureEngine": {"solver": "ials"},
     "CudaEngine": {"solver": "adam", "device": "cuda"},
     "CudaMiniBatchEngine": {"solver": "adam", "batch_size": 200, "device": "cuda"},
@@ -62,7 +63,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> M
     params = ENGINES[request.param]
     if "device" in params:
         on_shim(monkeypatch)
-    maker = Maker(resolve(FunkSVD(5, 8, **params).get_params()))
+    maker = Maker(resolve(FunkSVD(**{"n_factors": 5, "n_epochs": 8} | params).get_params()))
     assert maker.engine_class.__name__ == request.param
     return maker
 
@@ -148,7 +149,7 @@ def test_a_fit_with_an_equal_plan_is_the_beginning_of_a_longer_one(
     longer = engine.changed(n_epochs=n_epochs)
     plan = engine.engine_class.plan
     if plan(engine.hyper) != plan(longer.hyper):
-        assert engine.engine_class.__name__ in ("FeatureEngine", "GibbsEngine")
+        assert engine.engine_class.__name__ in ("FeatureEngine", "GibbsEngine", "BiasSampler")
         return
     assert_same_state(trained(engine(some_ratings())), trained(longer(some_ratings())))
 
@@ -213,7 +214,7 @@ def test_sample_weights_count(engine: Maker) -> None:
     ours = weighted.weights()
     theirs = plain.weights()
     differences = [getattr(ours, name) - getattr(theirs, name) for name in FIELDS]
-    assert max(np.abs(difference).max() for difference in differences) > 1e-3
+    assert max(np.abs(difference).max(initial=0) for difference in differences) > 1e-3
 
 
 # --------------------------------------------------------------------------------------- its state
@@ -274,7 +275,8 @@ def test_weights_are_in_the_order_of_the_codes(engine: Maker) -> None:
     ratings = some_ratings()
     weights = trained(engine(ratings)).weights()
     k = engine.hyper.n_factors
-    assert weights.user_factors.shape[1] % k == 0  # a sampled mean may have a higher rank
+    rank = weights.user_factors.shape[1]
+    assert rank == k or rank % k == 0  # a sampled mean may have a higher rank
     assert len(weights.user_factors) == len(weights.user_biases) == ratings.n_users
     assert len(weights.item_factors) == len(weights.item_biases) == ratings.n_items
 
