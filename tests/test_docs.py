@@ -54,7 +54,8 @@ def local_movielens(name: str) -> datasets.Dataset:
 def names(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the names that pages take as given; the folder has the files that they read.
 
-    These are ratings.csv, more-ratings.csv, new-users.csv, pairs.csv and titles.csv.
+    These are ratings.csv, its parts train.csv and test.csv, more-ratings.csv, new-users.csv,
+    pairs.csv and titles.csv.
     """
     monkeypatch.setattr(datasets, "load_movielens", local_movielens)
     made = datasets.make_ratings(300, 250, 6000, rank=2)
@@ -64,6 +65,8 @@ def names(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     columns = (users.tolist(), items.tolist(), ratings.tolist())
     write_table("ratings.csv", "user,item,rating", *columns)
     write_table("more-ratings.csv", "user,item,rating", *(column[:500] for column in columns))
+    write_table("train.csv", "user,item,rating", *(column[500:] for column in columns))
+    write_table("test.csv", "user,item,rating", *(column[:500] for column in columns))
     write_table("new-users.csv", "user,item,rating", [1000, 1000, 1001], [1, 2, 3], [4, 5, 1])
     write_table("pairs.csv", "user,item", *(column[:100] for column in columns[:2]))
     write_table("titles.csv", "item_id,title", list(range(250)), [f"Film {i}" for i in range(250)])
