@@ -18,9 +18,9 @@ titles = read_titles(sys.argv[2])
 train, test = ratings.split(0.1, 0)
 print(f"{len(ratings):,} ratings by {ratings.n_users:,} users of {ratings.n_items:,} items")
 
-# %% Train two models. `solver="sgd"`, the default, takes gradient steps; `solver="gibbs"` samples. Its
-# defaults take longer, but it is more accurate, and it knows how sure it is. The RMSE is measured on
-# the ratings that were held back.
+# %% Train two models. `solver="sgd"`, the default, takes gradient steps; `solver="gibbs"` samples.
+# Its defaults take longer, but it is more accurate, and it knows how sure it is. The RMSE is
+# measured on the ratings that were held back.
 models = {}
 for solver in ("sgd", "gibbs"):
     start = time.perf_counter()
