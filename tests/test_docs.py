@@ -61,7 +61,7 @@ def names(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     made = datasets.make_ratings(300, 250, 6000, rank=2)
     users = made.users.astype(np.int64)
     items = made.items.astype(np.int64)
-    ratings = made.ratings.round(1)
+    ratings = made.ratings.clip(1, 5).round(1)
     columns = (users.tolist(), items.tolist(), ratings.tolist())
     write_table("ratings.csv", "user,item,rating", *columns)
     write_table("more-ratings.csv", "user,item,rating", *(column[:500] for column in columns))
