@@ -176,6 +176,8 @@ cdef class Cells:
         self.index = index
         self.rows.narrow = NULL
         self.rows.wide = NULL
+        if index.shape[0] == 0:
+            return  # nothing has an address
         if row.itemsize == 2:
             narrow = row
             self.rows.narrow = &narrow[0]
