@@ -34,6 +34,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "adam": {"solver": "adam"},
     "gibbs": {"solver": "gibbs"},
     "factors": {"solver": "gibbs", "average": "factors"},
+    "ials": {"solver": "ials"},
     "batches": {"batch_size": 100, "solver": "adamax"},
     "featurewise": {"training": "featurewise"},
 }

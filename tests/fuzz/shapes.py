@@ -32,6 +32,7 @@ WAYS: list[dict[str, Any]] = [
     {"solver": "adagrad_row"},
     {"solver": "gibbs"},
     {"solver": "gibbs", "average": "factors"},
+    {"solver": "ials"},
     {"training": "featurewise"},
     {"batch_size": 7},
     {"batch_size": 10**6, "solver": "adam"},
@@ -50,8 +51,9 @@ OPTIONS: list[dict[str, Any]] = [
     {"dtype": "float64"},
     {"center": False},
 ]
+STEPLESS = ("gibbs", "ials")
 SIZES = (1, 2, 3, 9, 40, 300)
-FACTORS = (1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 100, 257)
+FACTORS = (0, 1, 2, 7, 8, 9, 16, 17, 31, 32, 33, 100, 257)
 RATINGS = (2, 3, 8, 9, 65, 500, 3000)
 WIDE_SHARE = 0.02  # of the cases have hundreds of thousands of ratings
 
@@ -88,7 +90,7 @@ def drawn_params(rng: np.random.Generator) -> dict[str, Any]:
         "random_state": int(rng.integers(9)),
         "n_jobs": pick(rng, (1, 2, 5)),
     }
-    if way.get("solver") != "gibbs":
+    if way.get("solver") not in STEPLESS:
         params |= pick(rng, OPTIONS)
     if "training" in way:
         params["n_factors"] = min(params["n_factors"], 3)
@@ -170,7 +172,7 @@ def ask(model: FunkSVD, ratings: Ratings, triples: Triples, rng: np.random.Gener
         model.recommend(model.user_ids_[:2], 3, risk=-0.5)
     model.fold_in((users[:9] + 10**6, items[:9]), values[:9])
     model.fold_in((users[:9], items[:9] + 10**6), values[:9], side="items")
-    if model.solver != "gibbs":
+    if model.solver not in STEPLESS:
         model.partial_fit((users[:5] + 999, items[:5] + 999), values[:5], n_epochs=2)
 
 

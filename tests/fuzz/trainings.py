@@ -22,6 +22,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "adamax": {"solver": "adamax"},
     "gibbs": {"solver": "gibbs"},
     "factors": {"solver": "gibbs", "average": "factors"},
+    "ials": {"solver": "ials"},
     "batches": {"solver": "adam", "batch_size": 500},
     "featurewise": {"training": "featurewise", "n_factors": 3},
 }
