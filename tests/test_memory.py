@@ -24,7 +24,9 @@ N_RATINGS = 1_000_000
 N_USERS, N_ITEMS = 100_000, 10_000
 
 PROGRAM = """
+import os
 import resource
+os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 import numpy as np
 from funksvd import FunkSVD, Ratings
 
