@@ -2,7 +2,7 @@
 
 Each job runs in a process of its own, which may allocate so many bytes beyond those that it has
 after the same job on small data (`RLIMIT_DATA`; threads' stacks count, memory that is only reserved
-does not).
+does not). It has two cores, so that the number of threads is the same on every machine.
 """
 
 from __future__ import annotations
