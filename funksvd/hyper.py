@@ -38,7 +38,7 @@ OWN_PARAMETERS = {
     "adagrad": ACCUMULATOR,
     "adam": MOMENTS,
     "adamax": MOMENTS,
-    "gibbs": ("average",),
+    "gibbs": ("average", "moods"),
     "ials": ("unseen_weight", "exposure_l2"),
 }
 
@@ -82,6 +82,7 @@ class Hyper:
     center: bool
     init_std: float
     average: str
+    moods: str
     unseen_weight: float | None
     exposure_l2: float | None
     rating_scale: tuple[float, float] | None

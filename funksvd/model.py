@@ -87,6 +87,9 @@ class FunkSVD(Fitting, Answers):
     average : {"low_rank", "factors"}
         What "gibbs" keeps of its samples: their mean prediction as a model of 2 to 12 times
         n_factors, or the means of their n_factors factors.
+    moods : {"keep", "variances", "none"}
+        What "gibbs" learns from the times of ratings: users' moods, for ``predict(X, times=)``, 20
+        bytes a rating; only how much they vary; or nothing.
     unseen_weight : float or None
         For "ials": weight of a pair that is not given beside that of one that is; None follows from
         the ratings.
@@ -139,6 +142,7 @@ class FunkSVD(Fitting, Answers):
     center: bool
     init_std: float
     average: str
+    moods: str
     unseen_weight: float | None
     exposure_l2: float | None
     rating_scale: tuple[float, float] | None
@@ -178,6 +182,7 @@ class FunkSVD(Fitting, Answers):
         center: bool = True,
         init_std: float = 0.05,
         average: str = "low_rank",
+        moods: str = "keep",
         unseen_weight: float | None = None,
         exposure_l2: float | None = None,
         rating_scale: tuple[float, float] | None = None,

@@ -47,6 +47,7 @@ CHANGES = [
     ("reg_scale", "row", {}),
     ("non_negative", True, {}),
     ("average", "factors", {"solver": "gibbs"}),
+    ("moods", "none", {"solver": "gibbs"}),
     ("batch_size", 500, {}),
     ("batch_size", 500, {"batch_size": 300}),
     ("shuffle", False, {"batch_size": 300}),

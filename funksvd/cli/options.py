@@ -57,6 +57,7 @@ PARAMETER_HELP = {
         "mean that gibbs keeps of its samples: low_rank, of rank 2 to 12 times n_factors,"
         " or factors"
     ),
+    "moods": "what gibbs learns from times, in Python alone: files are read without their times",
     "unseen_weight": (
         "for ials: weight of a pair that is not given beside that of one that is; None follows"
         " from the ratings"

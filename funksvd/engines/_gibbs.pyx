@@ -70,6 +70,8 @@ cdef class Side:
     cdef public int32_t[::1] index          # (ratings,) the other side's row
     cdef public float[::1] value            # (ratings,) standardised rating
     cdef public float[::1] root_weight      # (ratings,) square root of the sample weight, or (0,)
+    cdef public float[::1] residual         # (ratings,) written by `rows` for the moods, or (0,)
+    cdef public float[::1] squared_scale    # (ratings,) likewise, a_j s_j
     cdef public float[::1] mean             # (width,) m of the factors
     cdef public float[::1] precision        # (width,) l of the factors
     cdef public double bias_mean            # m_b
@@ -377,6 +379,16 @@ cdef inline void overrelax(
         x[f] = mean[f] + relax * (old[f] - mean[f]) + fresh * (x[f] - mean[f])
 
 
+cdef inline void note_residuals(
+    Side own, Py_ssize_t row, Py_ssize_t n, float drawn, const Work* w
+) noexcept nogil:
+    """Write the residuals of a row, and the shares of their precisions that are not the row's."""
+    cdef Py_ssize_t j, begin = own.start[row]
+    for j in range(n):
+        own.residual[begin + j] = w.error[j] / w.scale[j] - drawn
+        own.squared_scale[begin + j] = w.scale[j] * w.scale[j]
+
+
 cdef inline void draw_row(
     Py_ssize_t width, Side own, Py_ssize_t row, const Given* given, Sweep sweep, Work* w, Sums* sums
 ) noexcept nogil:
@@ -407,6 +419,8 @@ cdef inline void draw_row(
         squares += e
         fourth += e * e
         plain += e / (w.root[j] * w.root[j])
+    if own.residual.shape[0]:
+        note_residuals(own, row, n, drawn, w)
     if sweep.draw_noise:  # (5)
         noise = gamma(child(key, NOISE_WEIGHT), (sweep.nu + n) / 2, w.z_noise[0]) * 2
         noise /= sweep.nu + sweep.alpha * squares

@@ -17,7 +17,9 @@ A sweep draws, each given everything else:
    changes, but the chain mixes better (0 to 0.002 RMSE);
 2. for items, then for users: their hyper-parameters m, l, m_b and l_b, then every row
    (`_gibbs.pyx`);
-3. alpha.
+3. if the ratings have times, the users' moods and their variances (`_moods.pyx`), which are terms
+   of the mean of y; after this draw the sides' ratings are those less the moods;
+4. alpha.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.engines.crew import Crew, RowPart, equal_parts, parts_by_load
+from funksvd.engines.moods import UserMoods
 from funksvd.engines.sides import SideRatings, Standardised
 from funksvd.hyper import Hyper
 from funksvd.machine.kernels import kernels
@@ -50,6 +53,9 @@ PLAIN_SWEEPS = 4
 RELAX = -0.9
 # Rows of a part, at least, in work that costs the same for every row.
 ROWS_OF_A_PASS = 1 << 14
+
+# Number, below the seed, of the moods' random numbers.
+MOODS = 16
 
 # The arrays of a `Side` that belong to the state of the chain.
 SIDE_STATE = ("factors", "scalars", "means", "mean_biases", "mean", "precision")
@@ -78,9 +84,12 @@ def longest_row(given: Standardised) -> int:
 
 
 def scratch_size(given: Standardised, width: int) -> int:
-    """Return how many float32 of scratch a thread needs to draw rows of `width` factors."""
-    kernel = kernels("engines._gibbs", np.float32)
-    return int(kernel.scratch_size(longest_row(given), width))
+    """Return how many float32 of scratch a thread needs to draw rows of `width` and moods."""
+    longest = longest_row(given)
+    size = int(kernels("engines._gibbs", np.float32).scratch_size(longest, width))
+    if given.times is None:
+        return size
+    return max(size, int(kernels("engines._moods", np.float32).scratch_size(longest)))
 
 
 def total_of(parts: list[np.ndarray]) -> np.ndarray:
@@ -146,6 +155,9 @@ class Chain:
             self.n_rows.append(n_rows)
             self.row_parts.append(parts_by_load(number, own.start))
             self.passes.append(equal_parts(number, n_rows, ROWS_OF_A_PASS))
+        self.moods: UserMoods | None = None
+        if given.times is not None:
+            self.moods = UserMoods(given, *self.sides, crew, hyper.moods == "keep")
         self.alpha = 1.0
         self.sweep = 0
         self.kurtosis = 0.0
@@ -164,6 +176,8 @@ class Chain:
         side.index = ratings.others
         side.value = ratings.values
         side.root_weight = ratings.root_weights
+        side.residual = np.empty(0, np.float32)
+        side.squared_scale = np.empty(0, np.float32)
         precision = np.ones(self.width, np.float32)
         precision[: self.n_factors] = START_PRECISION
         side.precision = precision
@@ -196,6 +210,9 @@ class Chain:
         for number in (ITEMS, USERS):
             self._draw_hyper(number, rng)
             residuals = self._draw_rows(number)
+        if self.moods is not None:
+            sums = self.moods.draw(self.key(MOODS, self.sweep), self.alpha, rng)
+            residuals = Residuals(*sums)
         weighted, plain, fourth = residuals
         shape, rate = PRIOR
         n = self.n_ratings
@@ -354,6 +371,8 @@ class Chain:
         for number, side in enumerate(self.sides):
             for name in SIDE_STATE:
                 out[f"{name}_{number}"] = np.asarray(getattr(side, name))
+        if self.moods is not None:
+            out |= self.moods.arrays()
         return out
 
     def numbers(self) -> dict[str, Any]:
@@ -367,3 +386,5 @@ class Chain:
         self.sweep = state["sweep"].item()
         for side, biases in zip(self.sides, state["biases"], strict=True):
             side.bias_mean, side.bias_precision = biases.tolist()
+        if self.moods is not None:
+            self.moods.write_values()

@@ -70,6 +70,8 @@ def no_samples(users: SideRatings, chain: Chain) -> SampleSums:
     """Return sums over no samples; the pairs are those of random ratings."""
     rng = np.random.default_rng([chain.seed, 1])
     one, other = rng.integers(0, chain.n_ratings, (2, SPREAD_PAIRS))
+    if chain.moods is not None:
+        chain.moods.watch(one)
     row = np.searchsorted(users.start, one, side="right") - 1
     return SampleSums(
         n_samples=0,
@@ -109,7 +111,7 @@ class GibbsEngine(Engine):
     ) -> None:
         self.n_factors = hyper.n_factors
         width = -(-self.n_factors // 8) * 8
-        given = standardised(ratings, n_jobs)
+        given = standardised(ratings, n_jobs, timed=hyper.moods != "none")
         self.mean = given.mean
         self.std = given.std
         starts = (given.users.start, given.items.start)
@@ -189,7 +191,11 @@ class GibbsEngine(Engine):
         sums.inverse_alpha += 1 / chain.alpha
         sums.kurtosis += chain.kurtosis
         self.held_out_sum += self.held_out_now
-        chain.kernel.pair_draws(*chain.sides, *sums.pairs, sums.pair_sums)
+        drawn = np.zeros_like(sums.pair_sums)
+        chain.kernel.pair_draws(*chain.sides, *sums.pairs, drawn)
+        sums.pair_sums += drawn
+        if chain.moods is not None:
+            chain.moods.add_sample(drawn[:, 0])
         for number in (USERS, ITEMS):
             sums.prior[number] += chain.prior_variances(number)
 
@@ -230,7 +236,10 @@ class GibbsEngine(Engine):
             factors = [total[:, :k] / n for total in sums.factors]
         model = self._in_ratings(sums.constant / n, biases, factors)
         noise, users, items = posterior_of(sums, self.rated, k, self.std)
-        return replace(model, noise=noise, user_posterior=users, item_posterior=items)
+        model = replace(model, noise=noise, user_posterior=users, item_posterior=items)
+        if self.chain.moods is None:
+            return model
+        return self.chain.moods.added_to(model, n, self.std, sums.pair_sums)
 
     def _in_ratings(
         self,

@@ -8,6 +8,7 @@ import numpy as np
 
 from funksvd.engines.crew import threads_for
 from funksvd.machine.threads import CHUNK, parallel
+from funksvd.ratings.parts import rows_of
 from funksvd.ratings.sorting import by_user, sorted_by
 from funksvd.ratings.triples import Ratings
 
@@ -28,7 +29,10 @@ class SideRatings(NamedTuple):
 
 
 class Standardised(NamedTuple):
-    """Ratings of both sides, and the numbers that restore them: rating = mean + std * value."""
+    """Ratings of both sides, and the numbers that restore them: rating = mean + std * value.
+
+    times : (n,) int64 times of the users' ratings, in seconds; None if they are unknown or unused
+    """
 
     users: SideRatings
     items: SideRatings
@@ -36,42 +40,57 @@ class Standardised(NamedTuple):
     total_weight: float
     mean: float
     std: float
+    times: np.ndarray | None
 
 
 class Columns(NamedTuple):
-    """Codes, values and sample weights (or None) of ratings."""
+    """Codes, values, sample weights (or None) and times (or None) of ratings."""
 
     users: np.ndarray
     items: np.ndarray
     values: np.ndarray
     sample_weights: np.ndarray | None
+    times: np.ndarray | None
 
 
-def columns_of(ratings: Ratings) -> Columns:
-    """Return the ratings whose weight is above 0; the others say nothing."""
+def columns_of(ratings: Ratings, timed: bool) -> Columns:
+    """Return the ratings whose weight is above 0; the others say nothing.
+
+    They have times only if they are `timed`.
+    """
     users = ratings.users
     items = ratings.items
     values = np.asarray(ratings.values)
     sample_weights = ratings.weights
+    times = ratings.times if timed else None
     if sample_weights is not None:
         counts = sample_weights > 0
         users = users[counts]
         items = items[counts]
         values = values[counts]
         sample_weights = sample_weights[counts]
+        times = rows_of(times, counts)
     n = len(users)
     if n > np.iinfo(np.int32).max:
         raise ValueError(f"solver='gibbs' takes fewer than 2**31 ratings, got {n}")
-    return Columns(users, items, values, sample_weights)
+    return Columns(users, items, values, sample_weights, times)
 
 
-def standardised(ratings: Ratings, n_jobs: int) -> Standardised:
+def standardised(ratings: Ratings, n_jobs: int, timed: bool = False) -> Standardised:
     """Return the ratings sorted both ways, in an order that is a function of their set alone.
 
-    Sorting carries the ratings themselves where they are float32 and have no sample weights, so
-    nothing has to be gathered after it: the set-up of 20 M ratings takes half the time.
+    Sorting carries the ratings themselves where they are float32 and have neither sample weights
+    nor times, so nothing has to be gathered after it: the set-up of 20 M ratings takes half the
+    time.
+
+    Parameters
+    ----------
+    ratings : Ratings
+    n_jobs : int
+    timed : bool
+        Whether to return the times of the ratings, if they have any.
     """
-    columns = columns_of(ratings)
+    columns = columns_of(ratings, timed)
     n = len(columns.users)
     n_jobs = threads_for(n, n_jobs)
     shape = (ratings.n_users, ratings.n_items)
@@ -113,7 +132,7 @@ def standardised(ratings: Ratings, n_jobs: int) -> Standardised:
     parallel(standardise_part, parts, n_jobs)
     users = SideRatings(rows.start, rows.others, values, root_weights)
     items = sorted_by_item(users, ratings.n_items, n_jobs, rows.lent)
-    return Standardised(users, items, n, total_weight, mean, std)
+    return Standardised(users, items, n, total_weight, mean, std, rows.times)
 
 
 class SortedColumns(NamedTuple):
@@ -126,13 +145,14 @@ class SortedColumns(NamedTuple):
     others: np.ndarray
     values: np.ndarray
     sample_weights: np.ndarray | None
+    times: np.ndarray | None
     lent: list[np.ndarray | None]
 
 
 def sorted_columns(columns: Columns, shape: tuple[int, int], n_jobs: int) -> SortedColumns:
     """Return the ratings sorted by user, then by item; `shape` is (n_users, n_items)."""
-    users, items, values, sample_weights = columns
-    alone = sample_weights is None and values.dtype == np.float32
+    users, items, values, sample_weights, times = columns
+    alone = sample_weights is None and times is None and values.dtype == np.float32
     if alone:
         carried = np.ascontiguousarray(values).view(np.int32)
     else:  # their places are sorted, and the rest is gathered
@@ -145,7 +165,9 @@ def sorted_columns(columns: Columns, shape: tuple[int, int], n_jobs: int) -> Sor
         values = gathered(values, moved, n_jobs)
     if sample_weights is not None:
         sample_weights = gathered(sample_weights, moved, n_jobs)
-    return SortedColumns(start, others, values, sample_weights, lent)
+    if times is not None:
+        times = gathered(times, moved, n_jobs)
+    return SortedColumns(start, others, values, sample_weights, times, lent)
 
 
 def gathered(
@@ -165,7 +187,7 @@ def gathered(
 
 
 def sort_ties(ratings: SortedColumns) -> None:
-    """Sort the sample weights and values of repeated pairs among themselves, in place.
+    """Sort the sample weights, times and values of repeated pairs among themselves, in place.
 
     So nothing depends on the place that a rating had in the input.
     """
@@ -182,8 +204,9 @@ def sort_ties(ratings: SortedColumns) -> None:
     tied = np.flatnonzero(as_last | as_first)
     rows = np.searchsorted(start, tied, side="right")
     columns = [ratings.values]
-    if ratings.sample_weights is not None:
-        columns = [ratings.sample_weights, ratings.values]
+    for column in (ratings.sample_weights, ratings.times):
+        if column is not None:
+            columns.insert(0, column)
     keys = [column[tied] for column in columns]
     ranks = np.lexsort((*keys, others[tied], rows))
     order = tied[ranks]

@@ -1,0 +1,259 @@
+"""Users' moods in the sampler: their layout, their draws, and what is kept of them.
+
+`_moods.pyx` states the model and draws the moods; `funksvd.moods` predicts with them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from funksvd.engines.crew import Crew, RowPart, parts_by_load
+from funksvd.engines.sides import Standardised
+from funksvd.machine.kernels import kernels
+from funksvd.moods import TIME_CONSTANTS, correlations
+from funksvd.ratings.sorting import sorted_by
+from funksvd.weights import Weights
+
+# Shape and rate of the inverse-gamma prior of a process' variance, in standardised units.
+VARIANCE_PRIOR = (0.5, 0.01)
+START_VARIANCE = 0.02
+
+
+class Layout(NamedTuple):
+    """Where the ratings stand in the blocks of the kernel, see `_moods.pyx`.
+
+    start : (blocks + 1,) int64 first step of each block
+    users : (blocks, lanes) int32 rows, -1 for none
+    by_time : (n,) places of the users' ratings, each user's in the order of time
+    slots : (n,) int64 places in the blocks, in the order of `by_time`
+    """
+
+    start: np.ndarray
+    users: np.ndarray
+    by_time: np.ndarray
+    slots: np.ndarray
+
+
+def layout_of(start: np.ndarray, times: np.ndarray, lanes: int) -> Layout:
+    """Return the layout of users' ratings; user u has start[u]:start[u + 1].
+
+    Equal times keep the order of the ratings, which is a function of their set.
+    """
+    counts = np.diff(start)
+    n_rated = np.count_nonzero(counts)
+    ranked = np.argsort(-counts, kind="stable")[:n_rated]  # the most ratings first
+    n_blocks = -(-n_rated // lanes)
+    users = np.full(n_blocks * lanes, -1, np.int32)
+    users[:n_rated] = ranked
+    steps = counts[ranked[::lanes]]
+    block_start = np.concatenate([[0], np.cumsum(steps)])
+    rank_of = np.zeros(len(counts), np.int64)
+    rank_of[ranked] = np.arange(n_rated)
+    row = np.repeat(np.arange(len(counts)), counts)
+    by_time = np.lexsort((times, row))
+    rank = rank_of[row]
+    step = np.arange(len(row)) - start[row]
+    slots = (block_start[rank // lanes] + step) * lanes + rank % lanes
+    return Layout(block_start, users.reshape(n_blocks, lanes), by_time, slots)
+
+
+def item_places(given: Standardised, n_jobs: int) -> np.ndarray:
+    """Return (n,) int32: the place among the items' ratings of each of the users' ratings."""
+    places = np.arange(given.n_ratings, dtype=np.int32)
+    n_items = len(given.items.start) - 1
+    _, moved, _ = sorted_by(given.users.others, places, None, n_items, n_jobs)
+    out = np.empty_like(moved)
+    out[moved] = places
+    return out
+
+
+class UserMoods:
+    """The moods of all users as a part of the chain.
+
+    Parameters
+    ----------
+    given : Standardised
+        With times.
+    users, items : Side
+        Of the kernels of `_gibbs.pyx`; their `value` becomes the rating less the moods.
+    crew : Crew
+        Its scratch holds scratch_size(longest row) numbers.
+    keep : bool
+        Whether the model gets the mean of every rating's moods.
+
+    Attributes
+    ----------
+    variances : (processes,) float64, of the processes
+    totals : (processes, steps, lanes) float32
+        Sums of the moods over the kept samples; without steps if they are not kept.
+    variance_totals : (processes,) the same of the variances
+    pair_sums : (pairs, 2)
+        Sums over the kept samples of predictions with moods, and of their squares.
+    """
+
+    def __init__(
+        self, given: Standardised, users: Any, items: Any, crew: Crew, keep: bool
+    ) -> None:
+        assert given.times is not None  # as the caller has checked
+        self.kernel: Any = kernels("engines._moods", np.float32)
+        lanes = self.kernel.BLOCK_USERS
+        self.crew = crew
+        self.times = given.times
+        self.user_start = given.users.start
+        self.layout = layout_of(given.users.start, given.times, lanes)
+        n = given.n_ratings
+        users.residual = np.zeros(n, np.float32)
+        users.squared_scale = np.zeros(n, np.float32)
+        n_steps = int(self.layout.start[-1])
+        shape = (n_steps, lanes)
+        moods = self.kernel.Moods()
+        moods.start = self.layout.start
+        moods.user = self.layout.users
+        moods.place = self._spread(np.int32, self.layout.by_time, -1).reshape(shape)
+        places = item_places(given, crew.n_jobs)
+        moods.item_place = self._spread(np.int32, places[self.layout.by_time], -1).reshape(shape)
+        by_time = given.users.values[self.layout.by_time]
+        moods.value = self._spread(np.float32, by_time, 0).reshape(shape)
+        moods.kept = self._correlations(shape)
+        moods.mood = np.zeros((len(TIME_CONSTANTS), *shape), np.float32)
+        moods.residual = users.residual
+        moods.squared_scale = users.squared_scale
+        moods.root_weight = users.root_weight
+        moods.scalars = users.scalars
+        moods.user_value = users.value
+        moods.item_value = items.value
+        self.moods = moods
+        self.parts = parts_by_load(0, self.layout.start * lanes)
+        self.variances = np.full(len(TIME_CONSTANTS), START_VARIANCE)
+        self.keep = keep
+        self.totals = np.zeros((len(TIME_CONSTANTS), n_steps if keep else 0, lanes), np.float32)
+        self.variance_totals = np.zeros(len(TIME_CONSTANTS))
+        self.pair_slots = np.empty(0, np.int64)
+        self.pair_sums = np.zeros((0, 2))
+
+    def _spread(self, dtype: Any, column: np.ndarray, empty: float) -> np.ndarray:
+        """Return a column, in the order of `by_time`, at its places in the blocks."""
+        out = np.full(int(self.layout.start[-1]) * self.layout.users.shape[1], empty, dtype)
+        out[self.layout.slots] = column
+        return out
+
+    def _correlations(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return (processes, steps, lanes): of each mood with the one before; 0 for the first."""
+        times = self.times[self.layout.by_time]
+        gaps = np.full(len(times), np.inf)
+        gaps[1:] = times[1:] - times[:-1]
+        starts = self.user_start[:-1]
+        gaps[starts[np.diff(self.user_start) > 0]] = np.inf
+        out = np.zeros((len(TIME_CONSTANTS), *shape), np.float32)
+        for process, time_constant in enumerate(TIME_CONSTANTS):
+            out[process].ravel()[self.layout.slots] = correlations(gaps, time_constant)
+        return out
+
+    def watch(self, places: np.ndarray) -> None:
+        """Measure the spread of the moods of the users' ratings at these places."""
+        slot_of = np.empty(len(self.layout.slots), np.int64)
+        slot_of[self.layout.by_time] = self.layout.slots
+        self.pair_slots = slot_of[places]
+        self.pair_sums = np.zeros((len(places), 2))
+
+    def draw(self, key: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
+        """Draw all moods, then their variances; return (3,) sums of the residuals.
+
+        The sums are those that `rows` of `_gibbs.pyx` returns.
+        """
+
+        def draw_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
+            squares = np.zeros(len(TIME_CONSTANTS))
+            _, first, last = part
+            sums = self.kernel.draw(
+                self.moods, key, alpha, self.variances, first, last, scratch, squares
+            )
+            return np.concatenate([sums, squares])
+
+        total = np.sum(self.crew.map(draw_part, self.parts), axis=0)
+        shape, rate = VARIANCE_PRIOR
+        n = len(self.layout.slots)
+        drawn = rng.gamma(shape + n / 2, size=len(TIME_CONSTANTS))
+        self.variances[:] = (rate + total[3:] / 2) / drawn
+        sums: np.ndarray = total[:3]
+        return sums
+
+    def add_sample(self, predictions: np.ndarray) -> None:
+        """Add the moods of this sweep to the sums.
+
+        `predictions` are those of the watched ratings' users and any items, without moods.
+        """
+
+        def add_part(_: np.ndarray, part: RowPart) -> None:
+            steps = slice(self.layout.start[part.first], self.layout.start[part.last])
+            self.totals[:, steps] += np.asarray(self.moods.mood)[:, steps]
+
+        if self.keep:
+            self.crew.map(add_part, self.parts)
+        self.variance_totals += self.variances
+        now = predictions.copy()
+        for mood in np.asarray(self.moods.mood):
+            now += mood.ravel()[self.pair_slots]
+        self.pair_sums[:, 0] += now
+        self.pair_sums[:, 1] += now**2
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return the arrays that a sweep changes, by name; no copy."""
+        return {
+            "moods": np.asarray(self.moods.mood),
+            "mood_variances": self.variances,
+            "mood_totals": self.totals,
+            "mood_variance_totals": self.variance_totals,
+            "mood_pair_sums": self.pair_sums,
+        }
+
+    def write_values(self) -> None:
+        """Subtract the moods from the ratings of both sides, after the arrays were restored."""
+
+        def subtract_part(_: np.ndarray, part: RowPart) -> None:
+            self.kernel.subtract(self.moods, part.first, part.last)
+
+        self.crew.map(subtract_part, self.parts)
+
+    def added_to(
+        self, weights: Weights, n_samples: int, std: float, pair_sums: np.ndarray
+    ) -> Weights:
+        """Return weights with the moods of the kept samples, in the units of the ratings.
+
+        Parameters
+        ----------
+        weights : Weights
+        n_samples : int
+        std : float
+            One standardised unit.
+        pair_sums : (pairs, 2)
+            Like those of this object, of predictions without moods.
+        """
+        prior = self.variance_totals / n_samples
+        spreads = [spread_of(sums / n_samples) for sums in (self.pair_sums, pair_sums)]
+        added = np.mean(spreads[0] - spreads[1])
+        left = np.clip(added / np.sum(prior), 0, 1)
+        moods = std**2 * np.column_stack([np.zeros(len(prior)), prior, left * prior])
+        moods[:, 0] = TIME_CONSTANTS
+        if not self.keep:
+            return replace(weights, moods=moods)
+        means = np.empty((len(self.layout.slots), len(prior)), np.float32)
+        for process, total in enumerate(self.totals):
+            means[:, process] = std / n_samples * total.ravel()[self.layout.slots]
+        return replace(
+            weights,
+            moods=moods,
+            mood_start=self.user_start.astype(np.int64),
+            mood_times=self.times[self.layout.by_time],
+            mood_means=means,
+        )
+
+
+def spread_of(moments: np.ndarray) -> np.ndarray:
+    """Return the variances of numbers with these means and mean squares, (n, 2)."""
+    means, squares = moments.T
+    spread: np.ndarray = squares - means**2
+    return spread
