@@ -10,6 +10,9 @@ draws them; this module predicts them. `Weights` has of them, in the units of th
     PRIOR_VARIANCE      variance of the process
     RATED_VARIANCE      variance that is left at the time of a rating
 
+`mood_levels` (users,) float32: the mean mood of each user's ratings, which the user's bias holds,
+too, because it is the best guess of the mood at an unknown time
+
 and, unless the model keeps the variances alone, the ratings of user u in the order of time, at
 places mood_start[u]:mood_start[u + 1]:
 
@@ -33,7 +36,10 @@ LEAST_GAP = 1e-3
 
 
 class MoodAt(NamedTuple):
-    """Means and variances of the sum of a user's moods at some times: (n,) float64 each."""
+    """Means and variances of the sum of a user's moods at some times: (n,) float64 each.
+
+    The mean is to be added to a prediction: the mood level that its bias holds is subtracted.
+    """
 
     mean: np.ndarray
     variance: np.ndarray
@@ -65,6 +71,8 @@ def mood_at(weights: Weights, users: np.ndarray, times: np.ndarray | None) -> Mo
     variance = np.full(len(users), np.sum(moods[:, PRIOR_VARIANCE]))
     if times is None or weights.mood_means is None:
         return MoodAt(mean, variance)
+    assert weights.mood_levels is not None
+    mean -= np.where(users >= 0, weights.mood_levels[users], 0)
     before, after, gaps_before, gaps_after = neighbours(weights, users, times)
     for process, (time_constant, prior, rated) in enumerate(moods):
         r_before = correlations(gaps_before, time_constant)

@@ -32,7 +32,7 @@ class Weights:
         and kurtosis of the residuals. `posterior` gives them meaning.
     user_posterior, item_posterior : (n_users + 1, 4), (n_items + 1, 4), or None
         How uncertain each row is; the last row is that of an unknown id.
-    moods : (processes, 3) or None
+    moods, mood_levels : (processes, 3), (n_users,), or None
         Of a sampled model of ratings with times, as the next three; `moods` gives them meaning.
     mood_start, mood_times, mood_means : (n_users + 1,), (ratings,), (ratings, processes), or None
     exposure : (2,) float64 or None
@@ -49,6 +49,7 @@ class Weights:
     user_posterior: np.ndarray | None = None
     item_posterior: np.ndarray | None = None
     moods: np.ndarray | None = None
+    mood_levels: np.ndarray | None = None
     mood_start: np.ndarray | None = None
     mood_times: np.ndarray | None = None
     mood_means: np.ndarray | None = None

@@ -15,6 +15,12 @@ It is drawn exactly, in O(n), by forward filtering and backward sampling (Carter
 (2) backward, with r = r_t+1, f = f_t+1 and p = r^2 v_t + s f:
              x_t ~ N(m_t + (v_t r / p) (x_t+1 - r m_t), v_t s f / p)
 
+The variances mix slowly given the moods, because these are known badly one by one. So every process
+is then multiplied by a factor of its own, drawn given x / sqrt(s) (the ancillary parametrisation of
+Yu and Meng 2011), for which the kernel returns the products::
+
+(3) G = sum w_t x_t x_t',  h = sum w_t x_t e_t,  e_t being the residual less all moods
+
 Both recursions wait for each of their steps, so a block draws `USERS_OF_A_BLOCK` users at once, a
 user in each lane of the vectors. Users with the most ratings come first, so that those of a block
 have about equally many; past the end of a user's ratings a lane holds ratings of weight 0 and
@@ -32,7 +38,7 @@ include "_random.pxi"
 
 cdef enum:
     USERS_OF_A_BLOCK = 16
-    LANE_ARRAYS = 4         # arrays of a block's scratch
+    LANE_ARRAYS = 2         # arrays of a block's scratch
 
 BLOCK_USERS = USERS_OF_A_BLOCK
 
@@ -49,6 +55,9 @@ cdef class Moods:
     cdef public float[:, ::1] value         # (steps, lanes) standardised rating
     cdef public float[:, :, ::1] kept       # (processes, steps, lanes) r
     cdef public float[:, :, ::1] mood       # (processes, steps, lanes) x
+    cdef public float[:, ::1] rest          # (steps, lanes) rating less all terms
+    cdef public float[:, ::1] weight        # (steps, lanes) w, 0 past the end of a user's ratings
+    cdef public float[::1] level            # (users,) mean of the moods of a user's ratings
     # Shared with the sides of `_gibbs.pyx`.
     cdef public float[::1] residual         # (ratings,) of the users, without the moods' change
     cdef public float[::1] squared_scale    # (ratings,) a_i s of a rating of the users
@@ -62,8 +71,8 @@ cdef class Moods:
 cdef struct Block:
     Py_ssize_t steps
     const int32_t* place
-    float* rest         # rating less all terms
-    float* weight       # precision w of a rating, 0 past the end of a user's
+    float* rest
+    float* weight
     float* mean         # m of (1)
     float* variance     # v of (1)
 
@@ -172,18 +181,64 @@ cdef inline double sample_backward(
     return total
 
 
+cdef inline void add_products(
+    Moods moods, const Block* block, Py_ssize_t begin, double[:, ::1] products
+) noexcept nogil:
+    """Add the products (3) of a block to `products`, h in the last column."""
+    cdef Py_ssize_t process, other, slot, size = block.steps * USERS_OF_A_BLOCK
+    cdef Py_ssize_t n_processes = moods.mood.shape[0]
+    cdef const float* x
+    cdef const float* y
+    cdef float total
+    for process in range(n_processes):
+        x = &moods.mood[process, begin, 0]
+        for other in range(n_processes + 1):
+            y = block.rest
+            if other < n_processes:
+                y = &moods.mood[other, begin, 0]
+            total = 0
+            for slot in range(size):
+                total += block.weight[slot] * x[slot] * y[slot]
+            products[process, other] += total
+
+
+cdef inline void stretch(
+    Moods moods, const Block* block, Py_ssize_t begin, const double[::1] factors
+) noexcept nogil:
+    """Multiply the moods of a block by the factors of their processes."""
+    cdef Py_ssize_t process, slot
+    cdef float factor
+    cdef float* x
+    for process in range(moods.mood.shape[0]):
+        factor = <float>factors[process]
+        x = &moods.mood[process, begin, 0]
+        for slot in range(block.steps * USERS_OF_A_BLOCK):
+            block.rest[slot] += x[slot] - factor * x[slot]
+            x[slot] = factor * x[slot]
+
+
 cdef inline void write_values(Moods moods, Py_ssize_t number) noexcept nogil:
-    """Subtract a block's moods from its ratings on both sides."""
+    """Subtract a block's moods from its ratings on both sides, and write their means."""
     cdef Py_ssize_t t, lane, process
-    cdef float rest
+    cdef float total[USERS_OF_A_BLOCK]
+    cdef float count[USERS_OF_A_BLOCK]
+    cdef float mood
+    for lane in range(USERS_OF_A_BLOCK):
+        total[lane] = 0
+        count[lane] = 0
     for t in range(moods.start[number], moods.start[number + 1]):
         for lane in range(USERS_OF_A_BLOCK):
             if moods.place[t, lane] >= 0:
-                rest = moods.value[t, lane]
+                mood = 0
                 for process in range(moods.mood.shape[0]):
-                    rest = rest - moods.mood[process, t, lane]
-                moods.user_value[moods.place[t, lane]] = rest
-                moods.item_value[moods.item_place[t, lane]] = rest
+                    mood = mood + moods.mood[process, t, lane]
+                total[lane] += mood
+                count[lane] += 1
+                moods.user_value[moods.place[t, lane]] = moods.value[t, lane] - mood
+                moods.item_value[moods.item_place[t, lane]] = moods.value[t, lane] - mood
+    for lane in range(USERS_OF_A_BLOCK):
+        if count[lane] > 0:
+            moods.level[moods.user[number, lane]] = total[lane] / count[lane]
 
 
 cdef inline void add_residuals(
@@ -208,11 +263,25 @@ cdef inline void add_residuals(
     sums.fourth += fourth
 
 
+cdef inline Block block_of(Moods moods, Py_ssize_t number) noexcept nogil:
+    """Return a block without scratch."""
+    cdef Block block
+    cdef Py_ssize_t begin = moods.start[number]
+    block.steps = moods.start[number + 1] - begin
+    block.place = &moods.place[begin, 0]
+    block.rest = &moods.rest[begin, 0]
+    block.weight = &moods.weight[begin, 0]
+    block.mean = NULL
+    block.variance = NULL
+    return block
+
+
 def draw(
     Moods moods, uint64_t key, double alpha, const double[::1] variances,
     Py_ssize_t first, Py_ssize_t last, float[::1] scratch, double[::1] squares,
+    double[:, ::1] products,
 ):
-    """Draw the moods of blocks [first, last), and subtract them from the ratings on both sides.
+    """Draw the moods of blocks [first, last).
 
     Parameters
     ----------
@@ -223,28 +292,17 @@ def draw(
     first, last : int
     scratch : (scratch_size(longest),)
     squares : (processes,), to which the sums of (x_t - r_t x_t-1)^2 / f_t are added
-
-    Returns
-    -------
-    (sum over ratings of z = a_u a_i s e^2, sum of s e^2, sum of z^2), e being the residuals
+    products : (processes, processes + 1), to which G and h of (3) are added
     """
     cdef Block block
-    cdef Sums sums
-    cdef Py_ssize_t number, process, begin, size
+    cdef Py_ssize_t number, process, begin
     cdef uint64_t process_key
-    sums.weighted = 0
-    sums.plain = 0
-    sums.fourth = 0
     with nogil:
         for number in range(first, last):
             begin = moods.start[number]
-            block.steps = moods.start[number + 1] - begin
-            size = block.steps * USERS_OF_A_BLOCK
-            block.place = &moods.place[begin, 0]
-            block.rest = &scratch[0]
-            block.weight = block.rest + size
-            block.mean = block.weight + size
-            block.variance = block.mean + size
+            block = block_of(moods, number)
+            block.mean = &scratch[0]
+            block.variance = block.mean + block.steps * USERS_OF_A_BLOCK
             gather(moods, number, alpha, &block)
             for process in range(moods.mood.shape[0]):
                 process_key = child(child(key, process), number)
@@ -261,14 +319,28 @@ def draw(
                     <float>variances[process],
                     process_key,
                 )
+            add_products(moods, &block, begin, products)
+
+
+def subtract(
+    Moods moods, double alpha, const double[::1] factors, Py_ssize_t first, Py_ssize_t last
+):
+    """Multiply the moods of blocks [first, last) by factors, and subtract them from the ratings.
+
+    Returns
+    -------
+    (sum over ratings of z = a_u a_i s e^2, sum of s e^2, sum of z^2), e being the residuals
+    """
+    cdef Block block
+    cdef Sums sums
+    cdef Py_ssize_t number
+    sums.weighted = 0
+    sums.plain = 0
+    sums.fourth = 0
+    with nogil:
+        for number in range(first, last):
+            block = block_of(moods, number)
+            stretch(moods, &block, moods.start[number], factors)
             write_values(moods, number)
             add_residuals(moods, &block, alpha, &sums)
     return sums.weighted, sums.plain, sums.fourth
-
-
-def subtract(Moods moods, Py_ssize_t first, Py_ssize_t last):
-    """Subtract the moods of blocks [first, last) from the ratings on both sides."""
-    cdef Py_ssize_t number
-    with nogil:
-        for number in range(first, last):
-            write_values(moods, number)

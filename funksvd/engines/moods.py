@@ -90,6 +90,7 @@ class UserMoods:
     totals : (processes, steps, lanes) float32
         Sums of the moods over the kept samples; without steps if they are not kept.
     variance_totals : (processes,) the same of the variances
+    level_totals : (users,) the same of the mean of the moods of a user's ratings
     pair_sums : (pairs, 2)
         Sums over the kept samples of predictions with moods, and of their squares.
     """
@@ -119,6 +120,9 @@ class UserMoods:
         moods.value = self._spread(np.float32, by_time, 0).reshape(shape)
         moods.kept = self._correlations(shape)
         moods.mood = np.zeros((len(TIME_CONSTANTS), *shape), np.float32)
+        moods.rest = np.zeros(shape, np.float32)
+        moods.weight = np.zeros(shape, np.float32)
+        moods.level = np.zeros(len(given.users.start) - 1, np.float32)
         moods.residual = users.residual
         moods.squared_scale = users.squared_scale
         moods.root_weight = users.root_weight
@@ -131,6 +135,7 @@ class UserMoods:
         self.keep = keep
         self.totals = np.zeros((len(TIME_CONSTANTS), n_steps if keep else 0, lanes), np.float32)
         self.variance_totals = np.zeros(len(TIME_CONSTANTS))
+        self.level_totals = np.zeros(len(given.users.start) - 1)
         self.pair_slots = np.empty(0, np.int64)
         self.pair_sums = np.zeros((0, 2))
 
@@ -160,25 +165,43 @@ class UserMoods:
         self.pair_sums = np.zeros((len(places), 2))
 
     def draw(self, key: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
-        """Draw all moods, then their variances; return (3,) sums of the residuals.
+        """Draw all moods and their variances; return (3,) sums of the residuals.
 
         The sums are those that `rows` of `_gibbs.pyx` returns.
         """
+        n_processes = len(self.variances)
 
         def draw_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
-            squares = np.zeros(len(TIME_CONSTANTS))
+            sums = np.zeros((n_processes, n_processes + 2))
+            squares = np.zeros(n_processes)
+            products = np.zeros((n_processes, n_processes + 1))
             _, first, last = part
-            sums = self.kernel.draw(
-                self.moods, key, alpha, self.variances, first, last, scratch, squares
+            self.kernel.draw(
+                *(self.moods, key, alpha, self.variances),
+                *(first, last, scratch, squares, products),
             )
-            return np.concatenate([sums, squares])
+            sums[:, 0] = squares
+            sums[:, 1:] = products
+            return sums
 
         total = np.sum(self.crew.map(draw_part, self.parts), axis=0)
         shape, rate = VARIANCE_PRIOR
         n = len(self.layout.slots)
-        drawn = rng.gamma(shape + n / 2, size=len(TIME_CONSTANTS))
-        self.variances[:] = (rate + total[3:] / 2) / drawn
-        sums: np.ndarray = total[:3]
+        drawn = rng.gamma(shape + n / 2, size=n_processes)
+        self.variances[:] = (rate + total[:, 0] / 2) / drawn
+        factors = stretching_factors(total[:, 1:-1], total[:, -1], self.variances, rng)
+        self.variances *= factors**2
+        return self._subtract(alpha, factors)
+
+    def _subtract(self, alpha: float, factors: np.ndarray) -> np.ndarray:
+        """Multiply the moods by factors, subtract them from the ratings; return (3,) sums."""
+
+        def subtract_part(_: np.ndarray, part: RowPart) -> np.ndarray:
+            return np.array(
+                self.kernel.subtract(self.moods, alpha, factors, part.first, part.last)
+            )
+
+        sums: np.ndarray = np.sum(self.crew.map(subtract_part, self.parts), axis=0)
         return sums
 
     def add_sample(self, predictions: np.ndarray) -> None:
@@ -193,6 +216,7 @@ class UserMoods:
 
         if self.keep:
             self.crew.map(add_part, self.parts)
+        self.level_totals += self.moods.level
         self.variance_totals += self.variances
         now = predictions.copy()
         for mood in np.asarray(self.moods.mood):
@@ -207,16 +231,13 @@ class UserMoods:
             "mood_variances": self.variances,
             "mood_totals": self.totals,
             "mood_variance_totals": self.variance_totals,
+            "mood_level_totals": self.level_totals,
             "mood_pair_sums": self.pair_sums,
         }
 
     def write_values(self) -> None:
         """Subtract the moods from the ratings of both sides, after the arrays were restored."""
-
-        def subtract_part(_: np.ndarray, part: RowPart) -> None:
-            self.kernel.subtract(self.moods, part.first, part.last)
-
-        self.crew.map(subtract_part, self.parts)
+        self._subtract(1.0, np.ones(len(self.variances)))
 
     def added_to(
         self, weights: Weights, n_samples: int, std: float, pair_sums: np.ndarray
@@ -232,6 +253,9 @@ class UserMoods:
         pair_sums : (pairs, 2)
             Like those of this object, of predictions without moods.
         """
+        levels = std / n_samples * self.level_totals
+        biases = weights.user_biases + levels.astype(np.float32)
+        weights = replace(weights, user_biases=biases, mood_levels=levels.astype(np.float32))
         prior = self.variance_totals / n_samples
         spreads = [spread_of(sums / n_samples) for sums in (self.pair_sums, pair_sums)]
         added = np.mean(spreads[0] - spreads[1])
@@ -257,3 +281,34 @@ def spread_of(moments: np.ndarray) -> np.ndarray:
     means, squares = moments.T
     spread: np.ndarray = squares - means**2
     return spread
+
+
+def stretching_factors(
+    gram: np.ndarray, force: np.ndarray, variances: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return (processes,) factors on the moods, drawn given the moods in units of their spread.
+
+    Given x / sqrt(s), the ratings say of a factor f that it is normal, and so a normal proposal is
+    accepted by the ratio of the priors of s f^2 (Metropolis and Hastings). The chain leaves wrong
+    variances within a few sweeps, rather than in hundreds, by which ml-100k gains 0.001 to 0.002.
+
+    Parameters
+    ----------
+    gram, force : (processes, processes), (processes,)
+        G and h of `_moods.pyx`.
+    variances : (processes,)
+    rng : Generator
+    """
+    shape, rate = VARIANCE_PRIOR
+    factors = np.ones(len(variances))
+    for process, variance in enumerate(variances):
+        precision = gram[process, process]
+        left = force[process] - gram[process] @ (factors - 1)
+        proposed = 1 + left / precision + rng.standard_normal() / np.sqrt(precision)
+        chance = np.log(rng.random())
+        if proposed > 0:
+            change = -(2 * shape + 1) * np.log(proposed)
+            change -= rate / variance * (proposed**-2 - 1)
+            if chance < change:
+                factors[process] = proposed
+    return factors
