@@ -31,16 +31,33 @@ lock and no GIL, and checks nothing. Its random numbers are named by process, bl
 that the number of threads changes no bit.
 """
 
-from libc.math cimport sqrtf
 from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memset
+
+cdef extern from "../machine/_vec.h":
+    enum: LANES
+    ctypedef float vec
+    ctypedef float loose_vec        # LANES users of a block, at any address
+    float lane_sum(loose_vec) nogil
+    vec vec_sqrt(vec) nogil
+    vec vec_min(vec, vec) nogil
+    vec vec_splat(float) nogil
+    void PREFETCH(const void*) nogil
 
 include "_random.pxi"
 
 cdef enum:
-    USERS_OF_A_BLOCK = 16
+    USERS_OF_A_BLOCK = NORMALS  # so that a step takes one block of normals
+    AHEAD = 32                  # slots between the one that is written and the one prefetched
     LANE_ARRAYS = 2         # arrays of a block's scratch
 
 BLOCK_USERS = USERS_OF_A_BLOCK
+
+
+cdef inline loose_vec are_ratings(loose_vec weight) noexcept nogil:
+    """Return 1 in the lanes with a weight, and 0 in those without one."""
+    cdef float large = <float>1e30
+    return vec_min(weight * large, vec_splat(1))
 
 
 cdef class Moods:
@@ -117,74 +134,77 @@ cdef inline void filter_forward(
     const Block* block, const float* kept, const float* mood, float s
 ) noexcept nogil:
     """Write m and v of (1); `mood` is the process as it was drawn last, s its variance."""
-    cdef Py_ssize_t t, lane, slot
-    cdef float m[USERS_OF_A_BLOCK]
-    cdef float v[USERS_OF_A_BLOCK]
-    cdef float r, w, mean, variance
-    for lane in range(USERS_OF_A_BLOCK):
-        m[lane] = 0
-        v[lane] = 0
+    cdef Py_ssize_t t, j, at
+    cdef loose_vec one = vec_splat(1)
+    cdef loose_vec m[USERS_OF_A_BLOCK]  # of which the first `VECTORS` are used
+    cdef loose_vec v[USERS_OF_A_BLOCK]
+    cdef loose_vec r, w, predicted, variance
+    memset(m, 0, USERS_OF_A_BLOCK * sizeof(float))
+    memset(v, 0, USERS_OF_A_BLOCK * sizeof(float))
     for t in range(block.steps):
-        for lane in range(USERS_OF_A_BLOCK):
-            slot = t * USERS_OF_A_BLOCK + lane
-            r = kept[slot]
-            w = block.weight[slot]
-            mean = r * m[lane]
-            variance = r * r * v[lane] + s * ((1 - r) * (1 + r))
-            variance = variance / (1 + w * variance)
-            m[lane] = mean + variance * w * (block.rest[slot] + mood[slot] - mean)
-            v[lane] = variance
-            block.mean[slot] = m[lane]
-            block.variance[slot] = variance
+        for j in range(USERS_OF_A_BLOCK / LANES):
+            at = t * (USERS_OF_A_BLOCK / LANES) + j
+            r = (<const loose_vec*>kept)[at]
+            w = (<const loose_vec*>block.weight)[at]
+            predicted = r * m[j]
+            variance = r * r * v[j] + s * ((one - r) * (one + r))
+            variance = variance / (one + w * variance)
+            v[j] = variance
+            m[j] = predicted + variance * w * (
+                (<const loose_vec*>block.rest)[at] + (<const loose_vec*>mood)[at] - predicted
+            )
+            (<loose_vec*>block.mean)[at] = m[j]
+            (<loose_vec*>block.variance)[at] = variance
 
 
 cdef inline double sample_backward(
     const Block* block, const float* kept, float* mood, float s, uint64_t key
 ) noexcept nogil:
     """Draw a process by (2); return the sum of (x_t - r_t x_t-1)^2 / f_t over the ratings."""
-    cdef Py_ssize_t t, lane, slot
+    cdef Py_ssize_t t, j, at
+    cdef loose_vec one = vec_splat(1)
     cdef float z[NORMALS]
-    cdef float after[USERS_OF_A_BLOCK]      # x of the next step,
-    cdef float r_after[USERS_OF_A_BLOCK]    # its correlation with this one,
-    cdef float counts[USERS_OF_A_BLOCK]     # and 1 if it is a rating, else 0
-    cdef float squares[USERS_OF_A_BLOCK]
-    cdef float r, f, m, v, x, e, inverse
+    # Of the next step: x, the correlation with this one, and 1 if it is a rating, else 0.
+    cdef loose_vec after[USERS_OF_A_BLOCK]
+    cdef loose_vec r_after[USERS_OF_A_BLOCK]
+    cdef loose_vec counts[USERS_OF_A_BLOCK]
+    cdef loose_vec squares[USERS_OF_A_BLOCK]
+    cdef loose_vec r, f, v, p, e, x, inverse, mean
     cdef double total = 0
-    cdef const float* normal
-    for lane in range(USERS_OF_A_BLOCK):
-        after[lane] = 0
-        r_after[lane] = 0
-        counts[lane] = 0
-        squares[lane] = 0
+    memset(after, 0, USERS_OF_A_BLOCK * sizeof(float))
+    memset(r_after, 0, USERS_OF_A_BLOCK * sizeof(float))
+    memset(counts, 0, USERS_OF_A_BLOCK * sizeof(float))
+    memset(squares, 0, USERS_OF_A_BLOCK * sizeof(float))
     for t in range(block.steps - 1, -1, -1):
-        if t & 1 or t == block.steps - 1:
-            normals_block(key + <uint64_t>(t >> 1), z)
-        normal = z + (t & 1) * USERS_OF_A_BLOCK
-        for lane in range(USERS_OF_A_BLOCK):
-            slot = t * USERS_OF_A_BLOCK + lane
-            r = r_after[lane]
-            f = (1 - r) * (1 + r)
-            m = block.mean[slot]
-            v = block.variance[slot]
-            inverse = 1 / (r * r * v + s * f)
-            x = m + v * r * inverse * (after[lane] - r * m)
-            x = x + sqrtf(v * (s * f) * inverse) * normal[lane]
-            e = after[lane] - r * x
-            squares[lane] += counts[lane] * (e * e / f)
-            block.rest[slot] += mood[slot] - x
-            mood[slot] = x
-            after[lane] = x
-            r_after[lane] = kept[slot]
-            counts[lane] = 1 if block.weight[slot] > 0 else 0
-    for lane in range(USERS_OF_A_BLOCK):
-        total += squares[lane] + counts[lane] * (after[lane] * after[lane])
+        normals_block(key + <uint64_t>t, z)
+        for j in range(USERS_OF_A_BLOCK / LANES):
+            at = t * (USERS_OF_A_BLOCK / LANES) + j
+            r = r_after[j]
+            f = (one - r) * (one + r)
+            v = (<const loose_vec*>block.variance)[at]
+            mean = (<const loose_vec*>block.mean)[at]
+            p = r * r * v + s * f
+            inverse = one / (p * f)  # one division gives 1 / p and 1 / f
+            x = mean + v * r * (inverse * f) * (after[j] - r * mean)
+            x = x + vec_sqrt(v * (s * f) * (inverse * f)) * (<const loose_vec*>z)[j]
+            e = after[j] - r * x
+            squares[j] = squares[j] + counts[j] * (e * e * (inverse * p))
+            (<loose_vec*>block.rest)[at] = (
+                (<loose_vec*>block.rest)[at] + (<loose_vec*>mood)[at] - x
+            )
+            (<loose_vec*>mood)[at] = x
+            after[j] = x
+            r_after[j] = (<const loose_vec*>kept)[at]
+            counts[j] = are_ratings((<const loose_vec*>block.weight)[at])
+    for j in range(USERS_OF_A_BLOCK / LANES):
+        total += lane_sum(squares[j] + counts[j] * after[j] * after[j])
     return total
 
 
 cdef inline void add_products(
     Moods moods, const Block* block, Py_ssize_t begin, double[:, ::1] products
 ) noexcept nogil:
-    """Add the products (3) of a block to `products`, h in the last column."""
+    """Add the products (3) of a block to `products`, h in the last column; of G the upper half."""
     cdef Py_ssize_t process, other, slot, size = block.steps * USERS_OF_A_BLOCK
     cdef Py_ssize_t n_processes = moods.mood.shape[0]
     cdef const float* x
@@ -192,7 +212,7 @@ cdef inline void add_products(
     cdef float total
     for process in range(n_processes):
         x = &moods.mood[process, begin, 0]
-        for other in range(n_processes + 1):
+        for other in range(process, n_processes + 1):
             y = block.rest
             if other < n_processes:
                 y = &moods.mood[other, begin, 0]
@@ -217,25 +237,40 @@ cdef inline void stretch(
             x[slot] = factor * x[slot]
 
 
-cdef inline void write_values(Moods moods, Py_ssize_t number) noexcept nogil:
+cdef inline void write_values(
+    Moods moods, Py_ssize_t number, const Block* block, float* value
+) noexcept nogil:
     """Subtract a block's moods from its ratings on both sides, and write their means."""
-    cdef Py_ssize_t t, lane, process
+    cdef Py_ssize_t t, lane, slot, process, begin = moods.start[number]
+    cdef Py_ssize_t size = block.steps * USERS_OF_A_BLOCK
+    cdef const int32_t* item_place = &moods.item_place[begin, 0]
+    cdef const float* rating = &moods.value[begin, 0]
+    cdef const float* x
+    cdef float* user_value = &moods.user_value[0]
+    cdef float* item_value = &moods.item_value[0]
     cdef float total[USERS_OF_A_BLOCK]
     cdef float count[USERS_OF_A_BLOCK]
-    cdef float mood
+    cdef float is_rating
+    for slot in range(size):
+        value[slot] = rating[slot]
+    for process in range(moods.mood.shape[0]):
+        x = &moods.mood[process, begin, 0]
+        for slot in range(size):
+            value[slot] -= x[slot]
+    for slot in range(size):
+        PREFETCH(item_value + item_place[min(slot + AHEAD, size - 1)])
+        if block.place[slot] >= 0:
+            user_value[block.place[slot]] = value[slot]
+            item_value[item_place[slot]] = value[slot]
     for lane in range(USERS_OF_A_BLOCK):
         total[lane] = 0
         count[lane] = 0
-    for t in range(moods.start[number], moods.start[number + 1]):
+    for t in range(block.steps):
         for lane in range(USERS_OF_A_BLOCK):
-            if moods.place[t, lane] >= 0:
-                mood = 0
-                for process in range(moods.mood.shape[0]):
-                    mood = mood + moods.mood[process, t, lane]
-                total[lane] += mood
-                count[lane] += 1
-                moods.user_value[moods.place[t, lane]] = moods.value[t, lane] - mood
-                moods.item_value[moods.item_place[t, lane]] = moods.value[t, lane] - mood
+            slot = t * USERS_OF_A_BLOCK + lane
+            is_rating = 1 if block.place[slot] >= 0 else 0
+            total[lane] += is_rating * (rating[slot] - value[slot])
+            count[lane] += is_rating
     for lane in range(USERS_OF_A_BLOCK):
         if count[lane] > 0:
             moods.level[moods.user[number, lane]] = total[lane] / count[lane]
@@ -245,19 +280,22 @@ cdef inline void add_residuals(
     Moods moods, const Block* block, double alpha, Sums* sums
 ) noexcept nogil:
     """Add the residuals of a block to `sums`."""
-    cdef Py_ssize_t slot
+    cdef Py_ssize_t slot, size = block.steps * USERS_OF_A_BLOCK
     cdef float e, s, squares, weighted = 0, plain = 0, fourth = 0
     cdef float inverse = <float>(1 / alpha)
-    for slot in range(block.steps * USERS_OF_A_BLOCK):
-        if block.place[slot] >= 0:
-            e = block.rest[slot]
-            s = 1
-            if moods.root_weight.shape[0]:
+    for slot in range(size):
+        squares = block.weight[slot] * inverse * block.rest[slot] * block.rest[slot]
+        weighted += squares
+        fourth += squares * squares
+    if moods.root_weight.shape[0]:
+        for slot in range(size):
+            if block.place[slot] >= 0:
                 s = moods.root_weight[block.place[slot]]
-            squares = block.weight[slot] * inverse * e * e
-            weighted += squares
-            plain += s * s * e * e
-            fourth += squares * squares
+                plain += s * s * block.rest[slot] * block.rest[slot]
+    else:
+        for slot in range(size):
+            e = block.rest[slot] if block.place[slot] >= 0 else 0
+            plain += e * e
     sums.weighted += weighted
     sums.plain += plain
     sums.fourth += fourth
@@ -323,7 +361,8 @@ def draw(
 
 
 def subtract(
-    Moods moods, double alpha, const double[::1] factors, Py_ssize_t first, Py_ssize_t last
+    Moods moods, double alpha, const double[::1] factors, Py_ssize_t first, Py_ssize_t last,
+    float[::1] scratch,
 ):
     """Multiply the moods of blocks [first, last) by factors, and subtract them from the ratings.
 
@@ -341,6 +380,6 @@ def subtract(
         for number in range(first, last):
             block = block_of(moods, number)
             stretch(moods, &block, moods.start[number], factors)
-            write_values(moods, number)
+            write_values(moods, number, &block, &scratch[0])
             add_residuals(moods, &block, alpha, &sums)
     return sums.weighted, sums.plain, sums.fourth

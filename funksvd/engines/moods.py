@@ -189,16 +189,19 @@ class UserMoods:
         n = len(self.layout.slots)
         drawn = rng.gamma(shape + n / 2, size=n_processes)
         self.variances[:] = (rate + total[:, 0] / 2) / drawn
-        factors = stretching_factors(total[:, 1:-1], total[:, -1], self.variances, rng)
+        upper = np.triu(total[:, 1:-1])
+        gram = upper + np.triu(upper, 1).T
+        factors = stretching_factors(gram, total[:, -1], self.variances, rng)
         self.variances *= factors**2
         return self._subtract(alpha, factors)
 
     def _subtract(self, alpha: float, factors: np.ndarray) -> np.ndarray:
         """Multiply the moods by factors, subtract them from the ratings; return (3,) sums."""
 
-        def subtract_part(_: np.ndarray, part: RowPart) -> np.ndarray:
+        def subtract_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
+            _, first, last = part
             return np.array(
-                self.kernel.subtract(self.moods, alpha, factors, part.first, part.last)
+                self.kernel.subtract(self.moods, alpha, factors, first, last, scratch)
             )
 
         sums: np.ndarray = np.sum(self.crew.map(subtract_part, self.parts), axis=0)
