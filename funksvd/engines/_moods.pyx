@@ -15,11 +15,11 @@ It is drawn exactly, in O(n), by forward filtering and backward sampling (Carter
 (2) backward, with r = r_t+1, f = f_t+1 and p = r^2 v_t + s f:
              x_t ~ N(m_t + (v_t r / p) (x_t+1 - r m_t), v_t s f / p)
 
-The variances mix slowly given the moods, because these are known badly one by one. So every process
-is then multiplied by a factor of its own, drawn given x / sqrt(s) (the ancillary parametrisation of
+A variance mixes slowly given its process, because moods are known badly one by one. So a process is
+then multiplied by a factor, drawn given x / sqrt(s) (the ancillary parametrisation of
 Yu and Meng 2011), for which the kernel returns the products::
 
-(3) G = sum w_t x_t x_t',  h = sum w_t x_t e_t,  e_t being the residual less all moods
+(3) h = sum w_t x_t e_t,  g = sum w_t x_t^2,  e_t being the residual less all moods
 
 Both recursions wait for each of their steps, so a block draws `USERS_OF_A_BLOCK` users at once, a
 user in each lane of the vectors. Users with the most ratings come first, so that those of a block
@@ -158,9 +158,12 @@ cdef inline void filter_forward(
 
 
 cdef inline double sample_backward(
-    const Block* block, const float* kept, float* mood, float s, uint64_t key
+    const Block* block, const float* kept, float* mood, float* total_mean, float s, uint64_t key
 ) noexcept nogil:
-    """Draw a process by (2); return the sum of (x_t - r_t x_t-1)^2 / f_t over the ratings."""
+    """Draw a process by (2); return the sum of (x_t - r_t x_t-1)^2 / f_t over the ratings.
+
+    The means of the ratings' x are added to `total_mean` unless it is NULL.
+    """
     cdef Py_ssize_t t, j, at
     cdef loose_vec one = vec_splat(1)
     cdef float z[NORMALS]
@@ -168,12 +171,14 @@ cdef inline double sample_backward(
     cdef loose_vec after[USERS_OF_A_BLOCK]
     cdef loose_vec r_after[USERS_OF_A_BLOCK]
     cdef loose_vec counts[USERS_OF_A_BLOCK]
+    cdef loose_vec mean_after[USERS_OF_A_BLOCK]
     cdef loose_vec squares[USERS_OF_A_BLOCK]
-    cdef loose_vec r, f, v, p, e, x, inverse, mean
+    cdef loose_vec r, f, v, p, e, x, gain, inverse, mean
     cdef double total = 0
     memset(after, 0, USERS_OF_A_BLOCK * sizeof(float))
     memset(r_after, 0, USERS_OF_A_BLOCK * sizeof(float))
     memset(counts, 0, USERS_OF_A_BLOCK * sizeof(float))
+    memset(mean_after, 0, USERS_OF_A_BLOCK * sizeof(float))
     memset(squares, 0, USERS_OF_A_BLOCK * sizeof(float))
     for t in range(block.steps - 1, -1, -1):
         normals_block(key + <uint64_t>t, z)
@@ -185,7 +190,11 @@ cdef inline double sample_backward(
             mean = (<const loose_vec*>block.mean)[at]
             p = r * r * v + s * f
             inverse = one / (p * f)  # one division gives 1 / p and 1 / f
-            x = mean + v * r * (inverse * f) * (after[j] - r * mean)
+            gain = v * r * (inverse * f)
+            x = mean + gain * (after[j] - r * mean)
+            mean_after[j] = mean + gain * (mean_after[j] - r * mean)
+            if total_mean != NULL:
+                (<loose_vec*>total_mean)[at] = (<loose_vec*>total_mean)[at] + mean_after[j]
             x = x + vec_sqrt(v * (s * f) * (inverse * f)) * (<const loose_vec*>z)[j]
             e = after[j] - r * x
             squares[j] = squares[j] + counts[j] * (e * e * (inverse * p))
@@ -202,39 +211,24 @@ cdef inline double sample_backward(
 
 
 cdef inline void add_products(
-    Moods moods, const Block* block, Py_ssize_t begin, double[:, ::1] products
+    const Block* block, const float* x, double* products
 ) noexcept nogil:
-    """Add the products (3) of a block to `products`, h in the last column; of G the upper half."""
-    cdef Py_ssize_t process, other, slot, size = block.steps * USERS_OF_A_BLOCK
-    cdef Py_ssize_t n_processes = moods.mood.shape[0]
-    cdef const float* x
-    cdef const float* y
-    cdef float total
-    for process in range(n_processes):
-        x = &moods.mood[process, begin, 0]
-        for other in range(process, n_processes + 1):
-            y = block.rest
-            if other < n_processes:
-                y = &moods.mood[other, begin, 0]
-            total = 0
-            for slot in range(size):
-                total += block.weight[slot] * x[slot] * y[slot]
-            products[process, other] += total
+    """Add the products (3) of a process x in a block to `products`."""
+    cdef Py_ssize_t slot
+    cdef float force = 0, square = 0
+    for slot in range(block.steps * USERS_OF_A_BLOCK):
+        force += block.weight[slot] * x[slot] * block.rest[slot]
+        square += block.weight[slot] * x[slot] * x[slot]
+    products[0] += force
+    products[1] += square
 
 
-cdef inline void stretch(
-    Moods moods, const Block* block, Py_ssize_t begin, const double[::1] factors
-) noexcept nogil:
-    """Multiply the moods of a block by the factors of their processes."""
-    cdef Py_ssize_t process, slot
-    cdef float factor
-    cdef float* x
-    for process in range(moods.mood.shape[0]):
-        factor = <float>factors[process]
-        x = &moods.mood[process, begin, 0]
-        for slot in range(block.steps * USERS_OF_A_BLOCK):
-            block.rest[slot] += x[slot] - factor * x[slot]
-            x[slot] = factor * x[slot]
+cdef inline void stretch(const Block* block, float* x, float factor) noexcept nogil:
+    """Multiply a process x in a block by a factor."""
+    cdef Py_ssize_t slot
+    for slot in range(block.steps * USERS_OF_A_BLOCK):
+        block.rest[slot] += x[slot] - factor * x[slot]
+        x[slot] = factor * x[slot]
 
 
 cdef inline void write_values(
@@ -315,56 +309,62 @@ cdef inline Block block_of(Moods moods, Py_ssize_t number) noexcept nogil:
 
 
 def draw(
-    Moods moods, uint64_t key, double alpha, const double[::1] variances,
-    Py_ssize_t first, Py_ssize_t last, float[::1] scratch, double[::1] squares,
-    double[:, ::1] products,
+    Moods moods, Py_ssize_t process, uint64_t key, double alpha, double variance,
+    Py_ssize_t first, Py_ssize_t last, float[::1] scratch, float[:, ::1] total_mean,
 ):
-    """Draw the moods of blocks [first, last).
+    """Draw one process in blocks [first, last).
 
     Parameters
     ----------
     moods : Moods
-    key : name of the sweep's random numbers
+    process : int
+    key : name of the random numbers of the sweep and the process
     alpha : global noise precision
-    variances : (processes,) s
+    variance : s of the process
     first, last : int
     scratch : (scratch_size(longest),)
-    squares : (processes,), to which the sums of (x_t - r_t x_t-1)^2 / f_t are added
-    products : (processes, processes + 1), to which G and h of (3) are added
+    total_mean : (steps, lanes), to which the conditional means of x are added, or (0, lanes)
+
+    Returns
+    -------
+    (sum of (x_t - r_t x_t-1)^2 / f_t, h, g), see (3)
     """
     cdef Block block
-    cdef Py_ssize_t number, process, begin
-    cdef uint64_t process_key
+    cdef Py_ssize_t number, begin
+    cdef double squares = 0
+    cdef double products[2]
+    cdef float* mood
+    cdef float* total = NULL
+    products[0] = 0
+    products[1] = 0
     with nogil:
         for number in range(first, last):
             begin = moods.start[number]
             block = block_of(moods, number)
             block.mean = &scratch[0]
             block.variance = block.mean + block.steps * USERS_OF_A_BLOCK
+            mood = &moods.mood[process, begin, 0]
+            if total_mean.shape[0]:
+                total = &total_mean[begin, 0]
             gather(moods, number, alpha, &block)
-            for process in range(moods.mood.shape[0]):
-                process_key = child(child(key, process), number)
-                filter_forward(
-                    &block,
-                    &moods.kept[process, begin, 0],
-                    &moods.mood[process, begin, 0],
-                    <float>variances[process],
-                )
-                squares[process] += sample_backward(
-                    &block,
-                    &moods.kept[process, begin, 0],
-                    &moods.mood[process, begin, 0],
-                    <float>variances[process],
-                    process_key,
-                )
-            add_products(moods, &block, begin, products)
+            filter_forward(&block, &moods.kept[process, begin, 0], mood, <float>variance)
+            squares += sample_backward(
+                &block,
+                &moods.kept[process, begin, 0],
+                mood,
+                total,
+                <float>variance,
+                child(key, number),
+            )
+            add_products(&block, mood, products)
+    return squares, products[0], products[1]
 
 
 def subtract(
-    Moods moods, double alpha, const double[::1] factors, Py_ssize_t first, Py_ssize_t last,
-    float[::1] scratch,
+    Moods moods, Py_ssize_t process, double factor, double alpha,
+    Py_ssize_t first, Py_ssize_t last, float[::1] scratch,
 ):
-    """Multiply the moods of blocks [first, last) by factors, and subtract them from the ratings.
+    """Multiply a process in blocks [first, last) by a factor; subtract all from the ratings.
 
     Returns
     -------
@@ -379,7 +379,7 @@ def subtract(
     with nogil:
         for number in range(first, last):
             block = block_of(moods, number)
-            stretch(moods, &block, moods.start[number], factors)
+            stretch(&block, &moods.mood[process, moods.start[number], 0], <float>factor)
             write_values(moods, number, &block, &scratch[0])
             add_residuals(moods, &block, alpha, &sums)
     return sums.weighted, sums.plain, sums.fourth

@@ -211,8 +211,7 @@ class Chain:
             self._draw_hyper(number, rng)
             residuals = self._draw_rows(number)
         if self.moods is not None:
-            sums = self.moods.draw(self.key(MOODS, self.sweep), self.alpha, rng)
-            residuals = Residuals(*sums)
+            residuals = self._draw_moods(self.moods, rng)
         weighted, plain, fourth = residuals
         shape, rate = PRIOR
         n = self.n_ratings
@@ -341,6 +340,12 @@ class Chain:
 
         sums = total_of(self.crew.map(draw_part, self.row_parts[number]))
         return Residuals(*sums)
+
+    def _draw_moods(self, moods: UserMoods, rng: np.random.Generator) -> Residuals:
+        """Draw the moods' processes in turn, one a sweep, which keeps the cost of a sweep low."""
+        process = self.sweep % len(moods.variances)
+        key = self.key(MOODS, self.sweep)
+        return Residuals(*moods.draw(process, key, self.alpha, rng))
 
     def prior_variances(self, number: int) -> tuple[float, float]:
         """Return the prior variances (of the centred bias, of a factor) of a side's rows."""

@@ -136,6 +136,8 @@ class GibbsEngine(Engine):
     def epoch(self, epoch: int, learning_rate: float) -> float:
         """Make one sweep; return the mean squared error of its draw on the training ratings."""
         self.given = None
+        if self.chain.moods is not None:
+            self.chain.moods.adds = self.chain.moods.keep and self.chain.sweep >= self.burn_in
         error = self.chain.make_sweep()
         self._keep()
         return error * self.std**2

@@ -87,8 +87,11 @@ class UserMoods:
     Attributes
     ----------
     variances : (processes,) float64, of the processes
-    totals : (processes, steps, lanes) float32
-        Sums of the moods over the kept samples; without steps if they are not kept.
+    totals, n_means : (processes, steps, lanes) float32, (processes,)
+        Sums of the moods' conditional means over the draws of each process in kept samples, and the
+        numbers of these; without steps if they are not kept.
+    adds : bool
+        Whether draws are added to `totals`.
     variance_totals : (processes,) the same of the variances
     level_totals : (users,) the same of the mean of the moods of a user's ratings
     pair_sums : (pairs, 2)
@@ -134,6 +137,8 @@ class UserMoods:
         self.variances = np.full(len(TIME_CONSTANTS), START_VARIANCE)
         self.keep = keep
         self.totals = np.zeros((len(TIME_CONSTANTS), n_steps if keep else 0, lanes), np.float32)
+        self.n_means = np.zeros(len(TIME_CONSTANTS), np.int64)
+        self.adds = False
         self.variance_totals = np.zeros(len(TIME_CONSTANTS))
         self.level_totals = np.zeros(len(given.users.start) - 1)
         self.pair_slots = np.empty(0, np.int64)
@@ -164,61 +169,53 @@ class UserMoods:
         self.pair_slots = slot_of[places]
         self.pair_sums = np.zeros((len(places), 2))
 
-    def draw(self, key: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
-        """Draw all moods and their variances; return (3,) sums of the residuals.
+    def draw(self, process: int, key: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
+        """Draw one process and its variance; return (3,) sums of the residuals.
 
         The sums are those that `rows` of `_gibbs.pyx` returns.
         """
-        n_processes = len(self.variances)
+        total_mean = self.totals[process]
+        if not self.adds:
+            total_mean = total_mean[:0]
 
         def draw_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
-            sums = np.zeros((n_processes, n_processes + 2))
-            squares = np.zeros(n_processes)
-            products = np.zeros((n_processes, n_processes + 1))
             _, first, last = part
-            self.kernel.draw(
-                *(self.moods, key, alpha, self.variances),
-                *(first, last, scratch, squares, products),
+            sums = self.kernel.draw(
+                *(self.moods, process, key, alpha, self.variances[process]),
+                *(first, last, scratch, total_mean),
             )
-            sums[:, 0] = squares
-            sums[:, 1:] = products
-            return sums
+            return np.array(sums)
 
-        total = np.sum(self.crew.map(draw_part, self.parts), axis=0)
+        squares, force, square = np.sum(self.crew.map(draw_part, self.parts), axis=0)
         shape, rate = VARIANCE_PRIOR
         n = len(self.layout.slots)
-        drawn = rng.gamma(shape + n / 2, size=n_processes)
-        self.variances[:] = (rate + total[:, 0] / 2) / drawn
-        upper = np.triu(total[:, 1:-1])
-        gram = upper + np.triu(upper, 1).T
-        factors = stretching_factors(gram, total[:, -1], self.variances, rng)
-        self.variances *= factors**2
-        return self._subtract(alpha, factors)
+        drawn = rng.gamma(shape + n / 2)
+        variance = (rate + squares / 2) / drawn
+        factor = stretching_factor(force, square, variance, rng)
+        self.variances[process] = variance * factor**2
+        self.n_means[process] += self.adds
+        return self._subtract(process, factor, alpha)
 
-    def _subtract(self, alpha: float, factors: np.ndarray) -> np.ndarray:
-        """Multiply the moods by factors, subtract them from the ratings; return (3,) sums."""
+    def _subtract(self, process: int, factor: float, alpha: float) -> np.ndarray:
+        """Multiply a process by a factor; subtract all from the ratings; return (3,) sums."""
 
         def subtract_part(scratch: np.ndarray, part: RowPart) -> np.ndarray:
             _, first, last = part
-            return np.array(
-                self.kernel.subtract(self.moods, alpha, factors, first, last, scratch)
+            sums = self.kernel.subtract(
+                *(self.moods, process, factor, alpha),
+                *(first, last, scratch),
             )
+            return np.array(sums)
 
         sums: np.ndarray = np.sum(self.crew.map(subtract_part, self.parts), axis=0)
         return sums
 
     def add_sample(self, predictions: np.ndarray) -> None:
-        """Add the moods of this sweep to the sums.
+        """Add this sweep to the sums of kept samples.
 
         `predictions` are those of the watched ratings' users and any items, without moods.
         """
 
-        def add_part(_: np.ndarray, part: RowPart) -> None:
-            steps = slice(self.layout.start[part.first], self.layout.start[part.last])
-            self.totals[:, steps] += np.asarray(self.moods.mood)[:, steps]
-
-        if self.keep:
-            self.crew.map(add_part, self.parts)
         self.level_totals += self.moods.level
         self.variance_totals += self.variances
         now = predictions.copy()
@@ -233,6 +230,7 @@ class UserMoods:
             "moods": np.asarray(self.moods.mood),
             "mood_variances": self.variances,
             "mood_totals": self.totals,
+            "mood_numbers": self.n_means,
             "mood_variance_totals": self.variance_totals,
             "mood_level_totals": self.level_totals,
             "mood_pair_sums": self.pair_sums,
@@ -240,7 +238,7 @@ class UserMoods:
 
     def write_values(self) -> None:
         """Subtract the moods from the ratings of both sides, after the arrays were restored."""
-        self._subtract(1.0, np.ones(len(self.variances)))
+        self._subtract(0, 1.0, 1.0)
 
     def added_to(
         self, weights: Weights, n_samples: int, std: float, pair_sums: np.ndarray
@@ -269,7 +267,8 @@ class UserMoods:
             return replace(weights, moods=moods)
         means = np.empty((len(self.layout.slots), len(prior)), np.float32)
         for process, total in enumerate(self.totals):
-            means[:, process] = std / n_samples * total.ravel()[self.layout.slots]
+            share = std / max(self.n_means[process], 1)
+            means[:, process] = share * total.ravel()[self.layout.slots]
         return replace(
             weights,
             moods=moods,
@@ -286,10 +285,10 @@ def spread_of(moments: np.ndarray) -> np.ndarray:
     return spread
 
 
-def stretching_factors(
-    gram: np.ndarray, force: np.ndarray, variances: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Return (processes,) factors on the moods, drawn given the moods in units of their spread.
+def stretching_factor(
+    force: float, square: float, variance: float, rng: np.random.Generator
+) -> float:
+    """Return the factor on a process, drawn given the process in units of its spread.
 
     Given x / sqrt(s), the ratings say of a factor f that it is normal, and so a normal proposal is
     accepted by the ratio of the priors of s f^2 (Metropolis and Hastings). The chain leaves wrong
@@ -297,21 +296,15 @@ def stretching_factors(
 
     Parameters
     ----------
-    gram, force : (processes, processes), (processes,)
-        G and h of `_moods.pyx`.
-    variances : (processes,)
+    force, square : h and g of `_moods.pyx`
+    variance : s
     rng : Generator
     """
     shape, rate = VARIANCE_PRIOR
-    factors = np.ones(len(variances))
-    for process, variance in enumerate(variances):
-        precision = gram[process, process]
-        left = force[process] - gram[process] @ (factors - 1)
-        proposed = 1 + left / precision + rng.standard_normal() / np.sqrt(precision)
-        chance = np.log(rng.random())
-        if proposed > 0:
-            change = -(2 * shape + 1) * np.log(proposed)
-            change -= rate / variance * (proposed**-2 - 1)
-            if chance < change:
-                factors[process] = proposed
-    return factors
+    proposed = 1 + force / square + rng.standard_normal() / np.sqrt(square)
+    chance = np.log(rng.random())
+    if proposed <= 0:
+        return 1.0
+    change = -(2 * shape + 1) * np.log(proposed)
+    change -= rate / variance * (proposed**-2 - 1)
+    return float(proposed) if chance < change else 1.0
