@@ -21,10 +21,12 @@ places mood_start[u]:mood_start[u + 1]:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from funksvd.ratings.tables import as_times
 from funksvd.weights import Weights
 
 TIME_CONSTANT, PRIOR_VARIANCE, RATED_VARIANCE = range(3)
@@ -45,8 +47,11 @@ class MoodAt(NamedTuple):
     variance: np.ndarray
 
 
-def correlations(gaps: np.ndarray, time_constant: float) -> np.ndarray:
-    """Return the correlations of moods that are `gaps` seconds apart; 0 if these are infinite."""
+def correlations(gaps: np.ndarray, time_constant: float | np.ndarray) -> np.ndarray:
+    """Return the correlations of moods that are `gaps` seconds apart; 0 if these are infinite.
+
+    The arguments are broadcast against one another.
+    """
     in_units = np.asarray(gaps, np.float64) / time_constant
     correlation: np.ndarray = np.exp(-np.maximum(in_units, LEAST_GAP))
     return correlation
@@ -69,50 +74,72 @@ def mood_at(weights: Weights, users: np.ndarray, times: np.ndarray | None) -> Mo
         return None
     mean = np.zeros(len(users))
     variance = np.full(len(users), np.sum(moods[:, PRIOR_VARIANCE]))
-    if times is None or weights.mood_means is None:
+    if times is None or weights.mood_means is None or not len(weights.mood_means):
         return MoodAt(mean, variance)
-    assert weights.mood_levels is not None
+    assert weights.mood_levels is not None  # they are there where the means are
+    assert weights.mood_start is not None
+    assert weights.mood_times is not None
     mean -= np.where(users >= 0, weights.mood_levels[users], 0)
-    before, after, gaps_before, gaps_after = neighbours(weights, users, times)
-    for process, (time_constant, prior, rated) in enumerate(moods):
-        r_before = correlations(gaps_before, time_constant)
-        r_after = correlations(gaps_after, time_constant)
-        # The regression on both neighbours, whose own correlation is the product.
-        rest = 1 - r_before**2 * r_after**2
-        share_before = r_before * (1 - r_after**2) / rest
-        share_after = r_after * (1 - r_before**2) / rest
-        means = weights.mood_means[:, process]
-        mean += share_before * means[before] + share_after * means[after]
-        explained = share_before * r_before + share_after * r_after
-        variance -= (prior - rated) * explained
+    constants = moods[:, TIME_CONSTANT]
+    bridge = bridge_of(weights.mood_start, weights.mood_times, constants, users, times)
+    for process, means in enumerate(weights.mood_means.T):
+        mean += bridge.share_before[process] * means[bridge.before]
+        mean += bridge.share_after[process] * means[bridge.after]
+        known = moods[process, PRIOR_VARIANCE] - moods[process, RATED_VARIANCE]
+        variance -= known * bridge.explained[process]
     return MoodAt(mean, variance)
 
 
-def neighbours(
-    weights: Weights, users: np.ndarray, times: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the ratings of a user before and after a time.
+class Bridge(NamedTuple):
+    """What the ratings of a user before and after a time say about the moods then.
 
-    Returns
-    -------
-    before, after : (n,) places in `mood_times`; where there is none, any place
-    gaps_before, gaps_after : (n,) float64 seconds to them; infinite where there is none
+    before, after : (n,) places of these ratings; any place where there is none
+    share_before, share_after : (processes, n) weights of their moods in the mean, 0 without one
+    explained : (processes, n) share of the variance that goes if both moods are known
     """
-    mood_start = weights.mood_start
-    mood_times = weights.mood_times
-    assert mood_start is not None  # they are there where the means are
-    assert mood_times is not None
+
+    before: np.ndarray
+    after: np.ndarray
+    share_before: np.ndarray
+    share_after: np.ndarray
+    explained: np.ndarray
+
+
+def bridge_of(
+    start: np.ndarray,
+    sorted_times: np.ndarray,
+    time_constants: Sequence[float] | np.ndarray,
+    users: np.ndarray,
+    times: np.ndarray,
+) -> Bridge:
+    """Return the bridges of some users at some times.
+
+    Parameters
+    ----------
+    start : (users + 1,); user u has the ratings start[u]:start[u + 1]
+    sorted_times : (ratings,) int64, each user's in ascending order
+    time_constants : (processes,)
+    users : (n,) codes; -1 is an unknown user
+    times : (n,) int64
+    """
     known = users >= 0
-    first = np.where(known, mood_start[users], 0)
-    last = np.where(known, mood_start[users + 1], 0)
-    after = places_after(mood_times, first, last, times)
-    is_before = after > first
+    first = np.where(known, start[users], 0)
+    last = np.where(known, start[users + 1], 0)
+    after = places_after(sorted_times, first, last, times)
+    before = after - 1
+    gaps_before = np.where(before >= first, times - sorted_times[before], np.inf)
     is_after = after < last
-    before = np.where(is_before, after - 1, 0)
     after = np.where(is_after, after, 0)
-    gaps_before = np.where(is_before, times - mood_times[before], np.inf)
-    gaps_after = np.where(is_after, mood_times[after] - times, np.inf)
-    return before, after, gaps_before, gaps_after
+    gaps_after = np.where(is_after, sorted_times[after] - times, np.inf)
+    constants = np.asarray(time_constants)[:, None]
+    r_before = correlations(gaps_before, constants)
+    r_after = correlations(gaps_after, constants)
+    # The regression on both neighbours, whose own correlation is the product.
+    rest = 1 - r_before**2 * r_after**2
+    share_before = r_before * (1 - r_after**2) / rest
+    share_after = r_after * (1 - r_before**2) / rest
+    explained = share_before * r_before + share_after * r_after
+    return Bridge(before, after, share_before, share_after, explained)
 
 
 def places_after(
@@ -127,3 +154,67 @@ def places_after(
         low = np.where(open_ & earlier, middle + 1, low)
         high = np.where(open_ & ~earlier, middle, high)
     return low
+
+
+def asked_times(weights: Weights, times: Any, n: int) -> np.ndarray:
+    """Return the times of a question as (n,) int64 seconds; one time stands for all.
+
+    Raises
+    ------
+    ValueError
+        If the model has no moods to predict with, or the times are bad (see
+        `ratings.times.checked_times`).
+    """
+    if weights.mood_means is None:
+        raise ValueError(
+            "times say nothing to this model; they do to one of solver='gibbs' and moods='keep'"
+            " that was fitted to ratings with times and has left its burn-in"
+        )
+    if np.ndim(times) == 0:
+        return np.repeat(as_times([times], 1), n)
+    return as_times(times, n)
+
+
+def with_other_users(
+    weights: Weights, n_users: int, codes: np.ndarray, replaced: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return the arrays of moods, by name, of a model whose users have other codes.
+
+    Parameters
+    ----------
+    weights : Weights
+    n_users : number of users afterwards; the others have no moods
+    codes : (old users,) code of each of the users afterwards
+    replaced : codes afterwards of users whose moods are dropped, as is the level in their bias
+    """
+    if weights.moods is None or weights.mood_levels is None:
+        return {}
+    levels = np.zeros(n_users, np.float32)
+    levels[codes] = weights.mood_levels
+    levels[replaced] = 0
+    changed = {"mood_levels": levels}
+    if weights.mood_means is None or weights.mood_times is None or weights.mood_start is None:
+        return changed
+    counts = np.diff(weights.mood_start)
+    owners = np.repeat(codes, counts)
+    stays = np.ones(n_users, bool)
+    stays[replaced] = False
+    kept = np.flatnonzero(stays[owners])
+    order = kept[np.argsort(owners[kept], kind="stable")]
+    new_counts = np.bincount(owners[order], minlength=n_users)
+    changed["mood_start"] = np.concatenate([[0], np.cumsum(new_counts)]).astype(np.int64)
+    changed["mood_times"] = weights.mood_times[order]
+    changed["mood_means"] = weights.mood_means[order]
+    return changed
+
+
+def without_users(weights: Weights, n_users: int) -> dict[str, np.ndarray]:
+    """Return the arrays of moods, by name, of a model of new users alone."""
+    if weights.moods is None:
+        return {}
+    changed = {"mood_levels": np.zeros(n_users, np.float32)}
+    if weights.mood_means is not None and weights.mood_times is not None:
+        changed["mood_start"] = np.zeros(n_users + 1, np.int64)
+        changed["mood_times"] = weights.mood_times[:0]
+        changed["mood_means"] = weights.mood_means[:0]
+    return changed

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from funksvd.hyper import Hyper
+from funksvd.moods import PRIOR_VARIANCE, mood_at
 from funksvd.weights import Weights
 
 NOISE_VARIANCE, SCALE, KURTOSIS = range(3)
@@ -92,14 +93,21 @@ def variance(
     weights: Weights,
     users: np.ndarray,
     items: np.ndarray,
+    times: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return (n,) float64: the variances of the ratings of pairs of codes; -1 is an unknown id."""
+    """Return (n,) float64: the variances of the ratings of pairs of codes; -1 is an unknown id.
+
+    `times`, (n,) int64 seconds, say more about the users' moods, if the model has any.
+    """
     posterior = posterior_in(weights)
     user_rows = posterior.users[users]
     item_rows = posterior.items[items]
     user_inverse = user_rows[:, INVERSE_WEIGHT]
     item_inverse = item_rows[:, INVERSE_WEIGHT]
     noise = posterior.noise[NOISE_VARIANCE] * user_inverse * item_inverse
+    mood = mood_at(weights, users, times)
+    if mood is not None:
+        noise = noise + mood.variance
     return model_variance(user_rows, item_rows, noise)
 
 
@@ -271,6 +279,9 @@ def row_posteriors(
     (rows,), (rows, k), (rows, 4) float32
     """
     noise, users, items = posterior_in(weights)
+    mood_variance = 0.0
+    if weights.moods is not None:  # the moods of the ratings are unknown
+        mood_variance = np.sum(weights.moods[:, PRIOR_VARIANCE])
     sides = [
         SideRows(weights.user_factors.astype(np.float64), users.astype(np.float64)),
         SideRows(weights.item_factors.astype(np.float64), items.astype(np.float64)),
@@ -293,7 +304,11 @@ def row_posteriors(
         g = np.column_stack([other.factors[codes], np.ones(last - first)])
         own_noise = noise[NOISE_VARIANCE] * beside[:, INVERSE_WEIGHT]
         own_noise = own_noise / np.maximum(sample_weights[given], 1e-12)
-        more = beside[:, BIAS_VARIANCE] + unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
+        more = (
+            mood_variance
+            + beside[:, BIAS_VARIANCE]
+            + unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
+        )
         x, covariance, inverse = row_posterior(
             g, values[given], prior.covariance, prior.precision, own_noise, more
         )

@@ -101,6 +101,10 @@ def check_fit(weights: Weights, like: Weights) -> None:
             "user_posterior": (n_users + 1, 4),
             "item_posterior": (n_items + 1, 4),
         }
+    if weights.mood_levels is not None:
+        wanted["mood_levels"] = (n_users,)
+    if weights.mood_start is not None:
+        wanted["mood_start"] = (n_users + 1,)
     wanted["exposure"] = () if like.exposure is None else (2,)
     for name, shape in wanted.items():
         array = np.asarray(getattr(weights, name))

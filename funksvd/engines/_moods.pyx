@@ -1,10 +1,10 @@
 # cython: language_level=3, freethreading_compatible=True
 """Kernel of the sampler that draws users' moods, by which ratings of one time are alike.
 
-Rating t of a user, in the order of time, has beside the rest of the model the moods x_1t, x_2t, ...,
-each a stationary Gaussian process with the exponential correlation (an Ornstein-Uhlenbeck process),
-hence a Markov chain along the user's ratings. With r_t = exp(-|time since rating t - 1| / T), r_0 =
-0, and e_t the rating less all other terms, one process of variance s has::
+Rating t of a user, in the order of time, has beside the rest of the model the moods x_1t, x_2t and
+so on, each a stationary Gaussian process with the exponential correlation (an Ornstein-Uhlenbeck
+process), hence a Markov chain along the user's ratings. With r_t = exp(-time since rating t - 1 /
+T), r_0 = 0, and e_t the rating less all other terms, one process of variance s has::
 
     x_t ~ N(r_t x_t-1, s f_t),  f_t = 1 - r_t^2        e_t ~ N(x_t, 1 / w_t)
 

@@ -157,7 +157,8 @@ class Chain:
             self.passes.append(equal_parts(number, n_rows, ROWS_OF_A_PASS))
         self.moods: UserMoods | None = None
         if given.times is not None:
-            self.moods = UserMoods(given, *self.sides, crew, hyper.moods == "keep")
+            users, items = self.sides
+            self.moods = UserMoods(given, users, items, crew, hyper.moods == "keep")
         self.alpha = 1.0
         self.sweep = 0
         self.kurtosis = 0.0

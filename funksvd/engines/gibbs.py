@@ -27,6 +27,8 @@ from funksvd.engines.samples import SampleSums, posterior_of
 from funksvd.engines.sides import SideRatings, standardised
 from funksvd.hyper import Hyper
 from funksvd.machine.memory import HUGE_PAGE, aligned
+from funksvd.moods import Bridge
+from funksvd.ratings.parts import rows_of
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights, copied, predict
 
@@ -37,12 +39,16 @@ SPREAD_PAIRS = 4096
 
 
 class HeldOut(NamedTuple):
-    """Held-out ratings in an order that is a function of their set; codes of unknown ids are -1."""
+    """Held-out ratings in an order that is a function of their set; codes of unknown ids are -1.
+
+    `times` are None if they are unknown.
+    """
 
     users: np.ndarray
     items: np.ndarray
     values: np.ndarray
     sample_weights: np.ndarray
+    times: np.ndarray | None
 
 
 def held_out_of(ratings: Ratings, held_out: Ratings) -> HeldOut:
@@ -52,12 +58,16 @@ def held_out_of(ratings: Ratings, held_out: Ratings) -> HeldOut:
     sample_weights = np.ones(len(values))
     if held_out.weights is not None:
         sample_weights = np.asarray(held_out.weights, np.float64)
-    order = np.lexsort((sample_weights, values, items, users))
+    columns = [sample_weights, values, items, users]
+    if held_out.times is not None:
+        columns.insert(0, held_out.times)
+    order = np.lexsort(columns)
     return HeldOut(
         users=users[order],
         items=items[order],
         values=values[order],
         sample_weights=sample_weights[order],
+        times=rows_of(held_out.times, order),
     )
 
 
@@ -131,6 +141,7 @@ class GibbsEngine(Engine):
         n_held_out = 0 if held_out is None else len(held_out)
         self.held_out_sum = np.zeros(n_held_out)  # of the kept samples' predictions
         self.held_out_now = np.zeros(n_held_out)  # this sweep's predictions
+        self.bridge = self._bridge_of_held_out()
         self.given: Weights | None = None
 
     def epoch(self, epoch: int, learning_rate: float) -> float:
@@ -175,11 +186,32 @@ class GibbsEngine(Engine):
         held_out = self.held_out
         if held_out is not None:
             predicted = predict(model, held_out.users, held_out.items, self.n_jobs)
-            self.held_out_now = predicted.astype(np.float64)
+            self.held_out_now = predicted + self._moods_of(held_out)
         if kept:
             self._add_sample(model.global_mean)
         if low_rank is not None:
             low_rank.end_sample(self.sums.n_samples)
+
+    def _bridge_of_held_out(self) -> Bridge | None:
+        """Return the bridges to the times of the held-out ratings, if the model will have them."""
+        moods = self.chain.moods
+        held_out = self.held_out
+        if moods is None or not moods.keep or held_out is None or held_out.times is None:
+            return None
+        return moods.bridge_to(held_out.users, held_out.times)
+
+    def _moods_of(self, held_out: HeldOut) -> np.ndarray:
+        """Return (n,) this sweep's moods at the times of held-out ratings.
+
+        At an unknown time it is the mean mood of the user, as in the weights.
+        """
+        moods = self.chain.moods
+        if moods is None:
+            return np.zeros(len(held_out.users))
+        if self.bridge is not None:
+            return moods.bridged(self.bridge)
+        levels = np.asarray(moods.moods.level)
+        return np.where(held_out.users >= 0, levels[held_out.users], 0)
 
     def _add_sample(self, constant: float) -> None:
         """Add to the sums all of this sweep but its rows, which `_keep` has added.

@@ -13,7 +13,7 @@ import numpy as np
 from funksvd.engines.crew import Crew, RowPart, parts_by_load
 from funksvd.engines.sides import Standardised
 from funksvd.machine.kernels import kernels
-from funksvd.moods import TIME_CONSTANTS, correlations
+from funksvd.moods import TIME_CONSTANTS, Bridge, bridge_of, correlations
 from funksvd.ratings.sorting import sorted_by
 from funksvd.weights import Weights
 
@@ -65,7 +65,7 @@ def item_places(given: Standardised, n_jobs: int) -> np.ndarray:
     places = np.arange(given.n_ratings, dtype=np.int32)
     n_items = len(given.items.start) - 1
     _, moved, _ = sorted_by(given.users.others, places, None, n_items, n_jobs)
-    out = np.empty_like(moved)
+    out = np.empty(given.n_ratings, np.int32)
     out[moved] = places
     return out
 
@@ -98,9 +98,7 @@ class UserMoods:
         Sums over the kept samples of predictions with moods, and of their squares.
     """
 
-    def __init__(
-        self, given: Standardised, users: Any, items: Any, crew: Crew, keep: bool
-    ) -> None:
+    def __init__(self, given: Standardised, users: Any, items: Any, crew: Crew, keep: bool) -> None:
         assert given.times is not None  # as the caller has checked
         self.kernel: Any = kernels("engines._moods", np.float32)
         lanes = self.kernel.BLOCK_USERS
@@ -223,6 +221,21 @@ class UserMoods:
             now += mood.ravel()[self.pair_slots]
         self.pair_sums[:, 0] += now
         self.pair_sums[:, 1] += now**2
+
+    def bridge_to(self, users: np.ndarray, times: np.ndarray) -> Bridge:
+        """Return the bridges of users at times, whose places are those in the blocks."""
+        by_time = self.times[self.layout.by_time]
+        bridge = bridge_of(self.user_start, by_time, TIME_CONSTANTS, users, times)
+        slots = self.layout.slots
+        return bridge._replace(before=slots[bridge.before], after=slots[bridge.after])
+
+    def bridged(self, bridge: Bridge) -> np.ndarray:
+        """Return (n,) the moods of this sweep at the times of a bridge."""
+        total = np.zeros(len(bridge.before))
+        for process, mood in enumerate(np.asarray(self.moods.mood)):
+            total += bridge.share_before[process] * mood.ravel()[bridge.before]
+            total += bridge.share_after[process] * mood.ravel()[bridge.after]
+        return total
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays that a sweep changes, by name; no copy."""

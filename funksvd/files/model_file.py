@@ -182,6 +182,7 @@ def opened(
         tables = read_tables(arrays, meta["id_kinds"])
         weights = read_weights(arrays)
         check_shapes(model, weights, tables)
+        check_moods(weights, len(tables[0]))
         check_mean(weights)
         check_history(meta["history"])
         check_count(meta["n_epochs"], "epochs")
@@ -307,6 +308,28 @@ def check_posterior(
             f"its {name} posterior and its noise have shapes {posterior.shape} and {noise.shape},"
             f" expected {expected[0]} and {expected[1]}"
         )
+
+
+def check_moods(weights: Weights, n_users: int) -> None:
+    """Raise ValueError if the arrays of moods do not fit each other and the users."""
+    parts = [weights.mood_start, weights.mood_times, weights.mood_means]
+    n_missing = sum(part is None for part in parts)
+    if n_missing not in (0, 3) or (weights.moods is None) != (weights.mood_levels is None):
+        raise ValueError("its arrays of moods are not whole")
+    if weights.moods is None or weights.mood_levels is None:
+        if n_missing == 0:
+            raise ValueError("its moods have no variances")
+        return
+    if weights.moods.shape[1:] != (3,) or weights.mood_levels.shape != (n_users,):
+        raise ValueError(f"its arrays of moods do not fit {n_users} users")
+    start, times, means = parts
+    if start is None or times is None or means is None:
+        return
+    n = len(times)
+    if start.shape != (n_users + 1,) or means.shape != (n, len(weights.moods)):
+        raise ValueError(f"its arrays of moods do not fit {n_users} users")
+    if start[0] != 0 or start[-1] != n or np.any(np.diff(start) < 0):
+        raise ValueError("its moods are not in the order of the users")
 
 
 def check_mean(weights: Weights) -> None:

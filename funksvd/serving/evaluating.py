@@ -50,6 +50,7 @@ class Evaluating(Predicting, Listing):
         Parameters
         ----------
         X, y, sample_weight : ratings held out from training, as in `fit`
+            Times of `Ratings` or of a table are used if the model was fitted to times.
         k : int or None
             Give every user with a relevant rating in X the k best of all items that are not in
             `exclude`, as `recommend` does, and measure these lists. A user unknown to the model
@@ -107,7 +108,8 @@ class Evaluating(Predicting, Listing):
         """Return the errors of the predictions of ratings."""
         fitted = self._fitted_now()
         users, items = self._codes(fitted, ratings)
-        predicted = self._clipped(self._predict(fitted, users, items))
+        times = self._times(fitted, ratings, None, len(users))
+        predicted = self._clipped(self._predict(fitted, users, items, times))
         return {
             "rmse": rmse(ratings.values, predicted, ratings.weights),
             "mae": mae(ratings.values, predicted, ratings.weights),

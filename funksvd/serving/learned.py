@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from funksvd.hyper import Hyper
+from funksvd.moods import asked_times, mood_at
 from funksvd.posterior import noise_weights
 from funksvd.ratings.inputs import pairs_of
 from funksvd.ratings.tables import as_ids
@@ -82,8 +83,32 @@ class Learned:
             )
         return users, items
 
-    def _predict(self, fitted: Fitted, users: NDArray[Any], items: NDArray[Any]) -> NDArray[Any]:
-        return predict(fitted.weights, users, items, self._threads())
+    def _times(self, fitted: Fitted, X: Any, times: Any, n: int) -> NDArray[Any] | None:
+        """Return the times of n pairs as int64 seconds, None if they are unknown or say nothing.
+
+        Times of `Ratings` are used where the model has moods; other times must not be in vain.
+        """
+        if times is not None:
+            return asked_times(fitted.weights, times, n)
+        if isinstance(X, Ratings) and fitted.weights.mood_means is not None:
+            return X.times
+        return None
+
+    def _predict(
+        self,
+        fitted: Fitted,
+        users: NDArray[Any],
+        items: NDArray[Any],
+        times: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
+        predicted = predict(fitted.weights, users, items, self._threads())
+        if times is None:
+            return predicted
+        mood = mood_at(fitted.weights, users, times)
+        if mood is None:
+            return predicted
+        moved: NDArray[Any] = predicted + mood.mean.astype(predicted.dtype)
+        return moved
 
     def _clipped(self, ratings: NDArray[Any]) -> NDArray[Any]:
         return ratings if self.rating_scale is None else np.clip(ratings, *self.rating_scale)

@@ -30,6 +30,7 @@ class Listing(Learned):
         unknown: str = "raise",
         table: None = None,
         risk: float = 0.0,
+        at: Any = None,
     ) -> tuple[NDArray[Any], NDArray[Any]]: ...
 
     @overload
@@ -43,6 +44,7 @@ class Listing(Learned):
         unknown: str = "raise",
         table: str,
         risk: float = 0.0,
+        at: Any = None,
     ) -> Any: ...
 
     def recommend(
@@ -55,6 +57,7 @@ class Listing(Learned):
         unknown: str = "raise",
         table: str | None = None,
         risk: float = 0.0,
+        at: Any = None,
     ) -> Any:
         """Return the n best items of each user, best first; ties in the order of the ids.
 
@@ -73,6 +76,8 @@ class Listing(Learned):
         risk : float
             Rank by the prediction plus `risk` times its standard deviation (solver="gibbs"), which
             is then the score: below 0 the safe choices, above 0 the surprising ones.
+        at : a time, or m times, as `times` of `predict`
+            Add the mood that each user is in then to the scores; it is the same for all items.
 
         Returns
         -------
@@ -82,7 +87,7 @@ class Listing(Learned):
         """
         fitted = self._fitted_now()
         raw, one = asked(users, fitted.tables[0], "users")
-        request = serving.recommending.Request(n, exclude, candidates, unknown, risk)
+        request = serving.recommending.Request(n, exclude, candidates, unknown, risk, at)
         codes, scores = serving.recommending.recommend(fitted, raw, request, self._threads())
         ids, scores = self._listed(fitted.tables[1], codes, scores)
         if table is not None:

@@ -21,20 +21,22 @@ class Predicting(Learned):
 
     @overload
     def predict(
-        self, X: Any, unknown: str = "mean", return_std: Literal[False] = False
+        self, X: Any, unknown: str = "mean", return_std: Literal[False] = False, times: Any = None
     ) -> NDArray[Any]: ...
 
     @overload
     def predict(
-        self, X: Any, unknown: str = "mean", *, return_std: Literal[True]
+        self, X: Any, unknown: str = "mean", *, return_std: Literal[True], times: Any = None
     ) -> tuple[NDArray[Any], NDArray[Any]]: ...
 
     @overload
     def predict(
-        self, X: Any, unknown: str = "mean", return_std: bool = False
+        self, X: Any, unknown: str = "mean", return_std: bool = False, times: Any = None
     ) -> NDArray[Any] | tuple[NDArray[Any], NDArray[Any]]: ...
 
-    def predict(self, X: Any, unknown: str = "mean", return_std: bool = False) -> Any:
+    def predict(
+        self, X: Any, unknown: str = "mean", return_std: bool = False, times: Any = None
+    ) -> Any:
         """Predict the ratings of pairs.
 
         Parameters
@@ -47,6 +49,10 @@ class Predicting(Learned):
             Return the standard deviations, too (solver="gibbs"): of the noise of the user and the
             item and of the model's uncertainty together. An unknown id has those of an id without
             ratings.
+        times : (n,) times of the ratings, or one for all
+            As in `fit`; a model that was fitted to ratings with times adds the mood that the user
+            is in then, and is surer of it the nearer the user's ratings are. `Ratings` bring their
+            own.
 
         Returns
         -------
@@ -59,7 +65,8 @@ class Predicting(Learned):
         if return_std:
             check_sampled(fitted.weights)
         codes = self._codes(fitted, X)
-        ratings = self._clipped(self._predict(fitted, *codes))
+        times = self._times(fitted, X, times, len(codes[0]))
+        ratings = self._clipped(self._predict(fitted, *codes, times))
         mark_unknown(ratings, *codes, unknown)
         if fitted.weights.exposure is not None:
             warnings.warn(
@@ -69,23 +76,24 @@ class Predicting(Learned):
             )
         if not return_std:
             return ratings
-        return ratings, np.sqrt(variance(fitted.weights, *codes))
+        return ratings, np.sqrt(variance(fitted.weights, *codes, times))
 
     def predict_interval(
-        self, X: Any, coverage: float = 0.8, unknown: str = "mean"
+        self, X: Any, coverage: float = 0.8, unknown: str = "mean", times: Any = None
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return (low, high) between which a share `coverage` of such ratings lies.
 
-        It needs solver="gibbs"; the ends are clipped to `rating_scale`. `X` and `unknown` are those
-        of `predict`.
+        It needs solver="gibbs"; the ends are clipped to `rating_scale`. `X`, `unknown` and `times`
+        are those of `predict`.
         """
         fitted = self._fitted_now()
         check_choice(unknown, "unknown", ("mean", "nan", "raise"))
         check_sampled(fitted.weights)
         codes = self._codes(fitted, X)
-        ratings = self._predict(fitted, *codes)
+        times = self._times(fitted, X, times, len(codes[0]))
+        ratings = self._predict(fitted, *codes, times)
         mark_unknown(ratings, *codes, unknown)
-        std = np.sqrt(variance(fitted.weights, *codes))
+        std = np.sqrt(variance(fitted.weights, *codes, times))
         return interval(fitted.weights, (ratings, std), coverage, self.rating_scale)
 
     def predict_table(self, table: Any, name: str = "prediction", unknown: str = "mean") -> Any:

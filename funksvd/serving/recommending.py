@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.checks import check_choice, checked_n
+from funksvd.moods import asked_times, mood_at
 from funksvd.posterior import check_sampled, variance
 from funksvd.ratings.tables import as_ids
 from funksvd.serving.asked import known_codes
@@ -23,6 +24,7 @@ class Request(NamedTuple):
     candidates: Any
     unknown: str
     risk: float
+    at: Any
 
 
 def recommend(
@@ -41,10 +43,16 @@ def recommend(
         items = np.unique(items_table.encode(as_ids(request.candidates, "item"), "item"))
         items = items[items >= 0]
     seen = seen_of(request.exclude, fitted.tables)
+    times = None
+    if request.at is not None:
+        times = asked_times(fitted.weights, request.at, len(codes))
     if request.risk:
-        best, scores = risky_top(fitted.weights, codes, n, seen, items, request.risk)
+        best, scores = risky_top(fitted.weights, codes, n, seen, items, request.risk, times)
     else:
         best, scores = top(fitted.weights, codes, n, seen, items, n_jobs)
+    mood = None if times is None else mood_at(fitted.weights, codes, times)
+    if mood is not None:  # it is the same for all items
+        scores = scores + mood.mean[:, None].astype(scores.dtype)
     if request.unknown == "nan":
         best[codes < 0] = -1
         scores[codes < 0] = np.nan
@@ -58,6 +66,7 @@ def risky_top(
     seen: Seen | None,
     items: np.ndarray,
     risk: float,
+    times: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the answer of `top`, ranked by prediction + risk * its standard deviation."""
     check_sampled(weights)
@@ -68,7 +77,8 @@ def risky_top(
         first, last = unwanted.start[row : row + 2]
         left = np.setdiff1d(items, unwanted.codes[first:last])
         same_user = np.full(len(left), user, np.int32)
-        std = np.sqrt(variance(weights, same_user, left))
+        time = None if times is None else np.full(len(left), times[row])
+        std = np.sqrt(variance(weights, same_user, left, time))
         score = predict(weights, same_user, left) + risk * std
         score = score.astype(np.float32)
         best = np.lexsort((left, -score))[:width]

@@ -13,7 +13,9 @@ from funksvd.hyper import Hyper, of_side
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
+from funksvd.moods import with_other_users, without_users
 from funksvd.posterior import row_posteriors
+from funksvd.ratings.ids import USERS, IdTable, table_and_keys
 from funksvd.ratings.encoding import table_and_keys
 from funksvd.ratings.ids import IdTable
 from funksvd.ratings.triples import Ratings
@@ -80,14 +82,19 @@ def with_rows(
     biases: np.ndarray,
     factors: np.ndarray,
     posterior: np.ndarray | None = None,
+    moods: dict[str, np.ndarray] | None = None,
 ) -> Fitted:
-    """Return a model with another side; the arrays of the side that stays are shared."""
+    """Return a model with another side; the arrays of the side that stays are shared.
+
+    `moods` are the arrays of `moods.with_other_users` if the side is that of the users.
+    """
     name = SIDES[side]
     changed: dict[str, Any] = {
         f"{name}_biases": biases,
         f"{name}_factors": factors,
         f"{name}_posterior": posterior,
     }
+    changed |= moods or {}
     users, items = fitted.tables
     tables = (users, table) if side else (table, items)
     return fitted._replace(weights=replace(fitted.weights, **changed), tables=tables)
@@ -335,7 +342,11 @@ def extended(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitte
         posterior = np.repeat(old_posterior[-1:], len(merged) + 1, axis=0)
         posterior[merged.encode(table.ids, SIDES[side])] = old_posterior[:-1]
         posterior[new_at] = rows.posterior
-    return with_rows(fitted, side, merged, biases, factors, posterior)
+    moods = None
+    if side == USERS:
+        codes = merged.encode(table.ids, SIDES[side])
+        moods = with_other_users(fitted.weights, len(merged), codes, new_at)
+    return with_rows(fitted, side, merged, biases, factors, posterior, moods)
 
 
 def merged_table(table: IdTable, ids: np.ndarray) -> IdTable:
@@ -354,4 +365,7 @@ def only(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitted:
     old_posterior = posterior_of(fitted.weights, side)
     if rows.posterior is not None and old_posterior is not None:
         posterior = np.vstack([rows.posterior, old_posterior[-1:]])
-    return with_rows(fitted, side, IdTable(ids), rows.biases, rows.factors, posterior)
+    moods = None
+    if side == USERS:
+        moods = without_users(fitted.weights, len(ids))
+    return with_rows(fitted, side, IdTable(ids), rows.biases, rows.factors, posterior, moods)
