@@ -181,7 +181,7 @@ cdef inline double sample_backward(
     memset(mean_after, 0, USERS_OF_A_BLOCK * sizeof(float))
     memset(squares, 0, USERS_OF_A_BLOCK * sizeof(float))
     for t in range(block.steps - 1, -1, -1):
-        normals_block(key + <uint64_t>t, z)
+        normals_block(key + <uint64_t>(t * NORMALS), z)
         for j in range(USERS_OF_A_BLOCK / LANES):
             at = t * (USERS_OF_A_BLOCK / LANES) + j
             r = r_after[j]
