@@ -32,6 +32,13 @@ def test_every_kernel_has_faults() -> None:
     assert len(PLANTS) >= 20
     sources = {plant.kernel.source for plant in PLANTS}
     kernels = {"_predict", "engines._sgd", "engines._minibatch", "engines._featurewise"}
+    kernels |= {
+        "engines._gibbs",
+        "engines._moods",
+        "engines._low_rank",
+        "serving._top",
+        "training._ridge",
+    }
     kernels |= {"engines._gibbs", "engines._low_rank", "serving._top", "training._ridge"}
     kernels |= {"engines._exposure"}
     kernels |= {"ratings._grid", "ratings._keys", "ratings._texts"}

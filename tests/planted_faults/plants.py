@@ -21,6 +21,7 @@ SGD_64 = Kernel("engines._sgd", "float64")
 MINIBATCH = Kernel("engines._minibatch", "float32")
 FEATUREWISE = Kernel("engines._featurewise", "")
 GIBBS = Kernel("engines._gibbs", "float32")
+MOODS = Kernel("engines._moods", "float32")
 LOW_RANK = Kernel("engines._low_rank", "float32")
 EXPOSURE = Kernel("engines._exposure", "float32")
 PREDICT = Kernel("_predict", "float64")
@@ -43,6 +44,8 @@ BATCHES = Check("engines/test_minibatch.py::test_kernel_equals_naive", "float32 
 BATCH_LENGTHS = Check("engines/test_minibatch.py::test_any_row_length_and_build", "float32")
 FEATURES = Check("engines/test_featurewise.py::test_a_pass_is_that_of_the_twin")
 SWEEP = Check("engines/test_gibbs.py::test_sweep_equals_naive")
+MOOD_DRAW = Check("engines/test_moods.py::test_a_draw_is_that_of_the_naive_twin")
+MOOD_BOOKS = Check("engines/test_moods.py::test_the_chain_keeps_its_books")
 GENERATORS = Check("engines/test_gibbs.py::test_generators")
 EXPOSURE_SWEEP = Check("engines/test_exposure.py::test_a_sweep_equals_the_twin", "32")
 CUT = Check("engines/test_low_rank.py::test_cut_keeps_the_largest_singular_values")
@@ -314,6 +317,52 @@ PLANTS = [
             "engines/_gibbs.pyx",
             "d -= few.S[j][t] * few.S[i][t]",
             "d += few.S[j][t] * few.S[i][t]",
+        ),
+    ),
+    Plant(
+        MOODS,
+        MOOD_DRAW,
+        "a mood takes no part of the mood after it",
+        Change("engines/_moods.pyx", "x = mean + gain *", "x = mean + 0 * gain *"),
+    ),
+    Plant(
+        MOODS,
+        MOOD_DRAW,
+        "the filter forgets the variance that comes between two ratings",
+        Change(
+            "engines/_moods.pyx",
+            "variance = r * r * v[j] + s * ((one - r) * (one + r))",
+            "variance = v[j] + s * ((one - r) * (one + r))",
+        ),
+    ),
+    Plant(
+        MOODS,
+        MOOD_DRAW,
+        "the process itself is left out of its residual",
+        Change(
+            "engines/_moods.pyx",
+            "+ (<const loose_vec*>mood)[at] - predicted",
+            "- predicted",
+        ),
+    ),
+    Plant(
+        MOODS,
+        MOOD_BOOKS,
+        "the items' ratings keep their moods",
+        Change(
+            "engines/_moods.pyx",
+            "item_value[item_place[slot]] = value[slot]",
+            "item_value[item_place[slot]] = rating[slot]",
+        ),
+    ),
+    Plant(
+        MOODS,
+        MOOD_BOOKS,
+        "a stretched process leaves the residuals as they were",
+        Change(
+            "engines/_moods.pyx",
+            "block.rest[slot] += x[slot] - factor * x[slot]",
+            "block.rest[slot] += 0",
         ),
     ),
     Plant(
