@@ -233,7 +233,6 @@ class FunkSVD(Fitting, Answers):
     def _take_over(self, fitted: Fitted) -> Self:
         """Become a model that was trained elsewhere."""
         self._fitted = fitted
-        self.history_, self.n_epochs_, self.n_ratings_, _ = fitted.trained
         self._show(fitted.trained)
         self.interrupted_ = False
         return self

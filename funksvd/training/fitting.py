@@ -275,7 +275,6 @@ class Fitting:
         model = copy.copy(self)
         model._training = None
         model._fitted = join(fitted, number, ratings.tables[number].ids[rows.codes], rows)
-        model.history_, model.n_epochs_, model.n_ratings_, _ = fitted.trained
         model._show(fitted.trained)
         return model
 
