@@ -61,7 +61,13 @@ DTYPES = {
     "float32": [("REAL", "float"), ("REAL_BYTES", "4")],
     "float64": [("REAL", "double"), ("REAL_BYTES", "8")],
 }
-ONLY_FLOAT32 = ("engines._gibbs", "engines._low_rank", "engines._exposure", "engines._moods", "machine._cpu")
+ONLY_FLOAT32 = (
+    "engines._gibbs",
+    "engines._low_rank",
+    "engines._exposure",
+    "engines._moods",
+    "machine._cpu",
+)
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 # FUNKSVD_ONE_LEVEL=1 leaves the higher levels out: sanitizers and other compilers check the one
 # that CFLAGS asks for, and a cross-compiler is not for the machine that runs this.

@@ -99,12 +99,12 @@ def settings_of(hyper: Hyper, ratings: Ratings) -> Settings:
 
 def pairs_of_sides(ratings: Ratings, n_jobs: int) -> list[SidePairs]:
     """Return the pairs of [users, items], in an order that is a function of their set alone."""
-    users, items, _, weights = columns_of(ratings)
-    roots = np.ones(len(users), np.float32)
-    if weights is not None:
-        roots = np.sqrt(weights).astype(np.float32)
+    given = columns_of(ratings, timed=False)
+    roots = np.ones(len(given.users), np.float32)
+    if given.sample_weights is not None:
+        roots = np.sqrt(given.sample_weights).astype(np.float32)
     shape = (ratings.n_users, ratings.n_items)
-    rows = sorted_columns(Columns(users, items, roots, None), shape, n_jobs)
+    rows = sorted_columns(Columns(given.users, given.items, roots, None, None), shape, n_jobs)
     sort_ties(rows)
     own = SideRatings(rows.start, rows.others, rows.values, np.empty(0, np.float32))
     other = sorted_by_item(own, ratings.n_items, n_jobs, rows.lent)

@@ -15,9 +15,8 @@ from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
 from funksvd.moods import with_other_users, without_users
 from funksvd.posterior import row_posteriors
-from funksvd.ratings.ids import USERS, IdTable, table_and_keys
 from funksvd.ratings.encoding import table_and_keys
-from funksvd.ratings.ids import IdTable
+from funksvd.ratings.ids import USERS, IdTable
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.weights import Fitted, Weights, rows_of
