@@ -23,9 +23,10 @@ USERS, ITEMS = 0, 1
 SMALL_TABLE = 1 << 24
 ENTRIES_A_RATING = 16
 # An array of texts may have this many characters, which are 64 MiB, or this many for each character
-# of the texts.
+# of the texts; and a text in it this many, since answers repeat texts.
 SMALL_TEXTS = 1 << 24
 MOST_PADDING = 16
+LONGEST_TEXT = 1 << 10
 
 
 def chunks_of(n: int) -> list[slice]:
@@ -261,8 +262,9 @@ def text_array(texts: Sequence[Any]) -> np.ndarray:
     texts themselves, as when one id of many is very long, the array is one of objects.
     """
     lengths = list(map(len, texts))
-    padded = len(lengths) * max(lengths, default=0)
-    if padded > max(SMALL_TEXTS, MOST_PADDING * sum(lengths)):
+    longest = max(lengths, default=0)
+    is_large = len(lengths) * longest > max(SMALL_TEXTS, MOST_PADDING * sum(lengths))
+    if is_large or longest > LONGEST_TEXT:
         return np.fromiter(texts, object, len(texts))
     return np.asarray(texts)
 
