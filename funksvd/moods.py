@@ -57,6 +57,13 @@ def correlations(gaps: np.ndarray, time_constant: float | np.ndarray) -> np.ndar
     return correlation
 
 
+def prior_variance(weights: Weights) -> float:
+    """Return the variance of a user's mood at an unknown time, 0 if the model has no moods."""
+    if weights.moods is None:
+        return 0.0
+    return float(np.sum(weights.moods[:, PRIOR_VARIANCE]))
+
+
 def mood_at(weights: Weights, users: np.ndarray, times: np.ndarray | None) -> MoodAt | None:
     """Return the moods of users at some times, or None if the model has none.
 
@@ -73,7 +80,7 @@ def mood_at(weights: Weights, users: np.ndarray, times: np.ndarray | None) -> Mo
     if moods is None:
         return None
     mean = np.zeros(len(users))
-    variance = np.full(len(users), np.sum(moods[:, PRIOR_VARIANCE]))
+    variance = np.full(len(users), prior_variance(weights))
     if times is None or weights.mood_means is None or not len(weights.mood_means):
         return MoodAt(mean, variance)
     assert weights.mood_levels is not None  # they are there where the means are

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 
 from funksvd.hyper import Hyper
-from funksvd.moods import PRIOR_VARIANCE, mood_at
+from funksvd.moods import mood_at, prior_variance
 from funksvd.weights import Weights
 
 NOISE_VARIANCE, SCALE, KURTOSIS = range(3)
@@ -252,6 +252,21 @@ def row_prior(
     return RowPrior(covariance, precision, outer, float(mean_norm))
 
 
+def variance_beside(others: np.ndarray, own: np.ndarray, weights: Weights) -> np.ndarray:
+    """Return (n,) the variance that ratings have beside their noise, given the row of one side.
+
+    It is that of the other side's rows, and of moods at times that are unknown.
+
+    Parameters
+    ----------
+    others, own : (n, 4), (4,) posterior rows
+    weights : Weights
+    """
+    total: np.ndarray = prior_variance(weights) + others[:, BIAS_VARIANCE]
+    total = total + own[SQUARED_NORM] * others[:, FACTOR_VARIANCE]
+    return total
+
+
 def row_posteriors(
     weights: Weights,
     side: int,
@@ -279,9 +294,6 @@ def row_posteriors(
     (rows,), (rows, k), (rows, 4) float32
     """
     noise, users, items = posterior_in(weights)
-    mood_variance = 0.0
-    if weights.moods is not None:  # the moods of the ratings are unknown
-        mood_variance = np.sum(weights.moods[:, PRIOR_VARIANCE])
     sides = [
         SideRows(weights.user_factors.astype(np.float64), users.astype(np.float64)),
         SideRows(weights.item_factors.astype(np.float64), items.astype(np.float64)),
@@ -304,11 +316,7 @@ def row_posteriors(
         g = np.column_stack([other.factors[codes], np.ones(last - first)])
         own_noise = noise[NOISE_VARIANCE] * beside[:, INVERSE_WEIGHT]
         own_noise = own_noise / np.maximum(sample_weights[given], 1e-12)
-        more = (
-            mood_variance
-            + beside[:, BIAS_VARIANCE]
-            + unknown[SQUARED_NORM] * beside[:, FACTOR_VARIANCE]
-        )
+        more = variance_beside(beside, unknown, weights)
         x, covariance, inverse = row_posterior(
             g, values[given], prior.covariance, prior.precision, own_noise, more
         )

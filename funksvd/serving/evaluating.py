@@ -49,8 +49,7 @@ class Evaluating(Predicting, Listing):
 
         Parameters
         ----------
-        X, y, sample_weight : ratings held out from training, as in `fit`
-            Times of `Ratings` or of a table are used if the model was fitted to times.
+        X, y, sample_weight : ratings held out from training, as in `fit`; their times are used
         k : int or None
             Give every user with a relevant rating in X the k best of all items that are not in
             `exclude`, as `recommend` does, and measure these lists. A user unknown to the model

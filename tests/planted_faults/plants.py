@@ -323,7 +323,7 @@ PLANTS = [
         MOODS,
         MOOD_DRAW,
         "a mood takes no part of the mood after it",
-        Change("engines/_moods.pyx", "x = mean + gain *", "x = mean + 0 * gain *"),
+        Change("engines/_moods.pyx", "x = mean + gain *", "x = mean - gain *"),
     ),
     Plant(
         MOODS,
