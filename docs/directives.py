@@ -166,15 +166,12 @@ class Parameters(SphinxDirective):
         described = descriptions()
         for name, parameter in inspect.signature(FunkSVD).parameters.items():
             kind, text = described[name]
-            default = f"`{name}={parameter.default!r}`"
-            row = [default, f"*{kind}.* {text}{other_needs(name)}"]
-            groups.setdefault(solvers_of(name), []).append(table_row(row))
-        order = sorted(groups, key=lambda solvers: -len(solvers))
+            term = f"`{name}={parameter.default!r}`"
+            entry = f"{term}\n: *{kind}.* {text}{other_needs(name)}\n"
+            groups.setdefault(solvers_of(name), []).append(entry)
         parts = []
-        for solvers in order:
-            head = table_row(["parameter and default", "meaning"])
-            rows = "\n".join([head, "|---|---|", *groups[solvers]])
-            parts.append(f"## {group_title(solvers)}\n\n{rows}\n")
+        for solvers in sorted(groups, key=lambda solvers: -len(solvers)):
+            parts += [f"## {group_title(solvers)}\n", *groups[solvers]]
         return self.parse_text_to_nodes("\n".join(parts), allow_section_headings=True)
 
 
