@@ -83,6 +83,7 @@ class Hyper:
     init_std: float
     average: str
     moods: str
+    exposure: bool
     unseen_weight: float | None
     exposure_l2: float | None
     rating_scale: tuple[float, float] | None

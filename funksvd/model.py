@@ -90,6 +90,10 @@ class FunkSVD(Fitting, Answers):
     moods : {"keep", "variances", "none"}
         What "gibbs" learns from the times of ratings: users' moods, for ``predict(X, times=)``, 20
         bytes a rating; only how much they vary; or nothing.
+    exposure : bool
+        Learn beside the ratings which items users take, as solver="ials" does with its defaults, so
+        that `recommend` ranks by relevance: how likely a user takes an item, times how likely they
+        then like it. The part that predicts ratings stays the same to the last bit.
     unseen_weight : float or None
         For "ials": weight of a pair that is not given beside that of one that is; None follows from
         the ratings.
@@ -143,6 +147,7 @@ class FunkSVD(Fitting, Answers):
     init_std: float
     average: str
     moods: str
+    exposure: bool
     unseen_weight: float | None
     exposure_l2: float | None
     rating_scale: tuple[float, float] | None
@@ -183,6 +188,7 @@ class FunkSVD(Fitting, Answers):
         init_std: float = 0.05,
         average: str = "low_rank",
         moods: str = "keep",
+        exposure: bool = False,
         unseen_weight: float | None = None,
         exposure_l2: float | None = None,
         rating_scale: tuple[float, float] | None = None,

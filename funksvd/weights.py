@@ -35,9 +35,13 @@ class Weights:
     moods, mood_levels : (processes, 3), (n_users,), or None
         Of a sampled model of ratings with times, as the next three; `moods` gives them meaning.
     mood_start, mood_times, mood_means : (n_users + 1,), (ratings,), (ratings, processes), or None
-    exposure : (2,) float64 or None
-        Of a model of solver="ials" alone: the numbers of its objective, from which new rows are
-        solved. `engines.exposure.Settings` names them.
+    exposure : (2,) or (5,) float64, or None
+        Of a model that knows which items users take: the numbers of that part's objective, from
+        which new rows are solved (`engines.exposure.Settings` names them). Where the model knows
+        ratings, too, the standard deviation, the least and the largest of these follow.
+    user_exposure, item_exposure : (n_users, k), (n_items, k) float32, or None
+        Factors of the exposure, of a model that knows ratings, too; with solver="ials" alone they
+        are the factors above.
     """
 
     global_mean: float
@@ -54,6 +58,8 @@ class Weights:
     mood_times: np.ndarray | None = None
     mood_means: np.ndarray | None = None
     exposure: np.ndarray | None = None
+    user_exposure: np.ndarray | None = None
+    item_exposure: np.ndarray | None = None
 
 
 def copied(weights: Weights) -> Weights:
@@ -89,7 +95,7 @@ def check_fit(weights: Weights, like: Weights) -> None:
         n_factors = np.shape(weights.user_factors)[-1]
     n_users = len(like.user_biases)
     n_items = len(like.item_biases)
-    wanted = {
+    wanted: dict[str, tuple[int, ...]] = {
         "user_biases": (n_users,),
         "item_biases": (n_items,),
         "user_factors": (n_users, n_factors),
@@ -105,7 +111,9 @@ def check_fit(weights: Weights, like: Weights) -> None:
         wanted["mood_levels"] = (n_users,)
     if weights.mood_start is not None:
         wanted["mood_start"] = (n_users + 1,)
-    wanted["exposure"] = () if like.exposure is None else (2,)
+    for name in ("exposure", "user_exposure", "item_exposure"):
+        own = getattr(like, name)
+        wanted[name] = () if own is None else own.shape
     for name, shape in wanted.items():
         array = np.asarray(getattr(weights, name))
         dtype = like.user_factors.dtype if name.endswith(("biases", "factors")) else array.dtype
@@ -121,6 +129,11 @@ def rows_of(weights: Weights, side: int) -> tuple[np.ndarray, np.ndarray]:
     if side == 0:
         return weights.user_biases, weights.user_factors
     return weights.item_biases, weights.item_factors
+
+
+def exposure_of(weights: Weights, side: int) -> np.ndarray | None:
+    """Return the factors of the exposure beside ratings, of side 0 (users) or 1 (items)."""
+    return weights.item_exposure if side else weights.user_exposure
 
 
 class Trained(NamedTuple):

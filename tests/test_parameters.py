@@ -112,7 +112,7 @@ CHANGES = [
 ]
 CHANGES_NOTHING = {"n_jobs", "verbose"}
 OF_A_GPU = {"device", "schedule", "max_device_bytes"}  # in test_cuda.py
-OF_EXPOSURE = {"unseen_weight", "exposure_l2"}  # in test_exposure.py
+OF_EXPOSURE = {"exposure", "unseen_weight", "exposure_l2"}  # in test_exposure.py
 
 
 def ratings_of_60_users():

@@ -58,6 +58,7 @@ PARAMETER_HELP = {
         " or factors"
     ),
     "moods": "what gibbs learns from times, in Python alone: files are read without their times",
+    "exposure": "learn beside the ratings which items users take; recommend then ranks by both",
     "unseen_weight": (
         "for ials: weight of a pair that is not given beside that of one that is; None follows"
         " from the ratings"

@@ -183,6 +183,7 @@ def opened(
         weights = read_weights(arrays)
         check_shapes(model, weights, tables)
         check_moods(weights, len(tables[0]))
+        check_exposure(weights)
         check_mean(weights)
         check_history(meta["history"])
         check_count(meta["n_epochs"], "epochs")
@@ -281,14 +282,27 @@ def check_shapes(
             raise ValueError(
                 f"its {name} arrays have shapes {shapes}, expected {rows} rows of {width}"
             )
-        check_exposure(weights.exposure)
         check_posterior(name, getattr(weights, f"{name}_posterior"), weights.noise, rows)
 
 
-def check_exposure(exposure: np.ndarray | None) -> None:
-    """Raise ValueError if the numbers of the exposure model are not two above 0."""
-    if exposure is not None and (exposure.shape != (2,) or not (exposure > 0).all()):
-        raise ValueError(f"its exposure is {exposure}, expected two numbers above 0")
+def check_exposure(weights: Weights) -> None:
+    """Raise ValueError if the arrays of the exposure are not whole, or do not fit each other."""
+    users = weights.user_exposure
+    items = weights.item_exposure
+    if (users is None) != (items is None) or (users is not None and weights.exposure is None):
+        raise ValueError("a part of its exposure is missing")
+    if weights.exposure is not None:
+        n_numbers = 2 if users is None else 5
+        shape = weights.exposure.shape
+        if shape != (n_numbers,) or not (weights.exposure[:2] > 0).all():
+            raise ValueError(f"its exposure is {weights.exposure}, expected {n_numbers} numbers")
+    if users is None or items is None:
+        return
+    shapes = (users.shape, items.shape)
+    k = users.shape[-1]
+    expected = ((len(weights.user_biases), k), (len(weights.item_biases), k))
+    if shapes != expected or not users.dtype == items.dtype == np.float32:
+        raise ValueError(f"its exposure has shapes {shapes}, expected {expected} of float32")
 
 
 def check_posterior(

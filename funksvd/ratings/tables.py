@@ -5,6 +5,7 @@ narwhals is imported inside the functions: it is an optional dependency.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -239,6 +240,7 @@ def long_table(
     items: np.ndarray,
     scores: np.ndarray,
     library: str,
+    parts: Mapping[str, np.ndarray] | None = None,
 ) -> Any:
     """Return recommendations as a table with the columns user, item, rank (from 1) and score.
 
@@ -247,6 +249,7 @@ def long_table(
     users : (m,) ids
     items, scores : (m, n), best first; a score of NaN ends a row and gets no line
     library : {"pandas", "polars", "pyarrow"}
+    parts : (m, n) each, further columns by name
     """
     _, n = scores.shape
     filled = ~np.isnan(scores)
@@ -260,6 +263,8 @@ def long_table(
         "rank": np.broadcast_to(ranks, scores.shape)[filled],
         "score": scores[filled],
     }
+    for name, values in (parts or {}).items():
+        columns[name] = values[filled]
     return table_of(columns, library)
 
 

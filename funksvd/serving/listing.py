@@ -31,6 +31,8 @@ class Listing(Learned):
         table: None = None,
         risk: float = 0.0,
         at: Any = None,
+        by: str | None = None,
+        threshold: float | None = None,
     ) -> tuple[NDArray[Any], NDArray[Any]]: ...
 
     @overload
@@ -45,6 +47,8 @@ class Listing(Learned):
         table: str,
         risk: float = 0.0,
         at: Any = None,
+        by: str | None = None,
+        threshold: float | None = None,
     ) -> Any: ...
 
     def recommend(
@@ -58,6 +62,8 @@ class Listing(Learned):
         table: str | None = None,
         risk: float = 0.0,
         at: Any = None,
+        by: str | None = None,
+        threshold: float | None = None,
     ) -> Any:
         """Return the n best items of each user, best first; ties in the order of the ids.
 
@@ -72,26 +78,37 @@ class Listing(Learned):
             For users that the model does not know: raise ValueError; rank items by the mean and
             their bias; or return nothing.
         table : {"pandas", "polars", "pyarrow"} or None
-            Return a table with the columns user, item, rank and score.
+            Return a table with the columns user, item, rank and score; by="relevance" adds its
+            parts, exposure and probability.
         risk : float
             Rank by the prediction plus `risk` times its standard deviation (solver="gibbs"), which
             is then the score: below 0 the safe choices, above 0 the surprising ones.
         at : a time, or m times, as `times` of `predict`
             Add the mood that each user is in then to the scores; it is the same for all items.
+        by : {"relevance", "rating", "exposure"} or None
+            Rank by the predicted rating, by the exposure, which says whether a user takes an item,
+            or by the relevance: exposure times the probability of a rating at or above `threshold`.
+            None is the relevance where the model knows it (exposure=True).
+        threshold : float or None
+            Rating from which a user likes an item; None is each user's own mean.
 
         Returns
         -------
         ids, scores : (n,) each for one id, else (m, n)
-            The scores are those of `predict`. Where fewer than n items are left, the arrays of one
-            user are shorter, and a row of several users ends with None and NaN.
+            The scores by rating are those of `predict`. Where fewer than n items are left, the
+            arrays of one user are shorter, and a row of several users ends with None and NaN.
         """
         fitted = self._fitted_now()
         raw, one = asked(users, fitted.tables[0], "users")
-        request = serving.recommending.Request(n, exclude, candidates, unknown, risk, at)
-        codes, scores = serving.recommending.recommend(fitted, raw, request, self._threads())
-        ids, scores = self._listed(fitted.tables[1], codes, scores)
+        recommending = serving.recommending
+        request = recommending.Request(n, exclude, candidates, unknown, risk, at, by, threshold)
+        codes, scores = recommending.recommend(fitted, raw, request, self._threads())
+        if recommending.ranked_by(fitted.weights, request) == "rating":
+            scores = self._clipped(scores)
+        ids, scores = listed(fitted.tables[1], codes, scores)
         if table is not None:
-            return long_table(raw, ids, scores, table)
+            parts = recommending.parts(fitted, raw, codes[:, : ids.shape[1]], request)
+            return long_table(raw, ids, scores, table, parts)
         return (ids[0], scores[0]) if one else (ids, scores)
 
     def recommend_batches(
@@ -144,9 +161,10 @@ class Listing(Learned):
         found = ids_of(table, best)
         return (found[0], scores[0]) if one else (found, scores)
 
-    def _listed(
-        self, table: IdTable, codes: NDArray[Any], scores: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Return (ids, clipped scores) without the columns that no user fills."""
-        filled = (codes >= 0).sum(1).max(initial=0)
-        return ids_of(table, codes[:, :filled]), self._clipped(scores[:, :filled])
+
+def listed(
+    table: IdTable, codes: NDArray[Any], scores: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return (ids, scores) without the columns that no user fills."""
+    filled = (codes >= 0).sum(1).max(initial=0)
+    return ids_of(table, codes[:, :filled]), scores[:, :filled]

@@ -11,6 +11,7 @@ from funksvd.moods import asked_times, mood_at
 from funksvd.posterior import check_sampled, variance
 from funksvd.ratings.tables import as_ids
 from funksvd.serving.asked import known_codes
+from funksvd.serving.relevance import Liking, check_threshold, exposed_top, parts_of, relevant_top
 from funksvd.serving.seen import Seen, seen_of, unwanted_by
 from funksvd.serving.top import empty_answer, top
 from funksvd.weights import Fitted, Weights, predict
@@ -25,6 +26,8 @@ class Request(NamedTuple):
     unknown: str
     risk: float
     at: Any
+    by: str | None = None
+    threshold: float | None = None
 
 
 def recommend(
@@ -35,6 +38,7 @@ def recommend(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return (item codes, scores) of `top` for raw user ids; see `FunkSVD.recommend`."""
     check_choice(request.unknown, "unknown", ("raise", "mean", "nan"))
+    by = ranked_by(fitted.weights, request)
     n = checked_n(request.n)
     users_table, items_table = fitted.tables
     codes = known_codes(users, users_table, "user", request.unknown)
@@ -46,7 +50,12 @@ def recommend(
     times = None
     if request.at is not None:
         times = asked_times(fitted.weights, request.at, len(codes))
-    if request.risk:
+    if by == "relevance":
+        liking = Liking(request.threshold, request.risk)
+        best, scores = relevant_top(fitted.weights, codes, n, seen, items, liking, n_jobs)
+    elif by == "exposure" and fitted.weights.user_exposure is not None:
+        best, scores = exposed_top(fitted.weights, codes, n, seen, items, n_jobs)
+    elif request.risk:
         best, scores = risky_top(fitted.weights, codes, n, seen, items, request.risk, times)
     else:
         best, scores = top(fitted.weights, codes, n, seen, items, n_jobs)
@@ -57,6 +66,50 @@ def recommend(
         best[codes < 0] = -1
         scores[codes < 0] = np.nan
     return best, scores
+
+
+def parts(fitted: Fitted, users: Any, best: np.ndarray, request: Request) -> dict[str, np.ndarray]:
+    """Return the parts of the scores of an answer by name; none but those of a relevance."""
+    if ranked_by(fitted.weights, request) != "relevance":
+        return {}
+    codes = known_codes(users, fitted.tables[0], "user", request.unknown)
+    liking = Liking(request.threshold, request.risk)
+    return parts_of(fitted.weights, codes, best, liking, n_jobs=1)
+
+
+def ranked_by(weights: Weights, request: Request) -> str:
+    """Return "relevance", "rating" or "exposure": the choice, or the best that the model knows.
+
+    Raises
+    ------
+    ValueError
+        If the model does not know the part of the choice, or an argument means nothing beside it.
+    """
+    knows_exposure = weights.exposure is not None
+    knows_both = weights.user_exposure is not None
+    by = request.by
+    if by is None:
+        by = "exposure" if knows_exposure else "rating"
+        by = "relevance" if knows_both else by
+    check_choice(by, "by", ("relevance", "rating", "exposure"))
+    if by != "rating" and not knows_exposure:
+        raise ValueError(
+            f"by={by!r} needs a model that knows which items users take; fit one with"
+            " FunkSVD(..., exposure=True)"
+        )
+    if by != "exposure" and knows_exposure and not knows_both:
+        raise ValueError(
+            f"by={by!r} needs ratings, and a model of solver='ials' knows none; fit one with"
+            " FunkSVD(..., exposure=True) to ratings"
+        )
+    if request.threshold is not None and by != "relevance":
+        raise ValueError(f"threshold= means nothing to by={by!r}, but to by='relevance' alone")
+    if request.risk and by == "exposure":
+        raise ValueError("risk= means nothing to by='exposure': it has no standard deviation")
+    if request.risk:
+        check_sampled(weights)
+    check_threshold(weights, request.threshold)
+    return by
 
 
 def risky_top(

@@ -19,7 +19,8 @@ from funksvd.ratings.encoding import table_and_keys
 from funksvd.ratings.ids import USERS, IdTable
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.weights import Fitted, Weights, rows_of
+from funksvd.training.exposing import exposure_rows
+from funksvd.weights import Fitted, Weights, exposure_of, rows_of
 
 ROWS_OF_A_CALL = 256
 SIDES = ("user", "item")
@@ -46,6 +47,7 @@ class NewRows(NamedTuple):
     biases, factors : (rows,), (rows, n_factors); zeros for a row all of whose ratings are left out
     posterior : (rows, 4) of a sampled model, whose rows are posterior means; else None
     left_out : number of ratings left out, whose other id the model does not know
+    exposure : (rows, k) of a model that knows ratings and the exposure; else None
     """
 
     codes: np.ndarray
@@ -53,6 +55,7 @@ class NewRows(NamedTuple):
     factors: np.ndarray
     posterior: np.ndarray | None
     left_out: int
+    exposure: np.ndarray | None = None
 
 
 class RowRatings(NamedTuple):
@@ -82,6 +85,7 @@ def with_rows(
     factors: np.ndarray,
     posterior: np.ndarray | None = None,
     moods: dict[str, np.ndarray] | None = None,
+    exposure: np.ndarray | None = None,
 ) -> Fitted:
     """Return a model with another side; the arrays of the side that stays are shared.
 
@@ -92,6 +96,7 @@ def with_rows(
         f"{name}_biases": biases,
         f"{name}_factors": factors,
         f"{name}_posterior": posterior,
+        f"{name}_exposure": exposure,
     }
     changed |= moods or {}
     users, items = fitted.tables
@@ -183,12 +188,16 @@ def solve(
     """
     codes, known, given = ratings_by_row(fitted, ratings, side)
     left_out = int(len(known) - known.sum())
+    exposure = None
     if fitted.weights.exposure is not None:
-        factors = exposure_rows(fitted.weights, side, given, n_jobs)
-        return NewRows(codes, np.zeros(len(codes), np.float32), factors, None, left_out)
+        pairs = (given.start, given.others, given.sample_weights)
+        exposure = exposure_rows(fitted.weights, side, *pairs, n_jobs)
+    if exposure is not None and fitted.weights.user_exposure is None:
+        biases = np.zeros(len(codes), np.float32)
+        return NewRows(codes, biases, exposure, None, left_out)
     if fitted.weights.noise is not None:
         biases, factors, posterior = row_posteriors(fitted.weights, side, *given, hyper)
-        return NewRows(codes, biases, factors, posterior, left_out)
+        return NewRows(codes, biases, factors, posterior, left_out, exposure)
     _, others = rows_of(fitted.weights, 1 - side)
     counts = np.diff(given.start)
     l2 = penalties(hyper, past, counts, side)
@@ -207,7 +216,8 @@ def solve(
             l1[row],
             hyper.non_negative,
         )
-    return NewRows(codes, rows[:, 0].copy(), np.ascontiguousarray(rows[:, 1:]), None, left_out)
+    factors = np.ascontiguousarray(rows[:, 1:])
+    return NewRows(codes, rows[:, 0].copy(), factors, None, left_out, exposure)
 
 
 def ratings_by_row(
@@ -239,17 +249,6 @@ def ratings_by_row(
     if ratings.weights is not None:
         sample_weights = ratings.weights[order].astype(np.float64)
     return codes, known, RowRatings(start, others, values, sample_weights)
-
-
-def exposure_rows(weights: Weights, side: int, given: RowRatings, n_jobs: int) -> np.ndarray:
-    """Return (rows, n_factors): the exposure engine's solution of each row's pairs."""
-    from funksvd.engines.exposure import Settings, SidePairs, new_rows  # other models lack it
-
-    _, others = rows_of(weights, 1 - side)
-    roots = np.sqrt(given.sample_weights).astype(np.float32)
-    pairs = SidePairs(given.start, given.others, roots)
-    assert weights.exposure is not None  # as `solve` asks
-    return new_rows(others, pairs, Settings(*weights.exposure.tolist()), n_jobs)
 
 
 def ridge_rows(others: np.ndarray, given: RowRatings, l2: np.ndarray, n_jobs: int) -> np.ndarray:
@@ -345,7 +344,15 @@ def extended(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitte
     if side == USERS:
         codes = merged.encode(table.ids, SIDES[side])
         moods = with_other_users(fitted.weights, len(merged), codes, new_at)
-    return with_rows(fitted, side, merged, biases, factors, posterior, moods)
+    exposure = None
+    old_exposure = exposure_of(fitted.weights, side)
+    if old_exposure is not None:
+        exposure = np.zeros((len(merged), old_exposure.shape[1]), np.float32)
+        exposure[at] = old_exposure
+        if rows.exposure is not None:
+            exposure[new_at] = rows.exposure
+    own = (biases, factors, posterior, moods, exposure)
+    return with_rows(fitted, side, merged, *own)
 
 
 def merged_table(table: IdTable, ids: np.ndarray) -> IdTable:
@@ -367,4 +374,5 @@ def only(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitted:
     moods = None
     if side == USERS:
         moods = without_users(fitted.weights, len(ids))
-    return with_rows(fitted, side, IdTable(ids), rows.biases, rows.factors, posterior, moods)
+    own = (rows.biases, rows.factors, posterior, moods, rows.exposure)
+    return with_rows(fitted, side, IdTable(ids), *own)

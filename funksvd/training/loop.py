@@ -7,6 +7,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from funksvd.hyper import Hyper
 from funksvd.machine.threads import shielded
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
+from funksvd.training.exposing import exposure_beside
 from funksvd.training.fold_in import SIDES, NewRows, Past, extended, solve
 from funksvd.weights import Fitted, Trained, Weights, is_finite, rows_of
 
@@ -127,7 +129,8 @@ def with_new_ids(
     rows = solve(fitted, ratings, side, hyper, past, n_jobs)
     new = unknown[rows.codes]
     codes = rows.codes[new]
-    rows = NewRows(codes, rows.biases[new], rows.factors[new], None, rows.left_out)
+    exposure = None if rows.exposure is None else rows.exposure[new]
+    rows = NewRows(codes, rows.biases[new], rows.factors[new], None, rows.left_out, exposure)
     return extended(fitted, side, table.ids[codes], rows)
 
 
@@ -189,6 +192,9 @@ class Training:
         self.engine = self.engine_class(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
         if checkpoint is not None:
             checkpoint.check_engine(self.engine)
+        self.exposure: dict[str, Any] = {}
+        if hyper.exposure:
+            self.exposure = exposure_beside(ratings, hyper, seed, n_jobs)
         self.thread = threading.get_ident()
         self.begun: Begun | None = None
 
@@ -196,7 +202,8 @@ class Training:
         """Return the model as it is now; a copy."""
         model = self.model
         trained = Trained(model.history_, model.n_epochs_, len(self.ratings), self.content)
-        return Fitted(self.engine.weights(), self.ratings.tables, trained)
+        weights = replace(self.engine.weights(), **self.exposure)
+        return Fitted(weights, self.ratings.tables, trained)
 
     def whole(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Return the result of a function that reads or writes the engine; no signal ends it."""
