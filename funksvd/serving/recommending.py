@@ -106,6 +106,10 @@ def ranked_by(weights: Weights, request: Request) -> str:
         raise ValueError(f"threshold= means nothing to by={by!r}, but to by='relevance' alone")
     if request.risk and by == "exposure":
         raise ValueError("risk= means nothing to by='exposure': it has no standard deviation")
+    if request.at is not None and by != "rating":
+        raise ValueError(
+            f"at= means nothing to by={by!r}: a mood is the same for all items of a user"
+        )
     if request.risk:
         check_sampled(weights)
     check_threshold(weights, request.threshold)
