@@ -93,6 +93,8 @@ class Engine(Protocol):
 
         Names, shapes and dtypes are checked afterwards, against a snapshot of this engine.
         """
+        return
 
     def make_room(self, state: Mapping[str, np.ndarray]) -> None:
         """Give arrays that grow with the epochs the sizes that they have in a snapshot."""
+        return

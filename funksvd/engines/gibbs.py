@@ -140,7 +140,7 @@ class GibbsEngine(Engine):
         self.held_out = None if held_out is None else held_out_of(ratings, held_out)
         n_held_out = 0 if held_out is None else len(held_out)
         self.held_out_sum = np.zeros(n_held_out)  # of the kept samples' predictions
-        self.held_out_now = np.zeros(n_held_out)  # this sweep's predictions
+        self.held_out_now = np.zeros(n_held_out, np.float32)  # this sweep's predictions
         self.bridge = self._bridge_of_held_out()
         self.given: Weights | None = None
 
@@ -186,7 +186,7 @@ class GibbsEngine(Engine):
         held_out = self.held_out
         if held_out is not None:
             predicted = predict(model, held_out.users, held_out.items, self.n_jobs)
-            self.held_out_now = predicted + self._moods_of(held_out)
+            self.held_out_now[:] = predicted + self._moods_of(held_out)
         if kept:
             self._add_sample(model.global_mean)
         if low_rank is not None:

@@ -73,7 +73,8 @@ def exposure_model(weights: Weights, users: np.ndarray) -> Weights:
 def relevance(exposure: np.ndarray, probability: np.ndarray) -> np.ndarray:
     """Return the relevance of pairs as float64."""
     wide = exposure.astype(np.float64)
-    return np.where(wide > 0, wide * probability, wide * (1 - probability))
+    product: np.ndarray = np.where(wide > 0, wide * probability, wide * (1 - probability))
+    return product
 
 
 def probability_of(

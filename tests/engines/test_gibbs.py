@@ -339,6 +339,7 @@ def test_sizes_are_the_solvers_own_where_none_are_given(tmp_path):
 
 # A value other than the default of each parameter that means nothing to the sampler.
 UNUSED = {
+    "moods",
     "training": "featurewise",
     "batch_size": 32,
     "shuffle": False,
@@ -366,6 +367,7 @@ UNUSED = {
     "exposure_l2": 0.5,
 }
 USED = {
+    "moods",
     "n_factors",
     "n_epochs",
     "solver",

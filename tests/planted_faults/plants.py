@@ -577,8 +577,8 @@ PLANTS = [
         "an unknown id is read as the last one",
         Change(
             "ratings/_keys.pyx",
-            "table[place] if place < span else -1",
-            "table[place] if place < span else table[span - 1]",
+            "out[t] = -1",
+            "out[t] = table[span - 1]",
         ),
     ),
     Plant(
