@@ -73,7 +73,9 @@ LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 # that CFLAGS asks for, and a cross-compiler is not for the machine that runs this.
 if is_set("FUNKSVD_ONE_LEVEL") or sys.platform != "linux" or platform.machine() != "x86_64":
     LEVELS = {"": []}
-HEADERS = ["funksvd/machine/_prefetch.h", "funksvd/machine/_vec.h"]
+HEADERS = [f"funksvd/machine/_{name}.h" for name in ("bounds", "prefetch", "vec")]
+# A debug build checks indices behind pointers, too; see machine/_bounds.h.
+DEBUG_MACROS: list[tuple[str, str | None]] = [("FUNKSVD_DEBUG", None)] if DEBUG else []
 
 # `_sgd` sums its vectors in the order that its source says: the compiler's other orders load each
 # row of a step twice.
@@ -162,7 +164,7 @@ def build_of(module: Extension, kernel: str, dtype: str, level: str) -> Extensio
     suffix = f"_{dtype}{level}"
     init = f"PyInit_{kernel.rpartition('.')[2]}"
     copies = ("FUNKSVD_COPIES", str(copies_of(dtype, level)))
-    macros = [*DTYPES[dtype], *INLINE, (init, init + suffix), copies]
+    macros = [*DEBUG_MACROS, *DTYPES[dtype], *INLINE, (init, init + suffix), copies]
     return Extension(
         module.name + suffix,
         module.sources,

@@ -17,6 +17,9 @@ cdef extern from "machine/_vec.h":
     real lane_sum(loose_vec) nogil
     void PREFETCH(const void*) nogil
 
+cdef extern from "machine/_bounds.h":
+    void CHECK_INSIDE(Py_ssize_t at, Py_ssize_t n) nogil
+
 include "_formula.pxi"
 
 
@@ -59,6 +62,8 @@ def predict(
             PREFETCH(Q + items[ahead] * k + k - 1)
             u = users[t]
             i = items[t]
+            CHECK_INSIDE(u + 1, user_factors.shape[0] + 1)
+            CHECK_INSIDE(i + 1, item_factors.shape[0] + 1)
             bu = user_biases[u] if u >= 0 else 0
             bi = item_biases[i] if i >= 0 else 0
             product = dot(k, P + u * k, Q + i * k) if u >= 0 and i >= 0 else 0

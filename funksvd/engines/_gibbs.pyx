@@ -39,6 +39,9 @@ from libc.math cimport sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint64_t
 from libc.string cimport memcpy, memset
 
+cdef extern from "../machine/_bounds.h":
+    void CHECK_INSIDE(Py_ssize_t at, Py_ssize_t n) nogil
+
 cdef extern from "../machine/_vec.h":
     enum: LANES
     ctypedef float vec              # LANES factors of a row that starts at a multiple of 64 bytes
@@ -120,6 +123,7 @@ cdef struct Given:
     const int32_t* index        # (n,)
     const float* value          # (n,)
     const float* root_weight    # (n,), or NULL where all sample weights are 1
+    Py_ssize_t n_others         # rows of the other side, which a debug build checks
     const float* factors        # (others, width)
     const float* scalars        # (others, 2)
 
@@ -208,6 +212,7 @@ cdef inline void gather(Py_ssize_t width, const Given* given, Work* w) noexcept 
         if width > 16:  # a row of 16 factors is one cache line
             PREFETCH(given.factors + ahead * width + 16)
         other = given.index[j]
+        CHECK_INSIDE(other, given.n_others)
         q = <const vec*>(given.factors + other * width)
         scale = given.scalars[2 * other + 1]
         w.root[j] = scale
@@ -439,6 +444,7 @@ cdef inline void draw_rows(
     cdef Given given
     cdef Py_ssize_t row, begin
     given.root_weight = NULL
+    given.n_others = other.factors.shape[0]
     given.factors = &other.factors[0, 0]
     given.scalars = &other.scalars[0, 0]
     for row in range(first, last):

@@ -9,6 +9,9 @@ from libc.stdint cimport uint16_t
 
 include "../_formula.pxi"
 
+cdef extern from "../machine/_bounds.h":
+    void CHECK_INSIDE(Py_ssize_t at, Py_ssize_t n) nogil
+
 cdef extern from "../machine/_vec.h":
     enum: BATCH_VECS             # vec that hold 8 numbers
     void lane_sums(const vec*, int, real*) nogil
@@ -31,6 +34,7 @@ cdef struct Own:            # a row's own numbers, apart from factors, bias and 
     real bias_state[2]
 
 cdef struct Rows:           # the rows of one side
+    Py_ssize_t count        # rows, which a debug build checks
     vec* factors
     real* biases
     vec* state              # a row's states of all factors, one state after the other
@@ -91,6 +95,7 @@ cdef inline void find_rows(
     """Set the addresses of the gathered rows."""
     cdef int j
     for j in range(size):
+        CHECK_INSIDE(batch.index[j], batch.rows.count)
         work.q[j] = batch.rows.factors + batch.index[j] * n
         work.q_state[j] = batch.rows.state + batch.index[j] * n * states(hq)
 

@@ -130,6 +130,7 @@ cdef class Side:
         self.width = factors.shape[1]
         self.state_width = state.shape[1]
         self.own_width = extra.shape[1]
+        self.rows.count = factors.shape[0]
         self.rows.factors = <vec*>&factors[0, 0]
         self.rows.biases = &biases[0]
         self.rows.state = <vec*>&state[0, 0] if self.state_width else NULL
@@ -226,6 +227,7 @@ def block(
     b.mean = <real>mean
     b.runs = run_side.rows
     b.rows = side.after(first)
+    b.rows.count = blocks.band_start[y + 1] - first
     b.spare = <uint16_t>(blocks.band_start[y + 1] - first - 1)
     b.run_row = &blocks.run_row[run]
     b.run_end = &blocks.run_end[run]

@@ -60,6 +60,7 @@ cdef void clear_rows(
     cdef int j
     clear_tiny(n, batch.p, n_states, batch.p_state)
     for j in range(m):
+        CHECK_INSIDE(index[j], batch.rows.count)
         clear_tiny(
             n, batch.rows.factors + index[j] * n, n_states,
             batch.rows.state + index[j] * n * n_states,
@@ -190,6 +191,7 @@ cdef inline double walk(
     for r in range(block.count):
         row = block.run_row[r]
         end = block.run_end[r]
+        CHECK_INSIDE(row, block.runs.count)
         batch.p = block.runs.factors + row * n
         batch.p_bias = block.runs.biases + row
         batch.p_state = block.runs.state + row * n * states(hp)
