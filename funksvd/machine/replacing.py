@@ -35,22 +35,31 @@ def replacing(path: FilePath, mode: str = "wb", **options: Any) -> Iterator[IO[A
     remove_left(os.path.dirname(target))
     temporary = temporary_beside(target)
     old_mode = mode_of(target)
+    with naming(path, temporary):
+        unfinished = create(temporary, mode, old_mode, **options)
+        try:
+            with unfinished as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if old_mode is not None:  # the umask may have taken something from it
+                os.chmod(temporary, old_mode)
+            os.replace(temporary, target)
+            sync_folder(os.path.dirname(target))
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def naming(path: FilePath, temporary: str) -> Iterator[None]:
+    """Name the file that a caller knows, not the temporary one, in the errors of a block."""
     try:
-        with create(temporary, mode, old_mode, **options) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if old_mode is not None:  # the umask may have taken something from it
-            os.chmod(temporary, old_mode)
-        os.replace(temporary, target)
-        sync_folder(os.path.dirname(target))
+        yield
     except OSError as error:
         if error.errno is None or error.filename not in (None, temporary):
             raise
         raise OSError(error.errno, error.strerror, path) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
 
 
 def temporary_beside(target: str) -> str:
@@ -154,12 +163,10 @@ def check_writable(path: FilePath) -> None:
         raise OSError(f"cannot write {path}: {error.strerror}") from error
     temporary = temporary_beside(target)
     try:
-        with create(temporary, "wb", 0o600):
-            pass
+        create(temporary, "wb", 0o600).close()
     except OSError as error:
         raise type(error)(
             f"cannot write {path}: the directory {directory!r} is not writable ({error.strerror})"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+    with contextlib.suppress(OSError):
+        os.unlink(temporary)

@@ -50,13 +50,14 @@ def test_a_full_disk_is_an_error_in_one_line(folder, tmp_path):
     load(tmp_path / "m.npz")
 
 
-def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path, capsys):
+def test_control_characters_of_a_file_do_not_reach_the_terminal(tmp_path, capsys, monkeypatch):
     users = ["\x1b[2J\x1b]0;owned\x07", "\u202ereversed", "z\nz"]
     model = FunkSVD(2, 1, random_state=0)
     model.fit((users * 3, ["\x1b[31m", "b", "c"] * 3), [1.0, 2.0, 3.0] * 3)
     path = tmp_path / "m.npz"
     model.history_["\x1b[1m"] = [1.0]
     model.save(path)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     out = shown(capsys, "info", path)
     out += shown(capsys, "recommend", path, "--user", users[0])
     out += shown(capsys, "similar", path, "--item", "b")
