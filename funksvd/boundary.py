@@ -9,7 +9,7 @@ package is a door, and each door calls this module:
 - `training.about` takes the record of a checkpoint, `training.checkpoints` the state of an engine:
   `check_whole`, `check_state`, `check_counts`.
 
-`docs/internals/trust.md` lists the doors with all that is checked, and the promises made of them.
+`docs/guides/trust.md` lists the doors with all that is checked, and the promises made of them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import Any
+from typing import IO, Any
 
 from funksvd.machine.replacing import replacing
 
@@ -59,6 +59,13 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, default=str))
 
 
+def fit_for(file: IO[str], rows: Iterable[Sequence[Any]]) -> Iterable[Sequence[Any]]:
+    """Return the rows of a table, without control characters if the file is a terminal."""
+    if not file.isatty():
+        return rows
+    return [[printable(value) for value in row] for row in rows]
+
+
 def print_table(names: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Print columns under their names, all aligned to the right."""
     texts = [[printable(value) for value in row] for row in [names, *rows]]
@@ -94,12 +101,10 @@ def writer(args: argparse.Namespace, names: Sequence[str], n: int) -> Iterator[W
             table.writerow(names)
 
         def write(rows: Iterable[Sequence[Any]], entry: dict[str, Any]) -> None:
-            if file.isatty():
-                rows = [[printable(value) for value in row] for row in rows]
             if args.json:
                 file.write(json.dumps(entry, default=str) + "\n")
             else:
-                table.writerows(rows)
+                table.writerows(fit_for(file, rows))
             bar.update()
 
         yield write

@@ -8,7 +8,7 @@ import sys
 
 from funksvd.cli.files import known_id
 from funksvd.cli.options import Commands, add_command, add_json, add_model, add_titles
-from funksvd.cli.shown import named, print_json, title_cell
+from funksvd.cli.shown import fit_for, named, print_json, title_cell
 from funksvd.model import load
 from funksvd.ratings.reading import read_titles
 
@@ -64,4 +64,4 @@ def similar(args: argparse.Namespace) -> None:
         return
     table = csv.writer(sys.stdout, lineterminator="\n")
     table.writerow([side, "similarity", "title"] if titles else [side, "similarity"])
-    table.writerows(rows)
+    table.writerows(fit_for(sys.stdout, rows))
