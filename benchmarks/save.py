@@ -33,7 +33,7 @@ def main() -> None:
     asked = parser.parse_args()
     script = FOLDER / asked.script
     name = asked.name or script.stem.removeprefix("bench_")
-    sys.argv = [asked.script, *asked.options]
+    sys.argv = [script.name, *asked.options]
     runpy.run_path(str(script), run_name="__main__")
     common.PRINTED["command"] = re.sub(r"(?<= )/\S+", "DIR", common.PRINTED["command"])
     path = tables.RESULTS / f"{name}.json"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ PEERS = ("surprise", "lightfm", "implicit", "keras", "scikit-learn")
 
 
 @pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> object:
+def tables(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return the script that writes the tables of the benchmarks into the pages."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     monkeypatch.delitem(sys.modules, "tables", raising=False)
@@ -48,17 +51,19 @@ def test_readme_shows_at_most_twelve_lines_with_their_output() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md"])
-def test_tables_are_those_of_the_results(tables: object, name: str) -> None:
+def test_tables_are_those_of_the_results(tables: Any, name: str) -> None:
     """`python benchmarks/tables.py` writes the tables where this fails."""
     text = (ROOT / name).read_text(encoding="utf-8")
     assert tables.with_tables(text) == text
 
 
-def test_the_picture_is_that_of_the_results(tables: object) -> None:
+def test_the_picture_is_that_of_the_results(tables: Any) -> None:
     assert tables.digest() in tables.PICTURE.read_text(encoding="utf-8")
 
 
-def test_a_changed_number_would_be_seen(tables: object, tmp_path: Path, monkeypatch) -> None:
+def test_a_changed_number_would_be_seen(
+    tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = {
         "command": "bench_some.py",
         "date": "2026-01-01",
@@ -66,7 +71,7 @@ def test_a_changed_number_would_be_seen(tables: object, tmp_path: Path, monkeypa
         "versions": "funksvd 0",
         "tables": {"set": {"header": ["model", "s", "s"], "rows": [["a", "1", "2"]]}},
     }
-    (tmp_path / "some.json").write_text(tables.json.dumps(made), encoding="utf-8")
+    (tmp_path / "some.json").write_text(json.dumps(made), encoding="utf-8")
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     page = "<!-- table: some; model, s, s -->\nold\n<!-- end of table -->\n"
     written = tables.with_tables(page)
@@ -74,3 +79,22 @@ def test_a_changed_number_would_be_seen(tables: object, tmp_path: Path, monkeypa
     assert "Printed by `python benchmarks/bench_some.py` on 2026-01-01" in written
     assert tables.with_tables(written) == written
     assert tables.with_tables(written.replace("| 1 |", "| 3 |")) == written
+
+
+def test_a_benchmark_is_saved_without_paths_of_the_machine(
+    tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "bench_tiny.py"
+    script.write_text(
+        "from common import print_header, print_table\n"
+        "print_header()\n"
+        "print_table(['model', 's'], [['a', 1.5]], 'set')\n"
+    )
+    monkeypatch.setattr(tables, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(tables, "main", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["save.py", str(script), "--data", "/a/folder"])
+    importlib.import_module("save").main()
+    saved = json.loads((tmp_path / "results" / "tiny.json").read_text(encoding="utf-8"))
+    assert saved["command"].endswith(" --data DIR")
+    assert saved["tables"] == {"set": {"header": ["model", "s"], "rows": [["a", "1.50"]]}}
+    assert {"machine", "versions", "date"} <= saved.keys()
