@@ -8,6 +8,7 @@ from funksvd.engines.device import DeviceError
 from funksvd.machine.kernels import show_config
 from funksvd.model import FunkSVD, from_surprise, load
 from funksvd.ratings import Ratings
+from funksvd.ratings.unknown_ids import UnknownIdWarning
 from funksvd.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "ModelCheckpoint",
     "Ratings",
     "ReduceLROnPlateau",
+    "UnknownIdWarning",
     "__version__",
     "compare",
     "from_surprise",

@@ -248,7 +248,7 @@ class FunkSVD(Fitting, Answers):
 
         The file is written under a temporary name first: an error leaves an old file whole. Ids may
         be int, str, bytes, UUID, datetime or date. A learning-rate schedule that is a function is
-        not kept.
+        not kept. A name that ends as files of other formats do, such as ".pkl", is refused.
         """
         from funksvd.files import model_file  # zipfile is a tenth of the time of `import funksvd`
 

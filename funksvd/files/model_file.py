@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import struct
 import zipfile
 import zlib
@@ -56,6 +57,10 @@ UNREADABLE = (
 )
 
 
+# Endings of formats that a model file is not in.
+OTHER_ENDINGS = (".pkl", ".pickle", ".joblib", ".h5", ".hdf5", ".keras", ".pt", ".pth", ".onnx")
+
+
 class Opened(NamedTuple):
     """The content of a model file.
 
@@ -85,6 +90,7 @@ def save(
     training, state : of a checkpoint
         What it needs of the training, as JSON, and more arrays by name.
     """
+    check_ending(path)
     fitted = model._fitted_now()
     meta = about_model(model, fitted)
     if training is not None:
@@ -103,6 +109,16 @@ def save(
     write = write_safetensors if is_safetensors else write_npz
     with replacing(path) as file:
         write(file, text, arrays)
+
+
+def check_ending(path: FilePath) -> None:
+    """Raise ValueError if a name ends as files of another format do."""
+    _, ending = os.path.splitext(os.fspath(path))
+    if str(ending).lower() in OTHER_ENDINGS:
+        raise ValueError(
+            f"{path}: a model is saved as npz or as safetensors, and a name that ends with"
+            f" {ending} would say otherwise; pickle.dump(model, file) makes a pickle"
+        )
 
 
 def about_model(model: Any, fitted: Fitted) -> dict[str, Any]:

@@ -18,10 +18,28 @@ def is_table(X: Any) -> bool:
     return hasattr(type(X), "columns") or hasattr(type(X), "column_names")
 
 
+def is_single_id(X: Any) -> bool:
+    """Return whether X is one id, and no collection of ids or pairs."""
+    if isinstance(X, str | bytes | np.generic):
+        return True
+    return not (hasattr(X, "__len__") or hasattr(X, "__iter__") or is_table(X))
+
+
+def is_list_of(X: Any, width: int) -> bool:
+    """Return whether X is a list of tuples of so many entries, by its first one."""
+    return isinstance(X, list) and bool(X) and isinstance(X[0], tuple) and len(X[0]) == width
+
+
 def pairs_of(X: Any) -> tuple[Any, Any]:
-    """Return the columns (users, items) of a pair of arrays, a table or an (n, 2) array."""
+    """Return the columns (users, items) of a pair of arrays, a table or an (n, 2) array.
+
+    The array may be a list of pairs, whose ids keep their types.
+    """
     if isinstance(X, tuple) and len(X) == 2:
         return X
+    if is_list_of(X, 2):
+        users, items = zip(*X, strict=True)
+        return list(users), list(items)
     if is_table(X):
         from funksvd.ratings.tables import columns_of
 
@@ -39,15 +57,30 @@ def holds_ratings(X: Any) -> bool:
         from funksvd.ratings.tables import narwhals
 
         return len(narwhals().from_native(X).collect_schema().names()) > 2
-    return isinstance(X, Ratings) or hasattr(X, "tocoo")
+    is_triples = is_list_of(X, 3) or (isinstance(X, tuple) and len(X) == 3)
+    return is_triples or isinstance(X, Ratings) or hasattr(X, "tocoo")
 
 
 def as_known(X: Any) -> Ratings:
-    """Return the pairs of X, in any form that `fit` takes, with ratings of 1 if it holds none."""
-    if holds_ratings(X):
-        return as_ratings(X)
-    users, items = pairs_of(X)
-    return Ratings.from_arrays(users, items, np.ones(len(users)))
+    """Return the pairs of `exclude=`, in any form that `fit` takes, with ratings of 1 if need be.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If X is in none of these forms; the message names the argument.
+    """
+    if is_single_id(X):
+        raise TypeError(
+            "exclude= must be ratings, or pairs (user ids, item ids) of items that users know,"
+            f" got {type(X).__name__}"
+        )
+    try:
+        if holds_ratings(X):
+            return as_ratings(X)
+        users, items = pairs_of(X)
+        return Ratings.from_arrays(users, items, np.ones(len(users)))
+    except ValueError as error:
+        raise ValueError(f"exclude=: {error}") from error
 
 
 def as_ratings(
@@ -84,6 +117,10 @@ def as_ratings(
     if y is None:
         if is_table(X):
             return ratings_of_table(X, weights, times)
+        if is_list_of(X, 3):
+            X = tuple(map(list, zip(*X, strict=True)))
+        if isinstance(X, tuple) and len(X) == 3:
+            return Ratings.from_arrays(*X, weights, times)
         # The first words are those that scikit-learn's checks look for.
         raise ValueError(
             "y is missing: this requires y to be passed, but the target y is None; "

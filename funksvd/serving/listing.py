@@ -71,7 +71,7 @@ class Listing(Learned):
         ----------
         users : one id, a list or array of m ids, or None for all
         n : int
-        exclude : Ratings, or (user ids, item ids)
+        exclude : ratings in any form that `fit` takes, or (user ids, item ids)
             Pairs not to recommend: the items that the users know.
         candidates : ids of the items to choose from, or None for all
         unknown : {"raise", "mean", "nan"}

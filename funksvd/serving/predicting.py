@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 import funksvd.serving as serving
 from funksvd.checks import check_choice
 from funksvd.posterior import check_sampled, interval, variance
+from funksvd.ratings.inputs import is_single_id
 from funksvd.ratings.tables import add_column
+from funksvd.ratings.unknown_ids import UnknownIdWarning
 from funksvd.serving.asked import asked, known_codes
 from funksvd.serving.learned import Learned
 
@@ -41,7 +43,8 @@ class Predicting(Learned):
 
         Parameters
         ----------
-        X : (users, items), (n, 2) array, table, or Ratings
+        X : (users, items), (n, 2) array, list of pairs, table, or Ratings
+            Or a single user id, with an item id as the second argument: ``predict(196, 242)``.
         unknown : {"mean", "nan", "raise"}
             For pairs with an unknown id: use the mean and the known bias, and warn once; give NaN;
             or raise ValueError.
@@ -58,8 +61,10 @@ class Predicting(Learned):
         -------
         (n,) ratings, clipped to `rating_scale`; with `return_std` also (n,) standard deviations.
         With solver="ials" they are exposures, about 1 for the pairs that the model expects and near
-        0 for the others, and a warning says so.
+        0 for the others, and a warning says so. For a single pair they are floats.
         """
+        if is_single_id(X):
+            return single(self.predict(([X], [unknown]), return_std=return_std, times=times))
         fitted = self._fitted_now()
         check_choice(unknown, "unknown", ("mean", "nan", "raise"))
         if return_std:
@@ -122,6 +127,13 @@ def unknown_pairs(users: NDArray[Any], items: NDArray[Any]) -> NDArray[np.bool_]
     return unknown
 
 
+def single(predicted: Any) -> Any:
+    """Return the predictions for one pair as floats."""
+    if isinstance(predicted, tuple):
+        return tuple(array.item() for array in predicted)
+    return predicted.item()
+
+
 def mark_unknown(
     ratings: NDArray[Any], users: NDArray[Any], items: NDArray[Any], unknown: str
 ) -> None:
@@ -135,4 +147,6 @@ def mark_unknown(
     if unknown == "nan":
         ratings[strange] = np.nan
     else:
-        warnings.warn(f"{said}; they get the mean and the known bias", stacklevel=3)
+        warnings.warn(
+            f"{said}; they get the mean and the known bias", UnknownIdWarning, stacklevel=3
+        )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.ratings.ids import IdTable
+from funksvd.ratings.inputs import as_known
 from funksvd.ratings.sorting import by_user
 from funksvd.ratings.tables import as_ids
 from funksvd.ratings.triples import Ratings
@@ -134,11 +135,11 @@ def unwanted_by(users: np.ndarray, seen: Seen | None) -> Unwanted:
 
 
 def seen_of(exclude: Any, tables: Tables) -> Seen | None:
-    """Return the pairs of `exclude`, which is a `Ratings`, a pair of id arrays, or None."""
+    """Return the pairs of `exclude`: None, pairs of ids, or ratings in a form that `fit` takes."""
     if exclude is None:
         return None
-    if isinstance(exclude, Ratings):
-        return Seen.of_ratings(exclude, tables)
+    if not (isinstance(exclude, tuple) and len(exclude) == 2):
+        return Seen.of_ratings(as_known(exclude), tables)
     raw_users, raw_items = exclude
     users_table, items_table = tables
     users = users_table.encode(as_ids(raw_users, "user"), "user")

@@ -23,6 +23,7 @@ from funksvd.ratings.content import content_of
 from funksvd.ratings.inputs import as_ratings
 from funksvd.ratings.pairs import as_pairs
 from funksvd.ratings.triples import Ratings
+from funksvd.ratings.unknown_ids import UnknownIdWarning
 from funksvd.schedules import planned_rate
 from funksvd.weights import Fitted, Trained, Weights, check_fit, copied, is_finite
 
@@ -126,8 +127,11 @@ class Fitting:
 
         `more` are sample weights and times.
         """
-        take = as_ratings if engine_for(self._hyper()).learns_ratings else as_pairs
-        return take(X, y, *more)
+        if not engine_for(self._hyper()).learns_ratings:
+            return as_pairs(X, y, *more)
+        ratings = as_ratings(X, y, *more)
+        warn_of_constant(ratings)
+        return ratings
 
     def _validation(self, data: Any) -> Ratings | None:
         """Return the ratings of the argument `validation_data`."""
@@ -269,6 +273,7 @@ class Fitting:
             warnings.warn(
                 f"{rows.left_out} of {len(ratings)} ratings are of {other} unknown to the model;"
                 " they are left out",
+                UnknownIdWarning,
                 stacklevel=2,
             )
         join = stations.fold_in.extended if extend else stations.fold_in.only
@@ -363,6 +368,17 @@ def parts_of(
     check_weighted(ratings, "training")
     check_weighted(held_out, "validation")
     return ratings, held_out
+
+
+def warn_of_constant(ratings: Ratings) -> None:
+    """Warn if all ratings are equal: there is nothing to learn from their values."""
+    values = ratings.values
+    if len(values) and values[0] == values[-1] and (values == values[0]).all():
+        warnings.warn(
+            f"all {len(values)} ratings are {values[0]:g}, so that a model of ratings learns"
+            " nothing but this number; to learn which items users take, use solver='ials'",
+            stacklevel=4,
+        )
 
 
 def check_weighted(ratings: Ratings | None, name: str) -> None:
