@@ -33,6 +33,7 @@ from funksvd.cli import (
     tune,
 )
 from funksvd.cli.shown import discard, printable
+from funksvd.cli.suggesting import SuggestingParser
 from funksvd.version import __version__
 
 __all__ = ["main"]
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = SuggestingParser(
         prog="funksvd",
         formatter_class=Overview,
         description="Funk's SVD of ratings: train a model, evaluate it and use it.",

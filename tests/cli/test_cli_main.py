@@ -62,6 +62,28 @@ def test_no_command_is_a_usage_error():
     assert end.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("argv", "suggestion"),
+    [
+        (["evalute", "m.npz", "r.csv"], "did you mean evaluate?"),
+        (["train", "r.csv", "--n-factor", "3"], "did you mean --n-factors?"),
+        (["train", "r.csv", "--n-factor=3"], "did you mean --n-factors?"),
+        (["predict", "m.npz", "p.csv", "--unknown", "nann"], "did you mean nan?"),
+        (["split", "r.csv", "--zzz"], None),
+        (["zzz"], None),
+    ],
+)
+def test_a_name_that_is_nearly_right_leads_to_the_right_one(argv, suggestion, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(argv)
+    assert end.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    if suggestion is None:
+        assert "did you mean" not in last
+    else:
+        assert last.endswith(suggestion)
+
+
 def test_no_command_writes_over_its_input(folder, tmp_path, capsys):
     ratings = tmp_path / "ratings.csv"
     model = tmp_path / "model.npz"
