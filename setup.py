@@ -20,6 +20,7 @@ def is_set(variable: str) -> bool:
 
 
 DEBUG = is_set("FUNKSVD_DEBUG")
+ONE_LEVEL = is_set("FUNKSVD_ONE_LEVEL")
 
 # -ffast-math would blind isfinite and flush subnormal numbers for the whole importing program; the
 # four -f flags below give the same vectors without that. -march=native is left out because a wheel
@@ -71,7 +72,7 @@ ONLY_FLOAT32 = (
 LEVELS = {"": [], "_v3": ["-march=x86-64-v3"], "_v4": ["-march=x86-64-v4"]}
 # FUNKSVD_ONE_LEVEL=1 leaves the higher levels out: sanitizers and other compilers check the one
 # that CFLAGS asks for, and a cross-compiler is not for the machine that runs this.
-if is_set("FUNKSVD_ONE_LEVEL") or sys.platform != "linux" or platform.machine() != "x86_64":
+if ONE_LEVEL or sys.platform != "linux" or platform.machine() != "x86_64":
     LEVELS = {"": []}
 HEADERS = [f"funksvd/machine/_{name}.h" for name in ("bounds", "prefetch", "vec")]
 # A debug build checks indices behind pointers, too; see machine/_bounds.h.
@@ -84,11 +85,11 @@ OWN_FLAGS = {"engines._sgd": ["-fno-associative-math"]}
 
 # `_sgd` has copies of its loop for the usual lengths of rows and of micro-batches, which take two
 # thirds of its compile time. Builds that few run have fewer: float64 those of plain SGD, without
-# which an epoch takes 2.6 times as long, and the baseline none where there are higher levels. Debug
-# builds have none.
+# which an epoch takes 2.6 times as long, and the baseline none where there are higher levels. Builds
+# for checks have none.
 def copies_of(dtype: str, level: str) -> int:
     """Return which copies a build has: 2 those of all solvers, 1 those of plain SGD, 0 none."""
-    if DEBUG or (not level and len(LEVELS) > 1):
+    if DEBUG or ONE_LEVEL or (not level and len(LEVELS) > 1):
         return 0
     return 1 if dtype == "float64" else 2
 
