@@ -33,7 +33,7 @@ except ImportError:  # Windows has no limits
     resource = None  # type: ignore[assignment]
 
 PACKAGE = os.path.dirname(os.path.abspath(funksvd.__file__))
-LONGEST = 120  # seconds of a case; SIGALRM ends the process that takes longer
+LONGEST = 300  # seconds of a case; SIGALRM ends the process that takes longer
 MEMORY = 1 << 30  # bytes that the cases may ask for beyond the memory of the imports
 REPORT_LINES = 200  # of what a crashed process wrote to stderr
 

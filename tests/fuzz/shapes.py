@@ -97,12 +97,12 @@ def drawn_params(rng: np.random.Generator) -> dict[str, Any]:
     return params | way
 
 
-def drawn_triples(rng: np.random.Generator) -> Triples:
+def drawn_triples(rng: np.random.Generator, may_be_wide: bool) -> Triples:
     """Return ratings of a random shape."""
     n_users = pick(rng, SIZES)
     n_items = pick(rng, SIZES)
     n = pick(rng, RATINGS)
-    if rng.random() < WIDE_SHARE:
+    if may_be_wide and rng.random() < WIDE_SHARE:
         n_users, n_items, n = 200_000, 70_000, 300_000
     weights = None
     if rng.random() < 1 / 3:
@@ -179,7 +179,7 @@ def ask(model: FunkSVD, ratings: Ratings, triples: Triples, rng: np.random.Gener
 def run_case(rng: np.random.Generator) -> str:
     """Fit a model to ratings of a random shape and ask it everything."""
     params = drawn_params(rng)
-    triples = drawn_triples(rng)
+    triples = drawn_triples(rng, may_be_wide="batch_size" not in params)
     share = pick(rng, (0, 0.3)) if len(triples.values) > 9 else 0
     with drawn_sizes(rng):
         ratings = Ratings.from_arrays(*triples)
