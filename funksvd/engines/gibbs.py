@@ -210,7 +210,7 @@ class GibbsEngine(Engine):
             return np.zeros(len(held_out.users))
         if self.bridge is not None:
             return moods.bridged(self.bridge)
-        levels = np.asarray(moods.moods.level)
+        levels = np.asarray(moods.moods.level, np.float64)
         return np.where(held_out.users >= 0, levels[held_out.users], 0)
 
     def _add_sample(self, constant: float) -> None:
