@@ -5,6 +5,7 @@ import mood_checks
 import numpy as np
 import pytest
 from gibbs_checks import distinct_ratings, hyper_of, state_of, take_over
+from scipy import stats
 
 from funksvd import Callback, FunkSVD, ModelCheckpoint, Ratings
 from funksvd.engines import chain as chain_module
@@ -209,6 +210,32 @@ def engine_step():
 def test_geweke(small_model):
     p, quantity = mood_checks.smallest_p(engine_step(), 600, n_sweeps=4, random_state=1)
     assert p > 1e-3, quantity
+
+
+def test_simulation_based_calibration(small_model):
+    """Over data drawn from the prior, the truth's rank among draws is uniform (Talts 2018)."""
+    rng = np.random.default_rng(0)
+    step = engine_step()
+    n_burned, thinned, n_kept = 24, 6, 15
+
+    def summary(state):
+        x = state.moods
+        return *state.variances, *x[:, 0, 1], *x[:, 2, 2], x.sum(0)[0, 0], state.rest.alpha
+
+    ranks = []
+    for _ in range(64):
+        truth = mood_checks.prior_draw(rng)
+        y = mood_checks.data(truth, rng)
+        state = mood_checks.prior_draw(rng)  # an unrelated start
+        draws = []
+        for t in range(n_burned + thinned * n_kept):
+            step(state, y, rng)
+            if t >= n_burned and t % thinned == 0:
+                draws.append(summary(state))
+        ranks.append((np.array(draws) < summary(truth)).sum(0))
+    for column in np.array(ranks).T:
+        counts = np.bincount(column // 4, minlength=4)
+        assert stats.chisquare(counts).pvalue > 1e-3
 
 
 QUICK = (
