@@ -22,6 +22,9 @@ class Explanation(NamedTuple):
     contributions : how far each of these ratings pulls the prediction up or down
     rest : the part that the given ratings do not explain, because training has not settled or
         because ratings are missing among them
+    exposure : of the user and the item, where the model knows it beside ratings; else None
+    exposure_contributions : how much of it follows from the user having taken each of the items, in
+        their order; they sum up to the exposure if the ratings are those of training
     """
 
     prediction: float
@@ -30,6 +33,8 @@ class Explanation(NamedTuple):
     ratings: NDArray[Any]
     contributions: NDArray[Any]
     rest: float
+    exposure: float | None = None
+    exposure_contributions: NDArray[Any] | None = None
 
 
 def explain(
@@ -59,6 +64,9 @@ def explain(
     order = np.argsort(-np.abs(pulls), kind="stable")
     baseline = weights.global_mean + float(weights.item_biases[item_code[0]])
     prediction = float(predict(weights, user_code, item_code)[0])
+    of_exposure: tuple[float | None, NDArray[Any] | None] = (None, None)
+    if weights.user_exposure is not None:
+        of_exposure = exposure_parts(weights, user_code[0], item_code[0], items[order])
     return Explanation(
         prediction=prediction,
         baseline=baseline,
@@ -66,6 +74,8 @@ def explain(
         ratings=values[order],
         contributions=pulls[order],
         rest=prediction - baseline - float(pulls.sum()),
+        exposure=of_exposure[0],
+        exposure_contributions=of_exposure[1],
     )
 
 
@@ -120,3 +130,26 @@ def contributions(
     rest = values - weights.global_mean - weights.item_biases[items]
     pulls: NDArray[Any] = reach * rest
     return pulls
+
+
+def exposure_parts(
+    weights: Weights, user: int, item: int, items: NDArray[Any]
+) -> tuple[float, NDArray[Any]]:
+    """Return (exposure of a pair, (n,) shares of it that follow from the user's items).
+
+    Given the items, a user's row is linear in the user's pairs (Hu, Koren, Volinsky 2008, section
+    5): the share of item t in the exposure of item i is q_i' A^-1 q_t, with A that of
+    `engines/_exposure.pyx`, whatever the pairs' sample weights, which are taken as 1 here.
+    """
+    assert weights.exposure is not None
+    assert weights.user_exposure is not None
+    assert weights.item_exposure is not None
+    every = weights.item_exposure.astype(np.float64)
+    unseen_weight, penalty = weights.exposure[:2].tolist()
+    taken = every[items]
+    total_weight = len(items) + unseen_weight * len(every)
+    a = unseen_weight * (every.T @ every) + taken.T @ taken
+    a += np.eye(every.shape[1]) * penalty * total_weight
+    shares: NDArray[Any] = taken @ np.linalg.solve(a, every[item])
+    exposure = float(weights.user_exposure[user].astype(np.float64) @ every[item])
+    return exposure, shares

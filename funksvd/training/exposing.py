@@ -60,3 +60,20 @@ def exposure_rows(
     pairs = SidePairs(start, others, np.sqrt(sample_weights).astype(np.float32))
     settings = Settings(*weights.exposure[:2].tolist())
     return new_rows(factors, pairs, settings, n_jobs)
+
+
+def with_new_rows(
+    old: np.ndarray | None,
+    new: np.ndarray | None,
+    n_rows: int,
+    at: np.ndarray | slice,
+    new_at: np.ndarray,
+) -> np.ndarray | None:
+    """Return (n_rows, k): the old rows at `at` and the new ones, if there are any, at `new_at`."""
+    if old is None:
+        return None
+    factors = np.zeros((n_rows, old.shape[1]), np.float32)
+    factors[at] = old
+    if new is not None:
+        factors[new_at] = new
+    return factors

@@ -20,7 +20,7 @@ from funksvd.checks import check_choice, checked_n, is_number
 from funksvd.engines.choose import engine_for
 from funksvd.hyper import Hyper
 from funksvd.ratings.content import content_of
-from funksvd.ratings.inputs import as_ratings
+from funksvd.ratings.inputs import as_ratings, holds_ratings
 from funksvd.ratings.pairs import as_pairs
 from funksvd.ratings.triples import Ratings
 from funksvd.ratings.unknown_ids import UnknownIdWarning
@@ -248,8 +248,10 @@ class Fitting:
 
         A new row is the ridge solution given the other side, with the penalties and bounds of this
         model; for "gibbs" it is the posterior mean, with its own standard deviations; for "ials" it
-        is the row that training would solve, from pairs with or without ratings. A user that
-        the model knows gets a new row from these ratings alone: give all ratings of such a user.
+        is the row that training would solve. With exposure=True it is both, and from pairs without
+        ratings that of the exposure alone: the ratings are then predicted as for an unknown id. A
+        user that the model knows gets a new row from these ratings alone: give all ratings of such
+        a user.
 
         Parameters
         ----------
@@ -263,11 +265,14 @@ class Fitting:
         """
         fitted = self._fitted_now()
         check_choice(side, "side", ("users", "items"))
-        ratings = self._given(X, y, sample_weight)
+        # A model that knows exposure takes pairs alone, too.
+        unrated = fitted.weights.user_exposure is not None and y is None and not holds_ratings(X)
+        ratings = (as_pairs if unrated else self._given)(X, y, sample_weight)
         number = ("users", "items").index(side)
         past = stations.fold_in.past_of(fitted)
         solve = stations.fold_in.solve
-        rows = solve(fitted, ratings, number, self._hyper(), past, self._threads())
+        how = (self._hyper(), past, self._threads())
+        rows = solve(fitted, ratings, number, *how, rated=not unrated)
         if rows.left_out:
             other = ("items", "users")[number]
             warnings.warn(

@@ -19,7 +19,7 @@ from funksvd.ratings.encoding import table_and_keys
 from funksvd.ratings.ids import USERS, IdTable
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.training.exposing import exposure_rows
+from funksvd.training.exposing import exposure_rows, with_new_rows
 from funksvd.weights import Fitted, Weights, exposure_of, rows_of
 
 ROWS_OF_A_CALL = 256
@@ -167,7 +167,13 @@ def step_length(hyper: Hyper, past: Past) -> float:
 
 
 def solve(
-    fitted: Fitted, ratings: Ratings, side: int, hyper: Hyper, past: Past, n_jobs: int
+    fitted: Fitted,
+    ratings: Ratings,
+    side: int,
+    hyper: Hyper,
+    past: Past,
+    n_jobs: int,
+    rated: bool = True,
 ) -> NewRows:
     """Solve the rows of one side from their ratings, the other side given.
 
@@ -180,6 +186,8 @@ def solve(
     hyper : Hyper
     past : Past
     n_jobs : int
+    rated : bool
+        Whether the ratings count, and not their pairs alone.
 
     Raises
     ------
@@ -195,6 +203,8 @@ def solve(
     if exposure is not None and fitted.weights.user_exposure is None:
         biases = np.zeros(len(codes), np.float32)
         return NewRows(codes, biases, exposure, None, left_out)
+    if not rated:
+        return unrated_rows(fitted.weights, side, codes, left_out, exposure)
     if fitted.weights.noise is not None:
         biases, factors, posterior = row_posteriors(fitted.weights, side, *given, hyper)
         return NewRows(codes, biases, factors, posterior, left_out, exposure)
@@ -218,6 +228,23 @@ def solve(
         )
     factors = np.ascontiguousarray(rows[:, 1:])
     return NewRows(codes, rows[:, 0].copy(), factors, None, left_out, exposure)
+
+
+def unrated_rows(
+    weights: Weights, side: int, codes: np.ndarray, left_out: int, exposure: np.ndarray | None
+) -> NewRows:
+    """Return rows that are predicted as those of an unknown id, with an exposure of their own."""
+    biases, factors = rows_of(weights, side)
+    n_rows = len(codes)
+    posterior = posterior_of(weights, side)
+    return NewRows(
+        codes,
+        np.zeros(n_rows, biases.dtype),
+        np.zeros((n_rows, factors.shape[1]), factors.dtype),
+        None if posterior is None else np.repeat(posterior[-1:], n_rows, axis=0),
+        left_out,
+        exposure,
+    )
 
 
 def ratings_by_row(
@@ -344,13 +371,8 @@ def extended(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitte
     if side == USERS:
         codes = merged.encode(table.ids, SIDES[side])
         moods = with_other_users(fitted.weights, len(merged), codes, new_at)
-    exposure = None
     old_exposure = exposure_of(fitted.weights, side)
-    if old_exposure is not None:
-        exposure = np.zeros((len(merged), old_exposure.shape[1]), np.float32)
-        exposure[at] = old_exposure
-        if rows.exposure is not None:
-            exposure[new_at] = rows.exposure
+    exposure = with_new_rows(old_exposure, rows.exposure, len(merged), at, new_at)
     own = (biases, factors, posterior, moods, exposure)
     return with_rows(fitted, side, merged, *own)
 
