@@ -73,7 +73,7 @@ class Predicting(Learned):
         times = self._times(fitted, X, times, len(codes[0]))
         ratings = self._clipped(self._predict(fitted, *codes, times))
         mark_unknown(ratings, *codes, unknown)
-        if fitted.weights.exposure is not None:
+        if fitted.weights.exposure is not None and fitted.weights.user_exposure is None:
             warnings.warn(
                 "a model of solver='ials' predicts exposure, about 1 for the pairs that it expects"
                 " and near 0 for the others, and no ratings; recommend ranks by it",
