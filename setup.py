@@ -85,8 +85,8 @@ OWN_FLAGS = {"engines._sgd": ["-fno-associative-math"]}
 
 # `_sgd` has copies of its loop for the usual lengths of rows and of micro-batches, which take two
 # thirds of its compile time. Builds that few run have fewer: float64 those of plain SGD, without
-# which an epoch takes 2.6 times as long, and the baseline none where there are higher levels. Builds
-# for checks have none.
+# which an epoch takes 2.6 times as long, and the baseline none where there are higher levels.
+# Builds for checks have none.
 def copies_of(dtype: str, level: str) -> int:
     """Return which copies a build has: 2 those of all solvers, 1 those of plain SGD, 0 none."""
     if DEBUG or ONE_LEVEL or (not level and len(LEVELS) > 1):

@@ -146,7 +146,9 @@ def open_text(path: FilePath, progress: bool = False) -> Iterator[io.TextIOWrapp
     try:
         with (
             open_bytes(path, progress) as binary,
-            io.TextIOWrapper(ShortLines(binary, path), encoding="utf-8-sig", newline="") as file,
+            io.TextIOWrapper(
+                cast("IO[bytes]", ShortLines(binary, path)), encoding="utf-8-sig", newline=""
+            ) as file,
         ):
             yield file
     except UnicodeDecodeError as error:

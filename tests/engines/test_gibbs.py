@@ -339,7 +339,6 @@ def test_sizes_are_the_solvers_own_where_none_are_given(tmp_path):
 
 # A value other than the default of each parameter that means nothing to the sampler.
 UNUSED = {
-    "moods",
     "training": "featurewise",
     "batch_size": 32,
     "shuffle": False,

@@ -28,7 +28,7 @@ def timed_ratings(n=3000, n_users=80, n_items=50, seed=0, weights=None):
 def engine_of(ratings, held_out=None, n_factors=3, n_epochs=40, n_jobs=1, **parameters):
     """Return an engine of ratings."""
     return GibbsEngine(
-        ratings, held_out, hyper_of(n_factors, n_epochs, **parameters), random_state=1, n_jobs=n_jobs
+        ratings, held_out, hyper_of(n_factors, n_epochs, **parameters), seed=1, n_jobs=n_jobs
     )
 
 
@@ -208,7 +208,7 @@ def engine_step():
 
 
 def test_geweke(small_model):
-    p, quantity = mood_checks.smallest_p(engine_step(), 600, n_sweeps=4, random_state=1)
+    p, quantity = mood_checks.smallest_p(engine_step(), 600, n_sweeps=4, seed=1)
     assert p > 1e-3, quantity
 
 
@@ -248,7 +248,7 @@ QUICK = (
 
 @pytest.mark.parametrize("bug", QUICK)
 def test_geweke_catches(bug):
-    p, _ = mood_checks.smallest_p(mood_checks.step_with_bug(bug), 800, random_state=1, stop=1e-5)
+    p, _ = mood_checks.smallest_p(mood_checks.step_with_bug(bug), 800, seed=1, stop=1e-5)
     assert p < 1e-5
 
 
