@@ -211,6 +211,7 @@ RUNS = {
     "gibbs, k=16, 12 sweeps": funksvd(n_factors=16, n_epochs=12, solver="gibbs"),
     "gibbs, k=16, 60 sweeps": funksvd(n_factors=16, n_epochs=60, solver="gibbs"),
     "  its running mean": running_mean(16, 60),
+    "  without sets": funksvd(n_factors=16, n_epochs=60, solver="gibbs", sets=False),
     "  means of the factors": funksvd(n_factors=16, n_epochs=60, solver="gibbs", average="factors"),
     "gibbs, k=32, 120 sweeps": funksvd(n_factors=32, n_epochs=120, solver="gibbs"),
     "  its running mean, k=32": running_mean(32, 120),

@@ -47,6 +47,7 @@ def settings():
     for n_factors in (4, 16, 20, 32, 40):
         yield {"solver": "gibbs", "n_factors": n_factors, "n_epochs": 30}
     yield {"solver": "gibbs", "average": "factors"}
+    yield {"solver": "gibbs", "sets": False}
     yield {"solver": "gibbs", "biased": False}
 
 

@@ -38,7 +38,7 @@ OWN_PARAMETERS = {
     "adagrad": ACCUMULATOR,
     "adam": MOMENTS,
     "adamax": MOMENTS,
-    "gibbs": ("average", "moods"),
+    "gibbs": ("average", "sets", "moods"),
     "ials": ("unseen_weight", "exposure_l2"),
 }
 
@@ -86,6 +86,7 @@ class Hyper:
     exposure: bool
     unseen_weight: float | None
     exposure_l2: float | None
+    sets: bool
     rating_scale: tuple[float, float] | None
     n_jobs: int
     device: str
@@ -137,6 +138,8 @@ def resolve(params: Mapping[str, Any]) -> Hyper:
         # NumPy's small integers would overflow.
         values[name] = value.item() if isinstance(value, np.generic) else value
     values["n_factors"], values["n_epochs"] = sizes(values)
+    if values["sets"] is None:
+        values["sets"] = values["solver"] == "gibbs"
     values["dtype"] = np.dtype(values["dtype"]).name
     if values["learning_rate"] is None and not callable(values["learning_rate_schedule"]):
         values["learning_rate"] = default_rate(values)

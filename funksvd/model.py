@@ -100,6 +100,10 @@ class FunkSVD(Fitting, Answers):
     exposure_l2 : float or None
         For "ials": penalty of the factors for each unit of the weight of a row's pairs; None
         follows from the ratings.
+    sets : bool or None
+        Whether "gibbs" learns from the set of items that a user rated, and of users who rated an
+        item, whatever the ratings: the prior mean of a row is a sum over its set (Koren 2008).
+        None is the solver's own: True for "gibbs".
     rating_scale : (low, high) or None
         Predictions are clipped to it; for training="featurewise" in training, too.
     n_jobs : int
@@ -150,6 +154,7 @@ class FunkSVD(Fitting, Answers):
     exposure: bool
     unseen_weight: float | None
     exposure_l2: float | None
+    sets: bool | None
     rating_scale: tuple[float, float] | None
     n_jobs: int
     device: str
@@ -191,6 +196,7 @@ class FunkSVD(Fitting, Answers):
         exposure: bool = False,
         unseen_weight: float | None = None,
         exposure_l2: float | None = None,
+        sets: bool | None = None,
         rating_scale: tuple[float, float] | None = None,
         n_jobs: int = -1,
         device: str = "cpu",

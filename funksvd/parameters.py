@@ -89,6 +89,9 @@ POSITIVE_OR_NONE = Allowed(
     lambda value: value is None or is_positive(value), "None or a finite number above 0"
 )
 SHARE = Allowed(lambda value: is_number(value) and 0 <= value < 1, "in [0, 1)")
+TRUTH_OR_NONE = Allowed(
+    lambda value: value is None or isinstance(value, bool | np.bool_), "None, True or False"
+)
 TRUTH = Allowed(lambda value: isinstance(value, bool | np.bool_), "True or False")
 PENALTY = Allowed(is_penalty, "a finite number >= 0, or a pair (users, items) of such")
 
@@ -127,6 +130,7 @@ ALLOWED = {
     "exposure": TRUTH,
     "unseen_weight": POSITIVE_OR_NONE,
     "exposure_l2": POSITIVE_OR_NONE,
+    "sets": TRUTH_OR_NONE,
     "rating_scale": Allowed(is_rating_scale, "None or (low, high)"),
     "n_jobs": Allowed(
         lambda value: is_whole(value) and (value == -1 or value >= 1), "-1 or an int >= 1"
@@ -230,6 +234,7 @@ NEEDS = {
     "unseen_weight": [solver_with("unseen_weight")],
     "exposure_l2": [solver_with("exposure_l2")],
     "rating_scale": [RATED],
+    "sets": [solver_with("sets")],
     "device": [STEPS],
     "schedule": [ON_CUDA, SINGLE_RATINGS],
     "max_device_bytes": [ON_CUDA],

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from funksvd.features import RowMeans
 from funksvd.hyper import Hyper
 from funksvd.moods import mood_at, prior_variance
 from funksvd.weights import Weights
@@ -204,6 +205,15 @@ class SideRows(NamedTuple):
     posterior: np.ndarray
 
 
+def side_rows(weights: Weights) -> tuple[SideRows, SideRows]:
+    """Return the rows of users and those of items."""
+    _, users, items = posterior_in(weights)
+    return (
+        SideRows(weights.user_factors.astype(np.float64), users.astype(np.float64)),
+        SideRows(weights.item_factors.astype(np.float64), items.astype(np.float64)),
+    )
+
+
 class RowPrior(NamedTuple):
     """The prior of new rows of one side, and the moments of the other side that it is fitted to.
 
@@ -226,8 +236,9 @@ def row_prior(
 ) -> RowPrior:
     """Return the prior of new rows of a side; `scale` is the noise's SCALE.
 
-    The factors have the covariance of the model's own rows, stretched until predictions have the
-    variance that those of an id without ratings have.
+    The factors have the covariance of the model's own rows, scaled until predictions have the
+    variance that those of an id without ratings have. In a model without sets it is not less than
+    that of the rows; with sets it is that of the rows' deviations from their prior means.
     """
     k = own.factors.shape[1]
     unknown = own.posterior[-1]
@@ -240,7 +251,9 @@ def row_prior(
     mean_norm = np.mean(known[:, SQUARED_NORM] - shares)
     wanted = unknown[FACTOR_VARIANCE] * mean_norm
     present = np.sum(own_outer * outer)
-    stretch = max(1.0, wanted / max(present, TINY))
+    stretch = wanted / max(present, TINY)
+    if not hyper.sets:
+        stretch = max(1.0, stretch)
     trace = max(np.trace(own_outer), TINY)
     ridge = np.eye(k) * 1e-6 * trace
     covariance = np.zeros((k + 1, k + 1))
@@ -270,60 +283,60 @@ def variance_beside(others: np.ndarray, own: np.ndarray, weights: Weights) -> np
 def row_posteriors(
     weights: Weights,
     side: int,
-    start: np.ndarray,
-    others: np.ndarray,
-    values: np.ndarray,
-    sample_weights: np.ndarray,
+    given: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
     hyper: Hyper,
+    means: RowMeans,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (biases, factors, posterior rows) of new rows of one side, given the other side.
 
     The other side's uncertainty counts as noise, and the row's noise weight is fitted with it. A
-    row without ratings gets zeros and an unknown id's row.
+    row without ratings gets its prior means and an unknown id's row.
 
     Parameters
     ----------
     weights : Weights of a sampled model
     side : 0 (users) or 1 (items)
-    start : (rows + 1,); row r has the ratings start[r]:start[r + 1]
-    others, values, sample_weights : (n,) codes, ratings less mean and the other's bias, weights
+    given : start, others, values, sample_weights : (rows + 1,), (n,), (n,), (n,)
+        Row r has the ratings start[r]:start[r + 1]: codes, ratings less mean and the other's bias,
+        weights.
     hyper : Hyper
+    means : RowMeans
+        The prior means of the rows.
 
     Returns
     -------
     (rows,), (rows, k), (rows, 4) float32
     """
-    noise, users, items = posterior_in(weights)
-    sides = [
-        SideRows(weights.user_factors.astype(np.float64), users.astype(np.float64)),
-        SideRows(weights.item_factors.astype(np.float64), items.astype(np.float64)),
-    ]
+    start, others, values, sample_weights = given
+    noise = posterior_in(weights).noise
+    sides = side_rows(weights)
     own = sides[side]
     other = sides[1 - side]
     unknown = own.posterior[-1]
     prior = row_prior(own, other, noise[SCALE], hyper)
     n_rows = len(start) - 1
     k = other.factors.shape[1]
-    biases = np.zeros(n_rows, np.float32)
-    means = np.zeros((n_rows, k), np.float32)
+    biases = means.biases.astype(np.float32)
+    factors = means.factors.astype(np.float32)
     rows = np.tile(unknown, (n_rows, 1))
     for row, (first, last) in enumerate(pairwise(start.tolist())):
         if first == last:
             continue
-        given = slice(first, last)
-        codes = others[given]
+        part = slice(first, last)
+        codes = others[part]
         beside = other.posterior[codes]
         g = np.column_stack([other.factors[codes], np.ones(last - first)])
         own_noise = noise[NOISE_VARIANCE] * beside[:, INVERSE_WEIGHT]
-        own_noise = own_noise / np.maximum(sample_weights[given], 1e-12)
+        own_noise = own_noise / np.maximum(sample_weights[part], 1e-12)
         more = variance_beside(beside, unknown, weights)
+        y = values[part] - g[:, :k] @ means.factors[row] - means.biases[row]
         x, covariance, inverse = row_posterior(
-            g, values[given], prior.covariance, prior.precision, own_noise, more
+            g, y, prior.covariance, prior.precision, own_noise, more
         )
-        biases[row] = x[k]
-        means[row] = x[:k]
+        biases[row] += x[k]
+        factors[row] += x[:k]
         spread = np.sum(covariance[:k, :k] * prior.outer)
         rows[row, INVERSE_WEIGHT] = inverse
         rows[row, BIAS_VARIANCE] = covariance[k, k] if hyper.biased else 0.0
         rows[row, FACTOR_VARIANCE] = spread / max(prior.mean_norm, TINY)
-    return biases, means, rows.astype(np.float32)
+    return biases, factors, rows.astype(np.float32)

@@ -42,6 +42,11 @@ class Weights:
     user_exposure, item_exposure : (n_users, k), (n_items, k) float32, or None
         Factors of the exposure, of a model that knows ratings, too; with solver="ials" alone they
         are the factors above.
+    item_set_biases, item_set_factors, item_set_map : (n_items,), (n_items, k), (k, n_factors), or
+        None
+        What an item says of the users in whose sets it is, and the map from its k factors to those
+        of users, see `features`; of a model that was sampled with sets.
+    user_set_biases, user_set_factors, user_set_map : the same of users in the sets of items
     """
 
     global_mean: float
@@ -60,6 +65,12 @@ class Weights:
     exposure: np.ndarray | None = None
     user_exposure: np.ndarray | None = None
     item_exposure: np.ndarray | None = None
+    user_set_biases: np.ndarray | None = None
+    user_set_factors: np.ndarray | None = None
+    user_set_map: np.ndarray | None = None
+    item_set_biases: np.ndarray | None = None
+    item_set_factors: np.ndarray | None = None
+    item_set_map: np.ndarray | None = None
 
 
 def copied(weights: Weights) -> Weights:
@@ -80,6 +91,25 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     out = aligned(rows, columns, array.dtype)
     out[:] = array
     return out
+
+
+def check_sets(weights: Weights) -> None:
+    """Raise ValueError if what ids say in sets does not fit the other arrays of the weights."""
+    for name, rows, others in (
+        ("user", weights.user_factors, weights.item_factors),
+        ("item", weights.item_factors, weights.user_factors),
+    ):
+        arrays = [getattr(weights, f"{name}_set_{part}") for part in ("biases", "factors", "map")]
+        if all(array is None for array in arrays):
+            continue
+        shapes = [np.shape(array) for array in arrays]
+        k = shapes[2][:1]
+        expected = [(len(rows),), (len(rows), *k), (*k, others.shape[1])]
+        if shapes != expected:
+            raise ValueError(
+                f"the {name}_set arrays (biases, factors, map) have shapes {shapes}, expected"
+                f" {expected}"
+            )
 
 
 def check_fit(weights: Weights, like: Weights) -> None:
@@ -122,6 +152,7 @@ def check_fit(weights: Weights, like: Weights) -> None:
                 f"weights are of another model: their {name} have shape {array.shape} and dtype"
                 f" {array.dtype}, expected {shape} and {dtype}"
             )
+    check_sets(weights)
 
 
 def rows_of(weights: Weights, side: int) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import naive_features
 import numpy as np
 from numpy.typing import NDArray
 
@@ -429,7 +430,8 @@ def gibbs_sweep(
     ----------
     s : namespace
         The state: alpha and lists over the sides (users, items): factors x, biases b, noise weights
-        a, means m and mb, precisions l and lb. It is changed in place.
+        a, means m and mb, precisions l and lb, and `groups`, the features of the rows (a list of
+        `naive_features.Group` each). It is changed in place.
     draws : object
         `hyper(count)` and `normals(side, row, count)` give standard normals; `gamma(shape)` and
         `row_gamma(side, row, shape)` give gamma draws of rate 1.
@@ -446,23 +448,31 @@ def gibbs_sweep(
     for own, o in ((0, 1), (1, 0)):
         q = s.x[o]
         A = np.diag(s.l[own]) + s.lb[o] * q.T @ q
-        c = s.l[own] * s.m[own] - s.lb[o] * (s.b[o] - s.mb[o]) @ q
+        _, ob = naive_features.offsets(s, o)
+        c = s.l[own] * s.m[own] - s.lb[o] * (s.b[o] - s.mb[o] - ob) @ q
         delta = np.linalg.solve(A, c) + np.linalg.solve(np.linalg.cholesky(A).T, draws.hyper(k))
         s.x[own] = s.x[own] - delta
         s.m[own] = s.m[own] - delta
         s.b[o] = s.b[o] + q @ delta
 
+    naive_features.draw(s, draws, prior)
+
     for side in (1, 0):
         o = 1 - side
         n = len(s.x[side])
 
+        # The rows less the sums of their features.
+        d, db = naive_features.offsets(s, side)
+        x0 = s.x[side] - d
+        b0 = s.b[side] - db
+
         # Means and precisions of the side.
         z = draws.hyper(k + 1)
-        s.m[side] = s.x[side].sum(0) / (n + 1) + z[:k] / np.sqrt(s.l[side] * (n + 1))
-        s.mb[side] = s.b[side].sum() / (n + 1) + z[k] / np.sqrt(s.lb[side] * (n + 1))
+        s.m[side] = x0.sum(0) / (n + 1) + z[:k] / np.sqrt(s.l[side] * (n + 1))
+        s.mb[side] = b0.sum() / (n + 1) + z[k] / np.sqrt(s.lb[side] * (n + 1))
         squares = np.append(
-            ((s.x[side] - s.m[side]) ** 2).sum(0) + s.m[side] ** 2,
-            ((s.b[side] - s.mb[side]) ** 2).sum() + s.mb[side] ** 2,
+            ((x0 - s.m[side]) ** 2).sum(0) + s.m[side] ** 2,
+            ((b0 - s.mb[side]) ** 2).sum() + s.mb[side] ** 2,
         )
         lam = draws.gamma(np.full(k + 1, prior[0] + (n + 1) / 2)) / (prior[1] + squares / 2)
         s.l[side] = lam[:k]
@@ -478,10 +488,12 @@ def gibbs_sweep(
             w = s.alpha * s.a[side][row] * s.a[o][j] * own_weight
             e = r - s.b[o][j]
             z = draws.normals(side, row, k + 1 + few)
+            m = s.m[side] + d[row]
+            mb = s.mb[side] + db[row]
             if len(j) <= few:
                 # Matheron's rule: a draw of the prior, conditioned on the ratings.
-                x = s.m[side] + z[:k] / np.sqrt(s.l[side])
-                b = s.mb[side] + z[k] / np.sqrt(s.lb[side])
+                x = m + z[:k] / np.sqrt(s.l[side])
+                b = mb + z[k] / np.sqrt(s.lb[side])
                 t = e - G @ x - b - z[k + 1 : k + 1 + len(j)] / np.sqrt(w)
                 S = G / s.l[side] @ G.T + 1 / s.lb[side] + np.diag(1 / w)
                 t = np.linalg.solve(S, t)
@@ -491,16 +503,16 @@ def gibbs_sweep(
                 # The normal equations, the bias first with the factors integrated out.
                 U = np.linalg.cholesky(G.T * w @ G + np.diag(s.l[side])).T
                 v = np.linalg.solve(U.T, G.T @ w)
-                c = np.linalg.solve(U.T, G.T @ (w * e) + s.l[side] * s.m[side])
+                c = np.linalg.solve(U.T, G.T @ (w * e) + s.l[side] * m)
                 precision = w.sum() + s.lb[side] - v @ v
-                center = ((w * e).sum() + s.lb[side] * s.mb[side] - v @ c) / precision
+                center = ((w * e).sum() + s.lb[side] * mb - v @ c) / precision
                 b = center + z[k] / np.sqrt(precision)
                 x = np.linalg.solve(U, c - v * b + z[:k])
 
             # Overrelaxation: the old row, mirrored at the conditional mean, and some of the draw.
             G1 = np.column_stack([G, np.ones(len(j))])
             lam = np.append(s.l[side], s.lb[side])
-            right = G1.T @ (w * e) + lam * np.append(s.m[side], s.mb[side])
+            right = G1.T @ (w * e) + lam * np.append(m, mb)
             mean = np.linalg.solve(G1.T * w @ G1 + np.diag(lam), right)
             old = np.append(s.x[side][row], s.b[side][row])
             drawn = np.append(x, b)

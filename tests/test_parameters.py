@@ -48,6 +48,7 @@ CHANGES = [
     ("non_negative", True, {}),
     ("average", "factors", {"solver": "gibbs"}),
     ("moods", "none", {"solver": "gibbs"}),
+    ("sets", False, {"solver": "gibbs"}),
     ("batch_size", 500, {}),
     ("batch_size", 500, {"batch_size": 300}),
     ("shuffle", False, {"batch_size": 300}),

@@ -1,11 +1,14 @@
 """How sure a sampled model is: standard deviations, intervals, noise weights, rows of new ids."""
 
+from dataclasses import replace
+
 import naive
 import numpy as np
 import pytest
 from gibbs_checks import distinct_ratings
 
 from funksvd import FunkSVD, Ratings, load
+from funksvd.features import members_of, set_means
 from funksvd.posterior import row_posterior
 
 
@@ -114,6 +117,58 @@ def test_fold_in_has_its_own_posterior():
     _, before = base.predict(known, return_std=True)
     _, after = folded.predict(known, return_std=True)
     np.testing.assert_array_equal(after, before)
+
+
+def ratings_by_taste(seed=0):
+    """Return (users, items, values) where what a user rates says what it likes."""
+    rng = np.random.default_rng(seed)
+    p, q = rng.normal(0, 1, (300, 2)), rng.normal(0, 1, (120, 2))
+    liking = p @ q.T
+    rated = rng.random(liking.shape) < 1 / (1 + np.exp(1.5 - 1.5 * liking))
+    users, items = np.nonzero(rated)
+    return users, items, 3 + liking[rated] + rng.normal(0, 1, len(users))
+
+
+def test_prior_means_of_new_rows_come_from_their_sets():
+    """A user of whom only the set is known is predicted better than by biases alone."""
+    users, items, values = ratings_by_taste()
+    known = users % 5 != 0
+    model = FunkSVD(4, 40, solver="gibbs", random_state=0)
+    model.fit((users[known], items[known]), values[known])
+    weights = model.get_weights()
+    new = ~known
+    codes, rows = np.unique(users[new], return_inverse=True)
+    start = np.searchsorted(rows, np.arange(len(codes) + 1))
+    means = set_means(weights, 0, members_of(start, items[new]))
+    one = slice(start[3], start[4])  # the twin, of one user
+    share = 1 / np.sqrt(start[4] - start[3])
+    own = items[new][one]
+    assert means.biases[3] == pytest.approx(share * weights.item_set_biases[own].sum(), rel=1e-5)
+    factors = share * weights.item_set_factors[own].sum(0) @ weights.item_set_map
+    np.testing.assert_allclose(means.factors[3], factors, rtol=1e-4, atol=1e-6)
+    biases = weights.global_mean + weights.item_biases[items[new]]
+    of_sets = means.biases[rows]
+    of_sets = of_sets + np.sum(means.factors[rows] * weights.item_factors[items[new]], axis=1)
+    errors = [np.std(values[new] - predicted) for predicted in (biases + of_sets, biases)]
+    assert errors[0] < 0.9 * errors[1]
+
+
+def test_what_ids_say_in_sets_follows_them(tmp_path):
+    """It is saved, moves with the ids of an extended model, and new ids say nothing yet."""
+    users, items, values = distinct_ratings(600)
+    model = FunkSVD(2, 8, solver="gibbs", random_state=0).fit((2 * users, items), values)
+    model.save(tmp_path / "m.safetensors")
+    saved = load(tmp_path / "m.safetensors").get_weights()
+    np.testing.assert_array_equal(saved.user_set_factors, model.get_weights().user_set_factors)
+    wider = model.fold_in(([1, 1, 3], [0, 1, 2]), [3.0, 4.0, 5.0])
+    old = np.isin(wider.user_ids_, model.user_ids_)
+    wide = wider.get_weights()
+    np.testing.assert_array_equal(wide.user_set_factors[old], saved.user_set_factors)
+    assert not wide.user_set_biases[~old].any()
+    assert not model.fold_in(([1], [0]), [3.0], extend=False).get_weights().user_set_biases.any()
+    harmed = replace(saved, user_set_map=saved.user_set_map[:1])
+    with pytest.raises(ValueError, match="user_set arrays"):
+        model.set_weights(harmed)
 
 
 def test_new_ratings_need_fold_in_and_another_fit_forgets_the_posterior():

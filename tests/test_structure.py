@@ -27,6 +27,7 @@ FLOORS = (
     ("ratings",),  # from raw triples to encoded ratings and the block grid
     ("weights", "_predict", "_formula"),  # the learned arrays and the prediction formula
     ("moods",),  # what the times of a user's ratings say
+    ("features",),  # prior means of new rows of a sampled model
     ("posterior",),  # how sure a sampled model is
     ("metrics", "model_selection", "datasets"),  # what a user needs around a model
     ("callbacks",),  # what is called after each epoch

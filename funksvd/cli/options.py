@@ -67,6 +67,10 @@ PARAMETER_HELP = {
         "for ials: L2 regularization for each unit of the weight of a row's pairs; None follows"
         " from the ratings"
     ),
+    "sets": (
+        "for gibbs: learn from the sets of items that users rated and of users who rated items;"
+        " None: True for gibbs"
+    ),
     "rating_scale": "lowest and highest rating; predictions are clipped to them",
     "n_jobs": "number of threads; -1 uses all cores",
     "device": "device to train on: cpu, cuda, or for example cuda:1, the second GPU",
@@ -256,7 +260,7 @@ def add_parameters(command: argparse.ArgumentParser) -> None:
 
 def parsing_of(name: str, default: Any) -> dict[str, Any]:
     """Return the arguments that tell argparse how to parse a parameter with this default."""
-    if isinstance(default, bool):
+    if isinstance(default, bool) or name == "sets":
         return {"action": argparse.BooleanOptionalAction}
     if isinstance(default, str):
         return {"type": str, "metavar": "NAME"}

@@ -48,6 +48,8 @@ cdef extern from "../machine/_vec.h":
     ctypedef float loose_vec        # LANES factors at any address
     void lane_sums8(vec, vec, vec, vec, vec, vec, vec, vec, float*) nogil
     float lane_sum(loose_vec) nogil
+    vec vec_splat(float) nogil
+    vec vec_sqrt(vec) nogil
     void PREFETCH(const void*) nogil
 
 include "_random.pxi"
@@ -77,6 +79,8 @@ cdef class Side:
     cdef public float[::1] squared_scale    # (ratings,) likewise, a_j s_j
     cdef public float[::1] mean             # (width,) m of the factors
     cdef public float[::1] precision        # (width,) l of the factors
+    cdef public float[:, ::1] offsets       # (n, width) of the rows' prior means from m, or (0, 0)
+    cdef public float[::1] bias_offsets     # (n,) the same of the biases, or (0,)
     cdef public double bias_mean            # m_b
     cdef public double bias_precision       # l_b
     cdef public Py_ssize_t used
@@ -136,6 +140,8 @@ cdef struct Work:
     float* root             # (n,) square root of a_j
     Equations equations
     float* spread           # (FEW, width) g_j / l; the memory of the equations' matrix
+    float* prior            # (width,) prior mean of the row's factors
+    double prior_bias       # and of its bias
     float* variance         # (width,) 1 / l; the memory of the equations' c
     float* x                # (width,) drawn factors
     float* mean             # (width,) their conditional mean
@@ -159,7 +165,7 @@ cdef struct Sums:
 
 def scratch_size(Py_ssize_t longest, Py_ssize_t width):
     """Return how many floats of scratch a call of `rows` needs; `longest` is that of the sweep."""
-    return (longest + 16) * (width + 3) + width * width + 8 * (width + 16) + 128
+    return (longest + 16) * (width + 3) + width * width + 9 * (width + 16) + 128
 
 
 cdef inline float* taken(float** free, Py_ssize_t count) noexcept nogil:
@@ -188,6 +194,7 @@ cdef Work laid_out(float* scratch, Py_ssize_t longest, Py_ssize_t width) noexcep
     work.variance = work.equations.c
     work.x = taken(&scratch, w)
     work.mean = taken(&scratch, w)
+    work.prior = taken(&scratch, w)
     work.z = scratch
     work.z_bias = work.z + width
     work.z_ratings = work.z_bias + 1
@@ -237,6 +244,19 @@ cdef inline void draw_normals(Py_ssize_t width, Side own, uint64_t key, Work* w)
         w.z[f] = 0
 
 
+cdef inline void set_prior(
+    Py_ssize_t width, Side own, Py_ssize_t row, Work* w
+) noexcept nogil:
+    """Write the row's prior means: m and m_b, plus its offsets if rows have features."""
+    cdef Py_ssize_t f
+    w.prior_bias = own.bias_mean
+    memcpy(w.prior, &own.mean[0], width * sizeof(float))
+    if own.bias_offsets.shape[0]:
+        w.prior_bias += own.bias_offsets[row]
+        for f in range(width):
+            w.prior[f] += own.offsets[row, f]
+
+
 cdef inline void set_up_equations(
     Py_ssize_t width, Py_ssize_t n, Work* w, Side own, float precision
 ) noexcept nogil:
@@ -253,7 +273,7 @@ cdef inline void set_up_equations(
         (<vec*>gram)[f] = precision * (<vec*>gram)[f]
     for f in range(width):
         gram[f * width + f] += lam[f]
-        c[f] = precision * c[f] + lam[f] * own.mean[f]
+        c[f] = precision * c[f] + lam[f] * w.prior[f]
         s[f] = precision * s[f]
 
 
@@ -283,7 +303,7 @@ cdef inline BiasDraw draw_by_equations(
             vc += v[f] * c[f]
         # Without rounding, t is at least the prior's precision.
         t = max(precision * weights + own.bias_precision - vv, own.bias_precision)
-        bias.mean = (precision * errors + own.bias_precision * own.bias_mean - vc) / t
+        bias.mean = (precision * errors + own.bias_precision * w.prior_bias - vc) / t
         bias.drawn = bias.mean + w.z_bias[0] / sqrt(t)
     for f in range(width):
         w.mean[f] = c[f] - v[f] * <float>bias.mean
@@ -339,12 +359,12 @@ cdef inline BiasDraw draw_by_conditioning(
     bias.drawn = 0
     if own.biased:
         bias_variance = 1 / own.bias_precision
-        bias.mean = own.bias_mean
-        bias.drawn = own.bias_mean + w.z_bias[0] * sqrt(bias_variance)
+        bias.mean = w.prior_bias
+        bias.drawn = w.prior_bias + w.z_bias[0] * sqrt(bias_variance)
     for f in range(width):
         w.variance[f] = 1 / own.precision[f]
-        w.mean[f] = own.mean[f]
-        w.x[f] = own.mean[f] + w.z[f] * sqrtf(w.variance[f])
+        w.mean[f] = w.prior[f]
+        w.x[f] = w.prior[f] + w.z[f] * sqrtf(w.variance[f])
     for j in range(n):
         g = w.g + j * width
         spread = w.spread + j * width
@@ -405,6 +425,7 @@ cdef inline void draw_row(
     cdef BiasDraw bias
     cdef float drawn, e, squares = 0, plain = 0, fourth = 0
     gather(width, given, w)
+    set_prior(width, own, row, w)
     draw_normals(width, own, key, w)
     if n <= sweep.few:
         bias = draw_by_conditioning(width, n, w, own, sweep.alpha * noise)
@@ -491,3 +512,4 @@ def rows(
 
 
 include "_whole_side.pxi"
+include "_features.pxi"

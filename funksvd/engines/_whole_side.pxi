@@ -5,20 +5,25 @@ cdef enum:
 
 
 def moments(Side side, Py_ssize_t first, Py_ssize_t last, double[:, ::1] out):
-    """Add to out (2, width + 1) the sums over rows of x_f - m_f and of its square.
+    """Add to out (2, width + 1) the sums over rows of x_f less its prior mean, and of its square.
 
     The last column is that of the bias.
     """
     cdef Py_ssize_t row, f, width = side.factors.shape[1]
+    cdef bint featured = side.bias_offsets.shape[0] > 0
     cdef float d
     cdef double b
     with nogil:
         for row in range(first, last):
             for f in range(width):
                 d = side.factors[row, f] - side.mean[f]
+                if featured:
+                    d -= side.offsets[row, f]
                 out[0, f] += d
                 out[1, f] += d * d
             b = side.scalars[row, 0] - side.bias_mean
+            if featured:
+                b -= side.bias_offsets[row]
             out[0, width] += b
             out[1, width] += b * b
 
@@ -27,6 +32,8 @@ def shift_sums(
     Side side, Py_ssize_t first, Py_ssize_t last, float[::1] scratch, double[:, ::1] out
 ):
     """Add to out (width + 1, width) the sum of q q', and in its last row that of (b - m_b) q.
+
+    m_b is the prior mean of the row's bias.
 
     Of q q' only the tiles from the diagonal's on are summed, in batches in float32.
     """
@@ -41,6 +48,8 @@ def shift_sums(
             add_gram(width, m, &side.factors[begin, 0], gram)
             for j in range(begin, begin + m):
                 b = side.scalars[j, 0] - <float>side.bias_mean
+                if side.bias_offsets.shape[0]:
+                    b -= side.bias_offsets[j]
                 for f in range(width):
                     c[f] += b * side.factors[j, f]
             for j in range(width + 1):
@@ -90,8 +99,8 @@ def keep(
 
     With p = m + p~ and q = m' + q~ on the other side, b_u + b_i + p.q is a constant + b~_u + b~_i +
     p~.q~ with b~_u = b_u - m_b + p~.m'. `means` and `mean_biases` become p~ and b~ of the
-    conditional means; if not `conditional`, of the draws, and 0 for a row without ratings, which is
-    its mean under the prior.
+    conditional means; if not `conditional`, of the draws, but for a row without ratings, whose
+    conditional mean is that of the prior.
 
     Parameters
     ----------
@@ -108,10 +117,12 @@ def keep(
     cdef float d, draw_tilt, squares, mean_tilt, root
     cdef double b
     cdef bint add = sums.shape[0] > 0
+    cdef bint by_mean
     with nogil:
         for row in range(first, last):
             mean = &side.means[row, 0]
             drawn = &side.factors[row, 0]
+            by_mean = conditional or side.start[row + 1] == side.start[row]
             draw_tilt = 0
             mean_tilt = 0
             squares = 0
@@ -119,16 +130,13 @@ def keep(
                 d = drawn[f] - side.mean[f]
                 draw_tilt += d * other_mean[f]
                 squares += d * d
-                mean[f] = mean[f] - side.mean[f] if conditional else d
+                mean[f] = mean[f] - side.mean[f] if by_mean else d
                 mean_tilt += mean[f] * other_mean[f]
             b = side.scalars[row, 0] - side.bias_mean + draw_tilt
-            if conditional:
+            if by_mean:
                 side.mean_biases[row] = side.mean_biases[row] - <float>side.bias_mean + mean_tilt
-            elif side.start[row + 1] > side.start[row]:
-                side.mean_biases[row] = <float>b
             else:
-                side.mean_biases[row] = 0
-                memset(mean, 0, width * sizeof(float))
+                side.mean_biases[row] = <float>b
             if add:
                 root = side.scalars[row, 1]
                 for f in range(width):

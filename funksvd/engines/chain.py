@@ -8,28 +8,32 @@ robust regression)::
     p_u ~ N(m, diag(1 / l))      b_u ~ N(m_b, 1 / l_b)       a_u ~ Gamma(nu / 2, rate nu / 2)
     m_f ~ N(0, 1 / l_f)          m_b ~ N(0, 1 / l_b)         l_f, l_b, alpha ~ Gamma(1/2, rate 1/2)
 
-where s is the sample weight; the same holds for items. The noise weights are the largest single
-gain: 0.003 to 0.019 RMSE, and without them the sampler loses to SGD on goodbooks.
+where s is the sample weight; the same holds for items. Where rows have features, m and m_b have an
+offset for each row (`_features.pxi`). The noise weights are the largest single gain: 0.003 to 0.019
+RMSE, and without them the sampler loses to SGD on goodbooks.
 
 A sweep draws, each given everything else:
 
 1. a shift that moves a part of the factors' means into the other side's biases: no prediction
    changes, but the chain mixes better (0 to 0.002 RMSE);
-2. for items, then for users: their hyper-parameters m, l, m_b and l_b, then every row
+2. what the features of rows say, if rows have any (`features.py`);
+3. for items, then for users: their hyper-parameters m, l, m_b and l_b, then every row
    (`_gibbs.pyx`);
-3. if the ratings have times, the users' moods and their variances (`_moods.pyx`), which are terms
+4. if the ratings have times, the users' moods and their variances (`_moods.pyx`), which are terms
    of the mean of y; after this draw the sides' ratings are those less the moods;
-4. alpha.
+5. alpha.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from funksvd.engines.crew import Crew, RowPart, equal_parts, parts_by_load
+from funksvd.engines.features import BothFeatures, sets_of
 from funksvd.engines.moods import UserMoods
 from funksvd.engines.sides import SideRatings, Standardised
 from funksvd.hyper import Hyper
@@ -126,6 +130,7 @@ class Chain:
         That of the last sweep's residuals in units of their noise.
     passes : [parts of users, parts of items]
         For work that costs the same for every row.
+    features : BothFeatures
     """
 
     def __init__(
@@ -155,6 +160,9 @@ class Chain:
             self.n_rows.append(n_rows)
             self.row_parts.append(parts_by_load(number, own.start))
             self.passes.append(equal_parts(number, n_rows, ROWS_OF_A_PASS))
+        matrices = sets_of(given) if hyper.sets else ()
+        parts = self.passes[USERS] + self.passes[ITEMS]
+        self.features = BothFeatures(self.kernel, self.sides, matrices, parts, crew)
         self.moods: UserMoods | None = None
         if given.times is not None:
             users, items = self.sides
@@ -185,6 +193,8 @@ class Chain:
         side.mean = np.zeros(self.width, np.float32)
         side.bias_mean = 0.0
         side.bias_precision = START_BIAS_PRECISION
+        side.offsets = np.empty((0, 0), np.float32)
+        side.bias_offsets = np.empty(0, np.float32)
         side.used = self.n_factors
         side.biased = self.biased
         return side
@@ -208,6 +218,8 @@ class Chain:
         if self.sweep and self.biased:
             self._shift(USERS, rng)
             self._shift(ITEMS, rng)
+        if self.sweep:
+            self.features.draw(partial(self.key, 2, self.sweep), rng, PRIOR)
         for number in (ITEMS, USERS):
             self._draw_hyper(number, rng)
             residuals = self._draw_rows(number)
@@ -379,12 +391,13 @@ class Chain:
                 out[f"{name}_{number}"] = np.asarray(getattr(side, name))
         if self.moods is not None:
             out |= self.moods.arrays()
-        return out
+        return out | self.features.arrays()
 
     def numbers(self) -> dict[str, Any]:
         """Return the numbers that a sweep changes, by name."""
         biases = [[side.bias_mean, side.bias_precision] for side in self.sides]
-        return {"alpha": self.alpha, "sweep": self.sweep, "biases": biases}
+        numbers = {"alpha": self.alpha, "sweep": self.sweep, "biases": biases}
+        return numbers | self.features.numbers()
 
     def restore_numbers(self, state: Mapping[str, np.ndarray]) -> None:
         """Return to the numbers of a state."""
@@ -394,3 +407,4 @@ class Chain:
             side.bias_mean, side.bias_precision = biases.tolist()
         if self.moods is not None:
             self.moods.write_values()
+        self.features.restore_numbers(state)

@@ -80,8 +80,11 @@ class Crew:
         self,
         function: Callable[[np.ndarray, Item], Result],
         items: Sequence[Item],
+        least: int = 3,
     ) -> list[Result]:
         """Return [function(scratch, item) for each item]; each thread takes the next one.
+
+        One part of each side is not worth waking a thread: it takes `least` items to do so.
 
         After an exception (Ctrl-C, too) the items that were begun are finished and no other is.
         """
@@ -101,8 +104,7 @@ class Crew:
             finally:
                 self.free_scratch.append(scratch)
 
-        # One part of each side is not worth waking a thread.
-        n_threads = min(self.n_jobs, len(items)) if len(items) > 2 else 1
+        n_threads = min(self.n_jobs, len(items)) if len(items) >= least else 1
         others = []
         try:
             for _ in range(n_threads - 1):

@@ -28,7 +28,7 @@ from funksvd.machine.memory import aligned
 from funksvd.machine.replacing import FilePath, replacing
 from funksvd.posterior import MOST_TERMS
 from funksvd.ratings.ids import IdTable
-from funksvd.weights import Fitted, Trained, Weights
+from funksvd.weights import Fitted, Trained, Weights, check_sets
 
 # Version of the format of model files.
 FORMAT = 1
@@ -299,6 +299,7 @@ def check_shapes(
                 f"its {name} arrays have shapes {shapes}, expected {rows} rows of {width}"
             )
         check_posterior(name, getattr(weights, f"{name}_posterior"), weights.noise, rows)
+    check_sets(weights)
 
 
 def check_exposure(weights: Weights) -> None:
@@ -369,9 +370,10 @@ def check_mean(weights: Weights) -> None:
 
 
 def check_values(weights: Weights) -> None:
-    """Raise ValueError if a bias or a factor is not finite."""
-    for name in ("user_biases", "item_biases", "user_factors", "item_factors"):
-        if not np.isfinite(getattr(weights, name)).all():
+    """Raise ValueError if a bias, a factor or what an id says in sets is not finite."""
+    for name, array in weight_arrays(weights).items():
+        checked = name.endswith(("biases", "factors", "map"))
+        if checked and not np.isfinite(array).all():
             raise ValueError(f"its {name} hold NaN or infinity")
 
 

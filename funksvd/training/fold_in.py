@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.engines.choose import engine_for
+from funksvd.features import NOWHERE, members_of, set_means, set_rows
 from funksvd.hyper import Hyper, of_side
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
@@ -86,10 +87,12 @@ def with_rows(
     posterior: np.ndarray | None = None,
     moods: dict[str, np.ndarray] | None = None,
     exposure: np.ndarray | None = None,
+    at: np.ndarray | slice = NOWHERE,
 ) -> Fitted:
     """Return a model with another side; the arrays of the side that stays are shared.
 
-    `moods` are the arrays of `moods.with_other_users` if the side is that of the users.
+    `moods` are the arrays of `moods.with_other_users` if the side is that of the users. `at` are
+    the codes in `table` of the model's own ids, whose share in sets stays; new ids have none.
     """
     name = SIDES[side]
     changed: dict[str, Any] = {
@@ -99,6 +102,7 @@ def with_rows(
         f"{name}_exposure": exposure,
     }
     changed |= moods or {}
+    changed |= set_rows(fitted.weights, name, len(table), at)
     users, items = fitted.tables
     tables = (users, table) if side else (table, items)
     return fitted._replace(weights=replace(fitted.weights, **changed), tables=tables)
@@ -203,10 +207,11 @@ def solve(
     if exposure is not None and fitted.weights.user_exposure is None:
         biases = np.zeros(len(codes), np.float32)
         return NewRows(codes, biases, exposure, None, left_out)
+    means = set_means(fitted.weights, side, members_of(given.start, given.others))
     if not rated:
-        return unrated_rows(fitted.weights, side, codes, left_out, exposure)
+        return unrated_rows(fitted.weights, side, codes, means, left_out, exposure)
     if fitted.weights.noise is not None:
-        biases, factors, posterior = row_posteriors(fitted.weights, side, *given, hyper)
+        biases, factors, posterior = row_posteriors(fitted.weights, side, given, hyper, means)
         return NewRows(codes, biases, factors, posterior, left_out, exposure)
     _, others = rows_of(fitted.weights, 1 - side)
     counts = np.diff(given.start)
@@ -231,17 +236,24 @@ def solve(
 
 
 def unrated_rows(
-    weights: Weights, side: int, codes: np.ndarray, left_out: int, exposure: np.ndarray | None
+    weights: Weights,
+    side: int,
+    codes: np.ndarray,
+    means: RowMeans,
+    left_out: int,
+    exposure: np.ndarray | None,
 ) -> NewRows:
-    """Return rows that are predicted as those of an unknown id, with an exposure of their own."""
+    """Return rows that are predicted by their prior means, with an exposure of their own.
+
+    The prior means of a model without sets are 0, as those of an unknown id.
+    """
     biases, factors = rows_of(weights, side)
-    n_rows = len(codes)
     posterior = posterior_of(weights, side)
     return NewRows(
         codes,
-        np.zeros(n_rows, biases.dtype),
-        np.zeros((n_rows, factors.shape[1]), factors.dtype),
-        None if posterior is None else np.repeat(posterior[-1:], n_rows, axis=0),
+        means.biases.astype(biases.dtype),
+        means.factors.astype(factors.dtype),
+        None if posterior is None else np.repeat(posterior[-1:], len(codes), axis=0),
         left_out,
         exposure,
     )
@@ -373,7 +385,7 @@ def extended(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitte
         moods = with_other_users(fitted.weights, len(merged), codes, new_at)
     old_exposure = exposure_of(fitted.weights, side)
     exposure = with_new_rows(old_exposure, rows.exposure, len(merged), at, new_at)
-    own = (biases, factors, posterior, moods, exposure)
+    own = (biases, factors, posterior, moods, exposure, at)
     return with_rows(fitted, side, merged, *own)
 
 

@@ -13,6 +13,7 @@ from gibbs_checks import (
     distinct_ratings,
     engine_of,
     hyper_of,
+    needs_sets,
     state_of,
     take_over,
 )
@@ -49,14 +50,20 @@ def assert_states_close(got, wanted):
                 atol=2e-3,
                 err_msg=f"{name} {side}",
             )
+    for side in (0, 1):
+        for own, group in zip(got.groups[side], wanted.groups[side], strict=True):
+            for name, array in vars(own).items():
+                close = np.allclose(array, getattr(group, name), rtol=2e-3, atol=2e-3)
+                assert close, f"{name} of the features of side {side}"
 
 
 @pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize("k", [1, 3, 16, 20, 32])
-def test_sweep_equals_naive(k, level, monkeypatch):
+@pytest.mark.parametrize("sets", [False, True])
+def test_sweep_equals_naive(sets, k, level, monkeypatch):
     monkeypatch.setattr(chain_module, "kernels", lambda name, dtype: kernels(name, dtype, level))
     users, items, values, weights = uneven_ratings()
-    engine = engine_of(users, items, values, weights, n_factors=k)
+    engine = engine_of(users, items, values, weights, n_factors=k, sets=sets)
     chain = engine.chain
     codes = tuple(np.unique(ids, return_inverse=True)[1] for ids in (users, items))
     y = np.full((codes[0].max() + 1, codes[1].max() + 1), np.nan)
@@ -100,7 +107,8 @@ def test_row_has_the_posterior_of_the_closed_form(few):
     users = np.append(np.zeros(6, int), 1)
     items = np.append(np.arange(6), 0)
     values = rng.normal(size=7)
-    chain = engine_of(users, items, values, rng.uniform(0.5, 2, 7), n_factors=2).chain
+    weights = rng.uniform(0.5, 2, 7)
+    chain = engine_of(users, items, values, weights, n_factors=2, sets=False).chain
     state = gibbs_checks.prior_draw(rng, shape=(2, 6))
     take_over(chain, state)
     user, item = chain.sides
@@ -140,7 +148,7 @@ def narrow_priors(monkeypatch):
     monkeypatch.setattr(chain_module, "PRIOR", gibbs_checks.PRIOR)
 
 
-def engine_step():
+def engine_step(sets):
     """Return a function that makes a sweep of the compiled engine, for `gibbs_checks`."""
     users, items = np.nonzero(gibbs_checks.KNOWN)
     values = np.arange(len(users)) % 3
@@ -152,6 +160,7 @@ def engine_step():
         np.append(values, [0, 0]),
         np.append(weights, [0, 0]),
         n_factors=gibbs_checks.N_FACTORS,
+        sets=sets,
     )
     chain = engine.chain
     assert chain.n_rows == [5, 4]
@@ -171,42 +180,41 @@ def engine_step():
 
 
 @pytest.mark.parametrize("relax", [chain_module.RELAX, 0.0])
-def test_geweke(relax, monkeypatch, narrow_priors):
+@pytest.mark.parametrize("sets", [False, True])
+def test_geweke(sets, relax, monkeypatch, narrow_priors):
     monkeypatch.setattr(chain_module, "RELAX", relax)
-    p, quantity = gibbs_checks.smallest_p(engine_step(), 1000, seed=1)
+    p, quantity = gibbs_checks.smallest_p(engine_step(sets), 1000, seed=1, with_sets=sets)
     assert p > 1e-3, quantity
 
 
 @pytest.mark.parametrize("bug", gibbs_checks.QUICK)
 def test_geweke_catches(bug):
-    p, _ = gibbs_checks.smallest_p(gibbs_checks.step_with_bug(bug), 800, seed=1, stop=1e-5)
+    step = gibbs_checks.step_with_bug(bug)
+    p, _ = gibbs_checks.smallest_p(step, 800, seed=1, stop=1e-5, with_sets=needs_sets(bug))
     assert p < 1e-5
 
 
-def test_simulation_based_calibration(narrow_priors):
-    """Over data drawn from the prior, the truth's rank among draws is uniform (Talts 2018)."""
+def calibrated_ranks(known, summary, sets):
+    """Return (64, quantities): ranks of a truth from the prior among 15 draws given its data."""
     rng = np.random.default_rng(0)
-    shape = (6, 5)
     n_burned, thinned, n_kept = 15, 3, 15
-    users, items = (codes.ravel() for codes in np.indices(shape))
-    engine = engine_of(users, items, np.arange(len(users)) % 3, n_factors=2)
+    users, items = np.nonzero(known)
+    engine = engine_of(users, items, np.arange(len(users)) % 3, n_factors=2, sets=sets)
     engine.burn_in = 10**9
     chain = engine.chain
+    matrices = gibbs_checks.sets_of(known) if sets else ()
+    by_item = np.lexsort((users, items))
 
-    def summary(state):
-        f = gibbs_checks.predictions(state)
-        precisions = state.l[0].sum() + state.l[1].sum()
-        noise_weights = state.a[0][1], state.a[1][2]
-        norm = (state.x[0] ** 2).sum()
-        return (state.alpha, f[0, 0], f[3, 4], state.lb[0], precisions, *noise_weights, norm)
+    def drawn():
+        return gibbs_checks.prior_draw(rng, shape=known.shape, sets=matrices)
 
     ranks = []
     for _ in range(64):
-        truth = gibbs_checks.prior_draw(rng, shape=shape)
-        y = gibbs_checks.data(truth, rng, np.ones(shape, bool), np.ones(shape))
-        take_over(chain, gibbs_checks.prior_draw(rng, shape=shape))  # an unrelated start
-        for side, matrix in zip(chain.sides, (y, y.T), strict=True):
-            np.asarray(side.value)[:] = matrix.ravel()
+        truth = drawn()
+        y = gibbs_checks.data(truth, rng, known, np.ones(known.shape))[users, items]
+        take_over(chain, drawn())  # an unrelated start
+        np.asarray(chain.sides[0].value)[:] = y
+        np.asarray(chain.sides[1].value)[:] = y[by_item]
         draws = []
         chain.sweep += 10
         for t in range(n_burned + thinned * n_kept):
@@ -214,7 +222,28 @@ def test_simulation_based_calibration(narrow_priors):
             if t >= n_burned and t % thinned == 0:
                 draws.append(summary(state_of(chain)))
         ranks.append((np.array(draws) < summary(truth)).sum(0))
-    for column in np.array(ranks).T:
+    return np.array(ranks)
+
+
+@pytest.mark.parametrize("sets", [False, True])
+def test_simulation_based_calibration(sets, narrow_priors):
+    """Over data drawn from the prior, the truth's rank among draws is uniform (Talts 2018)."""
+    known = np.ones((6, 5), bool)
+    if sets:  # rows with the same set would all have one prior mean
+        known[[0, 1, 2, 3, 5], [4, 0, 1, 2, 3]] = False
+
+    def summary(state):
+        f = gibbs_checks.predictions(state)
+        precisions = state.l[0].sum() + state.l[1].sum()
+        noise_weights = state.a[0][1], state.a[1][2]
+        norm = (state.x[0] ** 2).sum()
+        out = [state.alpha, f[0, 0], f[3, 4], state.lb[0], precisions, *noise_weights, norm]
+        for groups in state.groups:
+            for g in groups:
+                out += [g.L.sum(), g.Lb, g.beta[0], (g.B**2).sum()]
+        return out
+
+    for column in calibrated_ranks(known, summary, sets).T:
         counts = np.bincount(column // 4, minlength=4)
         assert stats.chisquare(counts).pvalue > 1e-3
 
@@ -222,16 +251,27 @@ def test_simulation_based_calibration(narrow_priors):
 @pytest.mark.parametrize("average", ["low_rank", "factors"])
 def test_same_bytes_for_any_threads_and_row_order(tmp_path, average):
     users, items, values = distinct_ratings(60_000, 400, 300)
+    users, items, values = (np.append(array, array[:50]) for array in (users, items, values))
     weights = np.random.default_rng(2).uniform(0.5, 2, len(users))
-    shuffled = np.random.default_rng(1).permutation(60_000)
+    shuffled = np.random.default_rng(1).permutation(len(users))
     files = []
-    for n_jobs, order in ((1, slice(None)), (2, slice(None)), (3, shuffled)):
+    for n_jobs, order in ((1, slice(None)), (2, slice(None)), (5, shuffled)):
         ratings = Ratings.from_arrays(users[order], items[order], values[order], weights[order])
         model = FunkSVD(5, 12, solver="gibbs", random_state=3, n_jobs=n_jobs, average=average)
         model.fit(ratings).save(tmp_path / "m.npz")
         with np.load(tmp_path / "m.npz") as file:
             files.append({name: file[name].tobytes() for name in file.files if name != "meta"})
     assert files[0] == files[1] == files[2]
+
+
+def test_a_set_has_each_partner_once():
+    users, items = np.array([0, 0, 0, 1, 1]), np.array([0, 0, 1, 1, 2])
+    engine = engine_of(users, items, np.arange(5.0), np.array([1, 1, 1, 1, 0]))
+    known = np.array([[1, 1, 0], [0, 1, 0]])  # the rating of weight 0 is in no set
+    for groups, wanted in zip(
+        state_of(engine.chain).groups, gibbs_checks.sets_of(known), strict=True
+    ):
+        np.testing.assert_allclose(groups[0].V, wanted, rtol=1e-6)
 
 
 def test_repeated_pairs_in_any_order():
@@ -372,6 +412,7 @@ USED = {
     "solver",
     "biased",
     "average",
+    "sets",
     "rating_scale",
     "n_jobs",
     "device",
