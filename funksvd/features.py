@@ -17,7 +17,6 @@ import numpy as np
 
 from funksvd.weights import Weights
 
-
 # Codes of no row.
 NOWHERE = slice(0)
 

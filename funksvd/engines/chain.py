@@ -32,10 +32,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from funksvd.engines.crew import Crew, RowPart, equal_parts, parts_by_load
+from funksvd.engines.crew import Crew, RowPart, equal_parts, parts_by_load, total_of
 from funksvd.engines.features import BothFeatures, sets_of
 from funksvd.engines.moods import UserMoods
-from funksvd.engines.sides import SideRatings, Standardised
+from funksvd.engines.sides import SideRatings, Standardised, longest_row
 from funksvd.hyper import Hyper
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
@@ -78,15 +78,6 @@ class Residuals(NamedTuple):
     fourth: float
 
 
-def longest_row(given: Standardised) -> int:
-    """Return how many ratings the longest row of either side has, but at least 8."""
-    longest = 8
-    for ratings in (given.users, given.items):
-        counts = np.diff(ratings.start)
-        longest = max(longest, int(counts.max()))
-    return longest
-
-
 def scratch_size(given: Standardised, width: int) -> int:
     """Return how many float32 of scratch a thread needs to draw rows of `width` and moods."""
     longest = longest_row(given)
@@ -94,14 +85,6 @@ def scratch_size(given: Standardised, width: int) -> int:
     if given.times is None:
         return size
     return max(size, int(kernels("engines._moods", np.float32).scratch_size(longest)))
-
-
-def total_of(parts: list[np.ndarray]) -> np.ndarray:
-    """Return the sum of the results of parts, added in their order."""
-    total = np.zeros_like(parts[0])
-    for part in parts:
-        total += part
-    return total
 
 
 class Chain:

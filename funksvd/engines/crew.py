@@ -60,6 +60,14 @@ def equal_parts(
     return [RowPart(side, first, min(first + size, n_rows)) for first in range(0, n_rows, size)]
 
 
+def total_of(parts: list[np.ndarray]) -> np.ndarray:
+    """Return the sum of the results of parts, added in their order."""
+    total = np.zeros_like(parts[0])
+    for part in parts:
+        total += part
+    return total
+
+
 class Crew:
     """Up to `n_jobs` threads, which end with this object.
 

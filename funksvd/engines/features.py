@@ -297,6 +297,41 @@ class BothFeatures:
         for own, sums in zip(self.rows, squares, strict=True):
             own.draw_precisions(sums, rng, prior)
 
+    def weights(
+        self,
+        means: list[np.ndarray],
+        factors: list[np.ndarray],
+        n_samples: int,
+        std: float,
+    ) -> dict[str, Any]:
+        """Return what the ids say in sets, by the names of `Weights`, in the ratings' units.
+
+        What an item says of users meets the items' factors in a product. The map to the factors of
+        users is that under which the items' factors of the model give the products that the
+        samples' mean factors give.
+
+        Parameters
+        ----------
+        means : (n_users, k), (n_items, k)
+            Means of the samples' factors.
+        factors : (n_users, rank), (n_items, rank)
+            Those of the model.
+        n_samples : int
+        std : float
+            Standard deviation of the ratings, one standardised unit.
+        """
+        out: dict[str, Any] = {}
+        for number, own in enumerate(self.rows):
+            other = 1 - number
+            name = ("user", "item")[other]
+            totals = own.totals[0]
+            k = means[other].shape[1]
+            row_weights = np.diff(self.rows[other].side.start) + 3.0
+            out[f"{name}_set_biases"] = std * totals.biases / n_samples
+            out[f"{name}_set_factors"] = np.sqrt(std) * totals.factors[:, :k] / n_samples
+            out[f"{name}_set_map"] = map_between(means[other], factors[other], row_weights)
+        return {part: array.astype(np.float32) for part, array in out.items()}
+
     def arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays that a sweep changes, by name; no copy."""
         out = {}

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from funksvd.boundary import check_counts
 from funksvd.engines.chain import ITEMS, USERS, Chain, scratch_size
 from funksvd.engines.contract import Engine
 from funksvd.engines.crew import Crew, RowPart, threads_for
-from funksvd.engines.features import map_between
 from funksvd.engines.low_rank import LowRankMean, most_columns
 from funksvd.engines.samples import SampleSums, posterior_of
 from funksvd.engines.sides import SideRatings, standardised
@@ -272,33 +271,13 @@ class GibbsEngine(Engine):
         else:
             factors = [total[:, :k] / n for total in sums.factors]
         model = self._in_ratings(sums.constant / n, biases, factors)
-        model = replace(model, **self._set_weights(factors))
+        means = [total[:, :k] / n for total in sums.factors]
+        model = replace(model, **self.chain.features.weights(means, factors, n, self.std))
         noise, users, items = posterior_of(sums, self.rated, k, self.std)
         model = replace(model, noise=noise, user_posterior=users, item_posterior=items)
         if self.chain.moods is None:
             return model
         return self.chain.moods.added_to(model, n, self.std, sums.pair_sums)
-
-    def _set_weights(self, factors: list[np.ndarray]) -> dict[str, Any]:
-        """Return what the ids say in sets, by the names of `Weights`, in the ratings' units.
-
-        `factors` are those of the mean, users' and items'. What items say of users is a product
-        with the items' factors, too: the map to the factors of users is that under which the items'
-        factors of the mean give the products that the samples' mean factors give.
-        """
-        k = self.n_factors
-        n = self.sums.n_samples
-        out: dict[str, Any] = {}
-        for number, features in enumerate(self.chain.features.rows):
-            other = 1 - number
-            name = ("user", "item")[other]
-            totals = features.totals[0]
-            means = self.sums.factors[other][:, :k] / n
-            row_weights = np.diff(self.chain.sides[other].start) + 3.0
-            out[f"{name}_set_biases"] = self.std * totals.biases / n
-            out[f"{name}_set_factors"] = np.sqrt(self.std) * totals.factors[:, :k] / n
-            out[f"{name}_set_map"] = map_between(means, factors[other], row_weights)
-        return {part: array.astype(np.float32) for part, array in out.items()}
 
     def _in_ratings(
         self,

@@ -43,6 +43,15 @@ class Standardised(NamedTuple):
     times: np.ndarray | None
 
 
+def longest_row(given: Standardised) -> int:
+    """Return how many ratings the longest row of either side has, but at least 8."""
+    longest = 8
+    for ratings in (given.users, given.items):
+        counts = np.diff(ratings.start)
+        longest = max(longest, int(counts.max()))
+    return longest
+
+
 class Columns(NamedTuple):
     """Codes, values, sample weights (or None) and times (or None) of ratings."""
 

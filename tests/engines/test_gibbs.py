@@ -413,6 +413,8 @@ USED = {
     "biased",
     "average",
     "sets",
+    "moods",
+    "exposure",
     "rating_scale",
     "n_jobs",
     "device",
