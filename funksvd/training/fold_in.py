@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from funksvd.engines.choose import engine_for
-from funksvd.features import NOWHERE, members_of, set_means, set_rows
+from funksvd.features import NOWHERE, RowMeans, members_of, set_means, set_rows
 from funksvd.hyper import Hyper, of_side
 from funksvd.machine.kernels import kernels
 from funksvd.machine.memory import aligned
