@@ -1,5 +1,5 @@
-/* Checks of indices behind pointers, where Cython's own bounds checks do not reach. They are there in
-   a debug build (FUNKSVD_DEBUG=1) alone; otherwise they are nothing, and cost nothing. */
+/* Checks of indices behind pointers, where Cython's own bounds checks do not reach. They are there
+   in a debug build (FUNKSVD_DEBUG=1) alone; otherwise they are nothing, and cost nothing. */
 
 #ifndef FUNKSVD_BOUNDS_H
 #define FUNKSVD_BOUNDS_H
@@ -15,7 +15,8 @@ static inline void funksvd_check_inside(long long at, long long n, const char *f
     }
 }
 
-#define CHECK_INSIDE(at, n) funksvd_check_inside((long long)(at), (long long)(n), __FILE__, __LINE__)
+#define CHECK_INSIDE(at, n) \
+    funksvd_check_inside((long long)(at), (long long)(n), __FILE__, __LINE__)
 #else
 #define CHECK_INSIDE(at, n) ((void)0)
 #endif

@@ -6,7 +6,7 @@ The modules below are imported when they are first asked for, so that `import fu
 import importlib
 from types import ModuleType
 
-LATE = ("checkpoints", "fold_in", "loop")
+LATE = ("checkpoints", "fold_in", "joining", "loop")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -281,7 +281,7 @@ class Fitting:
                 UnknownIdWarning,
                 stacklevel=2,
             )
-        join = stations.fold_in.extended if extend else stations.fold_in.only
+        join = stations.joining.extended if extend else stations.joining.only
         model = copy.copy(self)
         model._training = None
         model._fitted = join(fitted, number, ratings.tables[number].ids[rows.codes], rows)

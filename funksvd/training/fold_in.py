@@ -1,30 +1,26 @@
-"""New rows for a trained model: ridge solutions given the other side, and rows in and out of it."""
+"""The rows of new users and items, solved from their ratings with the other side given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from funksvd.engines.choose import engine_for
-from funksvd.features import NOWHERE, RowMeans, members_of, set_means, set_rows
+from funksvd.features import RowMeans, members_of, set_means
 from funksvd.hyper import Hyper, of_side
 from funksvd.machine.kernels import kernels
-from funksvd.machine.memory import aligned
 from funksvd.machine.threads import parallel
-from funksvd.moods import with_other_users, without_users
 from funksvd.posterior import row_posteriors
-from funksvd.ratings.encoding import table_and_keys
-from funksvd.ratings.ids import USERS, IdTable
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
-from funksvd.training.exposing import exposure_rows, with_new_rows
-from funksvd.weights import Fitted, Weights, exposure_of, rows_of
+from funksvd.training.exposing import exposure_rows
+from funksvd.training.joining import SIDES, NewRows, posterior_of
+from funksvd.weights import Fitted, Weights, rows_of
 
 ROWS_OF_A_CALL = 256
-SIDES = ("user", "item")
 # Least weight of a penalty: without one, fewer ratings than factors have many solutions.
 LEAST_PENALTY = 1e-6
 
@@ -41,24 +37,6 @@ def past_of(fitted: Fitted) -> Past:
     return Past(fitted.trained.history.get("learning_rate", []), fitted.trained.n_ratings)
 
 
-class NewRows(NamedTuple):
-    """Rows solved from ratings.
-
-    codes : (rows,) codes, in the tables of the ratings, of the rows that have ratings
-    biases, factors : (rows,), (rows, n_factors); zeros for a row all of whose ratings are left out
-    posterior : (rows, 4) of a sampled model, whose rows are posterior means; else None
-    left_out : number of ratings left out, whose other id the model does not know
-    exposure : (rows, k) of a model that knows ratings and the exposure; else None
-    """
-
-    codes: np.ndarray
-    biases: np.ndarray
-    factors: np.ndarray
-    posterior: np.ndarray | None
-    left_out: int
-    exposure: np.ndarray | None = None
-
-
 class RowRatings(NamedTuple):
     """The ratings of the rows to solve, row after row; row r has start[r]:start[r + 1].
 
@@ -71,41 +49,6 @@ class RowRatings(NamedTuple):
     others: np.ndarray
     values: np.ndarray
     sample_weights: np.ndarray
-
-
-def posterior_of(weights: Weights, side: int) -> np.ndarray | None:
-    """Return the posterior rows of side 0 (users) or 1 (items)."""
-    return weights.item_posterior if side else weights.user_posterior
-
-
-def with_rows(
-    fitted: Fitted,
-    side: int,
-    table: IdTable,
-    biases: np.ndarray,
-    factors: np.ndarray,
-    posterior: np.ndarray | None = None,
-    moods: dict[str, np.ndarray] | None = None,
-    exposure: np.ndarray | None = None,
-    at: np.ndarray | slice = NOWHERE,
-) -> Fitted:
-    """Return a model with another side; the arrays of the side that stays are shared.
-
-    `moods` are the arrays of `moods.with_other_users` if the side is that of the users. `at` are
-    the codes in `table` of the model's own ids, whose share in sets stays; new ids have none.
-    """
-    name = SIDES[side]
-    changed: dict[str, Any] = {
-        f"{name}_biases": biases,
-        f"{name}_factors": factors,
-        f"{name}_posterior": posterior,
-        f"{name}_exposure": exposure,
-    }
-    changed |= moods or {}
-    changed |= set_rows(fitted.weights, name, len(table), at)
-    users, items = fitted.tables
-    tables = (users, table) if side else (table, items)
-    return fitted._replace(weights=replace(fitted.weights, **changed), tables=tables)
 
 
 def penalties(hyper: Hyper, past: Past, counts: np.ndarray, side: int = 0) -> np.ndarray:
@@ -213,6 +156,15 @@ def solve(
     if fitted.weights.noise is not None:
         biases, factors, posterior = row_posteriors(fitted.weights, side, given, hyper, means)
         return NewRows(codes, biases, factors, posterior, left_out, exposure)
+    rows = penalised_rows(fitted, given, side, hyper, past, n_jobs)
+    factors = np.ascontiguousarray(rows[:, 1:])
+    return NewRows(codes, rows[:, 0].copy(), factors, None, left_out, exposure)
+
+
+def penalised_rows(
+    fitted: Fitted, given: RowRatings, side: int, hyper: Hyper, past: Past, n_jobs: int
+) -> np.ndarray:
+    """Return (rows, 1 + k) biases and factors under the penalties and bounds of the model."""
     _, others = rows_of(fitted.weights, 1 - side)
     counts = np.diff(given.start)
     l2 = penalties(hyper, past, counts, side)
@@ -231,8 +183,7 @@ def solve(
             l1[row],
             hyper.non_negative,
         )
-    factors = np.ascontiguousarray(rows[:, 1:])
-    return NewRows(codes, rows[:, 0].copy(), factors, None, left_out, exposure)
+    return rows
 
 
 def unrated_rows(
@@ -358,55 +309,3 @@ def bounded_row(
     out[free] = x[: free.sum()]
     out[down] -= x[free.sum() :]
     return out
-
-
-def extended(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitted:
-    """Return a copy of a model with new rows, which replace those of ids that it has."""
-    table = fitted.tables[side]
-    old_biases, old_factors = rows_of(fitted.weights, side)
-    merged = merged_table(table, ids)
-    at = slice(None) if merged is table else merged.encode(table.ids, SIDES[side])
-    biases = np.zeros(len(merged), old_biases.dtype)
-    factors = aligned(len(merged), old_factors.shape[1], old_factors.dtype)
-    biases[at] = old_biases
-    factors[at] = old_factors
-    new_at = merged.encode(ids, SIDES[side])
-    biases[new_at] = rows.biases
-    factors[new_at] = rows.factors
-    posterior = None
-    old_posterior = posterior_of(fitted.weights, side)
-    if rows.posterior is not None and old_posterior is not None:
-        posterior = np.repeat(old_posterior[-1:], len(merged) + 1, axis=0)
-        posterior[merged.encode(table.ids, SIDES[side])] = old_posterior[:-1]
-        posterior[new_at] = rows.posterior
-    moods = None
-    if side == USERS:
-        codes = merged.encode(table.ids, SIDES[side])
-        moods = with_other_users(fitted.weights, len(merged), codes, new_at)
-    old_exposure = exposure_of(fitted.weights, side)
-    exposure = with_new_rows(old_exposure, rows.exposure, len(merged), at, new_at)
-    own = (biases, factors, posterior, moods, exposure, at)
-    return with_rows(fitted, side, merged, *own)
-
-
-def merged_table(table: IdTable, ids: np.ndarray) -> IdTable:
-    """Return the id table of a table's ids and more of the same type."""
-    if (table.encode(ids, "new") >= 0).all():
-        return table
-    if table.kind == "int":
-        return IdTable(np.union1d(table.ids, ids))
-    both = [*table.ids.tolist(), *np.asarray(ids).tolist()]
-    return table_and_keys(both, "new")[0]
-
-
-def only(fitted: Fitted, side: int, ids: np.ndarray, rows: NewRows) -> Fitted:
-    """Return a model of one side's new rows alone; the other side's arrays are shared."""
-    posterior = None
-    old_posterior = posterior_of(fitted.weights, side)
-    if rows.posterior is not None and old_posterior is not None:
-        posterior = np.vstack([rows.posterior, old_posterior[-1:]])
-    moods = None
-    if side == USERS:
-        moods = without_users(fitted.weights, len(ids))
-    own = (rows.biases, rows.factors, posterior, moods, rows.exposure)
-    return with_rows(fitted, side, IdTable(ids), *own)

@@ -21,7 +21,8 @@ from funksvd.machine.threads import shielded
 from funksvd.ratings.triples import Ratings
 from funksvd.schedules import planned_rate
 from funksvd.training.exposing import exposure_beside
-from funksvd.training.fold_in import SIDES, NewRows, Past, extended, solve
+from funksvd.training.fold_in import Past, solve
+from funksvd.training.joining import SIDES, NewRows, extended
 from funksvd.weights import Fitted, Trained, Weights, is_finite, rows_of
 
 if TYPE_CHECKING:

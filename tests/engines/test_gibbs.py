@@ -406,7 +406,6 @@ UNUSED = {
     "exposure_l2": 0.5,
 }
 USED = {
-    "moods",
     "n_factors",
     "n_epochs",
     "solver",
