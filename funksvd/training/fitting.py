@@ -102,6 +102,8 @@ class Fitting:
         verbose = self.verbose if verbose is None else verbose
         check_fit_arguments(validation_split, validation_split_order, validation_data, verbose)
         ratings = self._given(X, y, sample_weight, times)
+        if engine_for(self._hyper()).learns_ratings:
+            warn_of_constant(ratings)
         checkpoint = None if resume is None else stations.checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
         content = content_of(ratings, self._threads())
@@ -129,9 +131,7 @@ class Fitting:
         """
         if not engine_for(self._hyper()).learns_ratings:
             return as_pairs(X, y, *more)
-        ratings = as_ratings(X, y, *more)
-        warn_of_constant(ratings)
-        return ratings
+        return as_ratings(X, y, *more)
 
     def _validation(self, data: Any) -> Ratings | None:
         """Return the ratings of the argument `validation_data`."""
@@ -382,7 +382,7 @@ def warn_of_constant(ratings: Ratings) -> None:
         warnings.warn(
             f"all {len(values)} ratings are {values[0]:g}, so that a model of ratings learns"
             " nothing but this number; to learn which items users take, use solver='ials'",
-            stacklevel=4,
+            stacklevel=3,
         )
 
 

@@ -135,17 +135,6 @@ def with_new_ids(
     return extended(fitted, side, table.ids[codes], rows)
 
 
-def warn_of_constant(ratings: Ratings) -> None:
-    """Warn if all ratings are equal: a model of ratings learns nothing from them."""
-    first = ratings.values[0]
-    if (ratings.values == first).all():
-        warnings.warn(
-            f"all ratings are {first:g}, from which a model of ratings learns nothing;"
-            " solver='ials' learns from such pairs which items users take",
-            stacklevel=4,
-        )
-
-
 class Training:
     """Trains a model, from the start or from a checkpoint.
 
@@ -201,8 +190,6 @@ class Training:
             checkpoint.check(self)
         check_sizes(ratings, "training", hyper.dtype)
         check_sizes(held_out, "validation", hyper.dtype)
-        if self.engine_class.learns_ratings:
-            warn_of_constant(ratings)
         self.engine = self.engine_class(ratings, held_out, hyper, seed=seed, n_jobs=n_jobs)
         if checkpoint is not None:
             checkpoint.check_engine(self.engine)
