@@ -353,6 +353,7 @@ def test_early_stopping_and_interruption():
     assert model.evaluate(held_out)["rmse"] == pytest.approx(best, abs=2e-3)
 
 
+@pytest.mark.filterwarnings("ignore:all 6 ratings are")
 @pytest.mark.parametrize("values", [np.zeros(6), np.array([1.0, 1e-30, 2, 3, 4, 5])])
 def test_edges(values):
     """Predictions are finite with one rating a row, all ratings equal, or one factor."""
