@@ -22,7 +22,6 @@ ctypedef fused real:
 
 cdef enum:
     MICRO = 8  # ratings of a micro-batch
-    CLEAR_EVERY = 1000  # most micro-batches from one that is cleared of tiny numbers to the next
 
 cdef struct Penalty:  # of one side
     double l2
@@ -35,8 +34,6 @@ cdef struct Rule:
     double highest
     Penalty run
     Penalty gathered
-    Py_ssize_t clear_every  # micro-batches from one that is cleared of tiny numbers to the next
-    Py_ssize_t clear_first  # and those up to the first one
 
 cdef struct Block:  # the runs of a block, as `train` describes them
     const int32_t* run_row
@@ -57,14 +54,6 @@ cdef inline real shrunk(real x, real threshold, real low) noexcept nogil:
     """
     x = x - threshold if x > threshold else x + threshold if x < -threshold else 0
     return low if x < low else x
-
-
-cdef inline real without_tiny(real x) noexcept nogil:
-    """Return x, or 0 if it is on its way to subnormal numbers, see `LEAST_FACTOR` of `_vec.h`."""
-    cdef real least = 8.881784197001252e-16  # 2^-50
-    if real is double:
-        least = 3.4395525670743494e-136  # 2^-450
-    return 0 if -least < x < least else x
 
 
 cdef inline double walk(
@@ -90,7 +79,6 @@ cdef inline double walk(
     cdef real y[MICRO]
     cdef uint16_t at[MICRO]
     cdef real x, push, square
-    cdef Py_ssize_t until_clear = rule.clear_first
     for run in range(block.n_runs):
         x = p[block.run_row[run]]
         end = block.run_end[run]
@@ -126,12 +114,6 @@ cdef inline double walk(
                 x = shrunk(x, <real>(m * rule.rate * rule.run.l1), <real>rule.run.low)
                 for j in range(MICRO):
                     y[j] = shrunk(y[j], threshold, low)
-            until_clear -= 1
-            if until_clear == 0:
-                x = without_tiny(x)
-                for j in range(MICRO):
-                    y[j] = without_tiny(y[j])
-                until_clear = rule.clear_every
             for j in range(m):
                 q[at[j]] = y[j]
             squares += square
@@ -148,19 +130,10 @@ cdef Penalty penalty_of(const double[:, ::1] rule, Py_ssize_t row) noexcept:
     return penalty
 
 
-cdef Py_ssize_t clearing(const Rule* rule) noexcept:
-    """Return how many micro-batches there are from one that is cleared to the next.
-
-    Values shrink by e^2 meanwhile, by a penalty that takes the share rate * l2 with each rating.
-    """
-    cdef double share = rule.rate * max(rule.run.l2, rule.gathered.l2)
-    return max(<Py_ssize_t>2, <Py_ssize_t>min(2 / max(share, 1e-9), <double>CLEAR_EVERY))
-
-
 def train(
     real[::1] run, real[::1] gathered, const int32_t[::1] run_row, const uint32_t[::1] run_end,
     const uint16_t[::1] index, const real[::1] rating, const real[::1] weight,
-    const real[::1] cache, bint biases, const double[:, ::1] rule, Py_ssize_t turn=0,
+    const real[::1] cache, bint biases, const double[:, ::1] rule,
 ):
     """Make one pass over one block, in place.
 
@@ -181,9 +154,6 @@ def train(
     rule : (3, 3)
         Learning rate, lowest and highest prediction; L2, L1 and lower bound of the run side; the
         same of the gathered side.
-    turn : int
-        A number that is another one for each block and pass. It decides which micro-batches are
-        cleared of tiny numbers, so that every row has its turn.
 
     Returns
     -------
@@ -201,8 +171,6 @@ def train(
     checked.highest = rule[0, 2]
     checked.run = penalty_of(rule, 1)
     checked.gathered = penalty_of(rule, 2)
-    checked.clear_every = clearing(&checked)
-    checked.clear_first = 1 + turn % checked.clear_every
     block.run_row = &run_row[0]
     block.run_end = &run_end[0]
     block.index = &index[0]

@@ -60,6 +60,8 @@ cdef enum:
     FEW = 8             # a row with at most this many ratings is drawn by conditioning, see (3)
     AHEAD = 12          # ratings between the one that is gathered and the one that is prefetched
 
+cdef float ROUNDING = 5.9604645e-08     # 2^-24, of each addition in a sum of float32
+
 
 cdef class Side:
     """Users or items: state of the chain, ratings, hyper-parameters; Python shares the arrays.
@@ -143,6 +145,7 @@ cdef struct Work:
     float* prior            # (width,) prior mean of the row's factors
     double prior_bias       # and of its bias
     float* variance         # (width,) 1 / l; the memory of the equations' c
+    double* exact           # (width, width) A, (width,) c and (width,) s in double precision
     float* x                # (width,) drawn factors
     float* mean             # (width,) their conditional mean
     float* z                # (width,) normals of the factors,
@@ -165,7 +168,7 @@ cdef struct Sums:
 
 def scratch_size(Py_ssize_t longest, Py_ssize_t width):
     """Return how many floats of scratch a call of `rows` needs; `longest` is that of the sweep."""
-    return (longest + 16) * (width + 3) + width * width + 9 * (width + 16) + 128
+    return (longest + 16) * (width + 3) + 3 * width * width + 13 * (width + 16) + 128
 
 
 cdef inline float* taken(float** free, Py_ssize_t count) noexcept nogil:
@@ -192,6 +195,7 @@ cdef Work laid_out(float* scratch, Py_ssize_t longest, Py_ssize_t width) noexcep
     work.equations.inverse = taken(&scratch, w)
     work.spread = work.equations.gram
     work.variance = work.equations.c
+    work.exact = <double*>taken(&scratch, 2 * (width * width + 2 * width))
     work.x = taken(&scratch, w)
     work.mean = taken(&scratch, w)
     work.prior = taken(&scratch, w)
@@ -277,39 +281,7 @@ cdef inline void set_up_equations(
         s[f] = precision * s[f]
 
 
-cdef inline BiasDraw draw_by_equations(
-    Py_ssize_t width, Py_ssize_t n, Work* w, Side own, double precision
-) noexcept nogil:
-    """Draw a row by its normal equations: the bias by (1), then the factors by (2).
-
-    The conditional mean costs one more right side in the last solve.
-    """
-    cdef BiasDraw bias
-    cdef Py_ssize_t f, j
-    cdef float weights = 0, errors = 0
-    cdef double vv = 0, vc = 0, t
-    cdef const float* v = w.equations.solved_s
-    cdef const float* c = w.equations.solved_c
-    set_up_equations(width, n, w, own, <float>precision)
-    for j in range(n):
-        weights += w.scale[j] * w.scale[j]
-        errors += w.scale[j] * w.error[j]
-    factorise(width, &w.equations, &own.precision[0])
-    bias.drawn = 0
-    bias.mean = 0
-    if own.biased:
-        for f in range(width):
-            vv += v[f] * v[f]
-            vc += v[f] * c[f]
-        # Without rounding, t is at least the prior's precision.
-        t = max(precision * weights + own.bias_precision - vv, own.bias_precision)
-        bias.mean = (precision * errors + own.bias_precision * w.prior_bias - vc) / t
-        bias.drawn = bias.mean + w.z_bias[0] / sqrt(t)
-    for f in range(width):
-        w.mean[f] = c[f] - v[f] * <float>bias.mean
-        w.x[f] = c[f] - v[f] * <float>bias.drawn + w.z[f]
-    solve_back(width, &w.equations, w.x, w.mean)
-    return bias
+include "_equations.pxi"
 
 
 # The system of (3) with its right sides for the draw and for the mean, which become the solutions.
@@ -328,7 +300,8 @@ cdef inline void solve_few(Py_ssize_t n, FewEquations* few) noexcept nogil:
             d = few.S[j][i]
             for t in range(i):
                 d -= few.S[j][t] * few.S[i][t]
-            few.S[j][i] = sqrt(d) if i == j else d / few.S[i][i]
+            # S is the unit matrix and a sum of squares: below 1/2 there is nothing but rounding.
+            few.S[j][i] = sqrt(max(d, 0.5)) if i == j else d / few.S[i][i]
         for t in range(j):
             few.draw[j] -= few.S[j][t] * few.draw[t]
             few.mean[j] -= few.S[j][t] * few.mean[t]

@@ -174,22 +174,29 @@ cdef inline void subtract_products(
             error[j + i] -= dots[i]
 
 
-cdef inline void factorise(
-    Py_ssize_t width, Equations* equations, const float* least
+cdef inline bint factorise(
+    Py_ssize_t width, Equations* equations, const float* least, float rounding
 ) noexcept nogil:
     """Turn A into its Cholesky factor U (A = U'U), and solve U' solved_c = c, U' solved_s = s.
 
     A is the sum of a positive matrix and diag(least), so that no pivot is below least[j] but by
     rounding. Both right sides are taken through the same pass over the rows; c and s are destroyed.
+
+    Returns whether a pivot is smaller than the share `rounding` of its entry in A: its digits are
+    noise then, and the solutions mean nothing.
     """
     cdef Py_ssize_t j, t, f, vectors = width / LANES
     cdef float inverse, factor, cj, sj
+    cdef bint lost = False
     cdef float* gram = equations.gram
     cdef vec* row
     cdef vec* target
     cdef vec* c = <vec*>equations.c
     cdef vec* s = <vec*>equations.s
     for j in range(width):
+        equations.inverse[j] = rounding * gram[j * width + j]  # until it gets its own content
+    for j in range(width):
+        lost |= gram[j * width + j] < equations.inverse[j]
         inverse = 1 / sqrtf(max(gram[j * width + j], least[j]))
         cj = equations.c[j] * inverse
         sj = equations.s[j] * inverse
@@ -206,6 +213,7 @@ cdef inline void factorise(
             target = <vec*>(gram + t * width)
             for f in range(t / LANES, vectors):
                 target[f] = target[f] - factor * row[f]
+    return lost
 
 
 cdef inline void solve_back(

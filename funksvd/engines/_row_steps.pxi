@@ -1,6 +1,21 @@
 # The step of a row by its summed pushes, and the functions of each solver by its name.
 
 
+cdef extern from "../machine/_vec.h":
+    vec vec_without_tiny(vec, real) nogil   # 0 for numbers below a size
+    real LEAST_FACTOR
+    real LEAST_STATE
+
+
+cdef void clear_tiny(Py_ssize_t n, vec* x, int n_states, vec* state) noexcept nogil:
+    """Set to 0 those of a row's factors and states that are on their way to subnormal numbers."""
+    cdef Py_ssize_t f
+    for f in range(n):
+        x[f] = vec_without_tiny(x[f], LEAST_FACTOR)
+    for f in range(n * n_states):
+        state[f] = vec_without_tiny(state[f], LEAST_STATE)
+
+
 cdef void begin(Solver* s, const Rows* rows) noexcept nogil:
     """Set the solver's constants. All rows share the clock, and so the rate."""
     cdef vec clock_1 = vec_splat(<real>rows.clock_1)

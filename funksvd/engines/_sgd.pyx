@@ -186,7 +186,7 @@ cdef class Blocks:
 
 def block(
     Side run_side, Side side, Blocks blocks, Py_ssize_t x, Py_ssize_t y, double mean,
-    str solver=None, const double[:, ::1] rules=None, Py_ssize_t turn=0,
+    str solver=None, const double[:, ::1] rules=None,
 ):
     """Take one pass over block (x, y) of the grid, in place; without a solver, only measure.
 
@@ -203,9 +203,6 @@ def block(
         One of `SOLVERS`.
     rules : (2, len(RULE)) float64 array
         Hyper-parameters of the run side and of the gathered side, in the order of `RULE`.
-    turn : int
-        Number of the epoch. It decides which micro-batches are cleared of tiny numbers: others in
-        each epoch, so that every row has its turn.
 
     Returns
     -------
@@ -240,8 +237,6 @@ def block(
         b.rule = (<const Rule*>&rules[1, 0])[0]
         rich |= max(b.rule.l1, b.rule.l1_bias, b.run_rule.l1, b.run_rule.l1_bias) > 0
         rich |= max(b.rule.low, b.run_rule.low) > -INFINITY
-        b.clear_every = clearing(&b, N_STATES.get(solver, 0))
-        b.clear_first = 1 + (turn + number) % b.clear_every
     with nogil:
         squares = PASSES[code][rich](&b, NULL)
     return squares

@@ -20,9 +20,6 @@ cdef extern from "../machine/_vec.h":
     vec vec_min(vec, vec) nogil
     vec vec_sign(vec) nogil
     vec vec_abs(vec) nogil
-    vec vec_without_tiny(vec, real) nogil    # 0 for numbers below a size
-    real LEAST_FACTOR
-    real LEAST_STATE
 
 
 cdef struct Rule:
@@ -234,15 +231,6 @@ cdef inline vec step(
             state[0] = g
             state[n] = v
             return x - rate * g / (v + vec_splat(s.h.epsilon))
-
-
-cdef void clear_tiny(Py_ssize_t n, vec* x, int n_states, vec* state) noexcept nogil:
-    """Set to 0 those of a row's factors and states that are on their way to subnormal numbers."""
-    cdef Py_ssize_t f
-    for f in range(n):
-        x[f] = vec_without_tiny(x[f], LEAST_FACTOR)
-    for f in range(n * n_states):
-        state[f] = vec_without_tiny(state[f], LEAST_STATE)
 
 
 cdef inline vec reach(const Solver* s, vec rate, vec* state, Py_ssize_t n) noexcept nogil:

@@ -18,10 +18,6 @@ cdef enum:
     LINE = 64           # bytes of a cache line
     LONG_ROW = 256      # bytes of a row without state: of longer ones too many lines would travel
     NEAR_BAND = 131072  # bytes of a band whose cache is so close that fetching ahead costs more
-    # Most micro-batches from one whose rows are cleared of tiny numbers to the next; with a solver
-    # that keeps states, which fade by themselves, fewer.
-    CLEAR_EVERY = 1000
-    CLEAR_STATES_EVERY = 32
 
 cdef struct Block:
     Py_ssize_t n            # vec in a row
@@ -37,34 +33,6 @@ cdef struct Block:
     real mean
     Rule run_rule           # hyper-parameters of the run side
     Rule rule               # of the gathered side
-    Py_ssize_t clear_every  # micro-batches from one that is cleared of tiny numbers to the next
-    Py_ssize_t clear_first  # and those up to the first one
-
-
-cdef inline Py_ssize_t clearing(const Block* block, int n_states) noexcept nogil:
-    """Return how many micro-batches there are from one that is cleared to the next.
-
-    A penalty takes the share rate * l2 of a factor with each rating. The clearing comes so often
-    that a row's factors shrink by e^2 meanwhile: plain SGD with a usual penalty loses no time.
-    """
-    cdef double run_share = block.run_rule.rate * block.run_rule.l2
-    cdef double share = max(run_share, block.rule.rate * block.rule.l2)
-    cdef Py_ssize_t most = CLEAR_STATES_EVERY if n_states else CLEAR_EVERY
-    return max(<Py_ssize_t>2, <Py_ssize_t>min(2 / max(share, 1e-9), <double>most))
-
-
-cdef void clear_rows(
-    Py_ssize_t n, const Batch* batch, const uint16_t* index, int m, int n_states
-) noexcept nogil:
-    """Clear the rows of a micro-batch of m ratings of tiny numbers."""
-    cdef int j
-    clear_tiny(n, batch.p, n_states, batch.p_state)
-    for j in range(m):
-        CHECK_INSIDE(index[j], batch.rows.count)
-        clear_tiny(
-            n, batch.rows.factors + index[j] * n, n_states,
-            batch.rows.state + index[j] * n * n_states,
-        )
 
 
 cdef inline void fetch(
@@ -183,7 +151,6 @@ cdef inline double walk(
     cdef double squares = 0
     cdef vec squared = vec_splat(0)
     cdef bint far = fetches(hq, n, of)
-    cdef Py_ssize_t until_clear = block.clear_first
     cdef Py_ssize_t r, row, end, t = 0, last = block.run_end[block.count - 1]
     cdef int m
     batch.rows = block.rows
@@ -214,11 +181,6 @@ cdef inline double walk(
                 squared += padded_batch(n, block.spare, &batch, hp, hq)
             else:
                 squared += short_batch(m, n, &batch, hp, hq)
-            if Solver is not Frozen:
-                until_clear -= 1
-                if until_clear == 0:
-                    clear_rows(n, &batch, block.index + t, m, states(hq))
-                    until_clear = block.clear_every
             t += m
             if rich and weight != NULL:
                 weight += m

@@ -35,6 +35,7 @@ import numpy as np
 from funksvd.engines.crew import Crew, RowPart, equal_parts, parts_by_load, total_of
 from funksvd.engines.features import BothFeatures, sets_of
 from funksvd.engines.moods import UserMoods
+from funksvd.engines.linear import cholesky_of
 from funksvd.engines.sides import SideRatings, Standardised, longest_row
 from funksvd.hyper import Hyper
 from funksvd.machine.kernels import kernels
@@ -264,7 +265,7 @@ class Chain:
         c = precision * own.mean - bias_precision * sums[width]
         z = np.zeros(width)
         z[:k] = rng.standard_normal(k)
-        lower = np.linalg.cholesky(a)
+        lower = cholesky_of(a)
         solved = np.linalg.solve(lower, c)
         drawn = np.linalg.solve(lower.T, solved + z)
         return drawn.astype(np.float32)

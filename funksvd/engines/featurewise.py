@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from funksvd.engines import _featurewise  # type: ignore[attr-defined]  # compiled
+from funksvd.engines.clearing import LEAST, clear
 from funksvd.engines.sgd import (
     GATHERED,
     RUN,
@@ -202,13 +203,16 @@ class FeatureEngine(SgdEngine):
                 cache[part],
                 biases,
                 rule,
-                number + x * grid.n_bands + y,
             )
 
         self._walk(number, train_block)
         if per_row:
             shrink_rows(run, run_penalty, rate)
             shrink_rows(other, penalty, rate)
+        if not biases:
+            least, _ = LEAST[self.dtype.name]
+            clear(run, least, self.n_jobs)
+            clear(other, least, self.n_jobs)
         return float(squares.sum()) / grid.total_weight
 
     def _penalty(self, biases: bool, side: str) -> Penalty:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from funksvd.engines.clearing import clear_rows, epochs_to_clear
 from funksvd.engines.contract import Engine
 from funksvd.engines.start import (
     START_CHUNK,
@@ -212,7 +213,30 @@ class SgdEngine(Engine):
         squares = self._pass(self.grid, epoch, self.solver, rules)
         if per_row:
             self._shrink_rows([side.name for side in self.sides], learning_rate)
+        if epoch % max(1, int(self._epochs_to_clear(learning_rate))) == 0:
+            self._clear_tiny()
         return squares / self.grid.total_weight
+
+    def _epochs_to_clear(self, learning_rate: float) -> float:
+        """Return after how many epochs all rows are to be cleared of tiny numbers."""
+        grid = self.grid
+        visits = len(grid) / min(len(grid.counts), len(grid.run_counts))
+        return epochs_to_clear(self.hyper, learning_rate, visits)
+
+    def _clear_tiny(self) -> None:
+        """Set tiny factors and states to 0."""
+        for side in self.sides:
+            clear_rows(side.factors, side.state, self.n_jobs)
+
+    def _clear_block(self, x: int, y: int) -> None:
+        """Set those of the rows of block (x, y) to 0."""
+        grid = self.grid
+        run_side, side = self.sides
+        # Every band of the gathered side ends with a spare row.
+        runs = slice(grid.run_bands[x], grid.run_bands[x + 1])
+        rows = slice(grid.bands[y] + y, grid.bands[y + 1] + y)
+        clear_rows(run_side.factors[runs], run_side.state[runs])
+        clear_rows(side.factors[rows], side.state[rows])
 
     def _shrink_rows(self, sides: Sequence[str], rate: float) -> None:
         """Apply the penalties of reg_scale="row": one proximal step an epoch for every row.
@@ -266,6 +290,7 @@ class SgdEngine(Engine):
         Without a solver and its rules nothing is trained.
         """
         kernel = kernels("engines._sgd", self.dtype)
+        clears = rules is not None and self._epochs_to_clear(rules[0, 0]) < 1
         n_bands = grid.n_bands
         squares = np.zeros(n_bands**2)
         run_rows, rows = (
@@ -284,8 +309,10 @@ class SgdEngine(Engine):
 
         def train_block(x: int, y: int) -> None:
             squares[x * n_bands + y] = kernel.block(
-                run_rows, rows, blocks, x, y, self.mean, solver, rules, epoch
+                run_rows, rows, blocks, x, y, self.mean, solver, rules
             )
+            if clears:
+                self._clear_block(x, y)
 
         run_blocks(
             strata(self.seed, epoch, n_bands),

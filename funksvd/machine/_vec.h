@@ -149,10 +149,8 @@ static inline void lane_sums4(vec s0, vec s1, vec s2, vec s3, REAL *out) {
 static inline REAL lane_sum(vec s) { return s; }
 #endif
 
-/* A penalty that outweighs the ratings halves a factor again and again, until it is a subnormal
-   number, with which a CPU computes a hundred times slower. Factors below LEAST_FACTOR become 0
-   instead, and solver states below LEAST_STATE, its square: products of two factors, and squares of
-   gradients, are then normal numbers. No rating is predicted differently by either. */
+/* Factors and solver states below these become 0 before they are subnormal numbers, which are slow;
+   `engines/clearing.py` says why. */
 #if REAL_BYTES == 4
 #define LEAST_FACTOR 0x1p-50f
 #define LEAST_STATE 0x1p-100f

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -107,7 +108,10 @@ class Pool:
         from queue import SimpleQueue  # not needed to import funksvd
 
         self._process = os.getpid()
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Any] = SimpleQueue()
+        # Ends the threads, which get the dead reference instead of a job. No line of Python runs
+        # for that: in a `__del__` the KeyboardInterrupt of a signal would be lost.
+        self._end = weakref.ref(self, self._jobs.put)
         self._n_threads = 0
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Job:
@@ -124,7 +128,7 @@ class Pool:
         self._jobs.put(job)
         if self._n_threads < self.n_jobs:
             try:
-                _thread.start_new_thread(serve, (self._jobs,))
+                _thread.start_new_thread(serve, (self._jobs, self._end))
             except RuntimeError:
                 if not self._n_threads:
                     raise
@@ -171,16 +175,13 @@ class Pool:
         stop.check()
         return results
 
-    def __del__(self) -> None:
-        self._jobs.put(None)
 
-
-def serve(jobs: SimpleQueue[Job | None]) -> None:
-    """Run jobs until there is None, which stays for the other threads."""
-    while (job := jobs.get()) is not None:
+def serve(jobs: SimpleQueue[Any], end: weakref.ref[Pool]) -> None:
+    """Run jobs until there is the end, which stays for the other threads."""
+    while (job := jobs.get()) is not end:
         job.run()
         del job
-    jobs.put(None)
+    jobs.put(end)
 
 
 class Stopped(Exception):  # noqa: N818  # no error: nobody sees it but `shielded`

@@ -45,7 +45,7 @@ def diverged(epoch: int, finding: str, learning_rate: float | None) -> FloatingP
     `finding` says which number, and `learning_rate` is that of the epoch, or None of an engine that
     has none.
     """
-    cure = "please report it with the shape of the ratings"
+    cure = "lower n_factors"
     if learning_rate is not None:
         cure = f"lower learning_rate (it was {learning_rate:.3g} there)"
     return FloatingPointError(f"training diverged in epoch {epoch + 1}: {finding}; {cure}")
@@ -202,7 +202,8 @@ class Training:
     def fitted(self) -> Fitted:
         """Return the model as it is now; a copy."""
         model = self.model
-        trained = Trained(model.history_, model.n_epochs_, len(self.ratings), self.content)
+        history = {name: list(values) for name, values in model.history_.items()}
+        trained = Trained(history, model.n_epochs_, len(self.ratings), self.content)
         weights = replace(self.engine.weights(), **self.exposure)
         return Fitted(weights, self.ratings.tables, trained)
 

@@ -322,3 +322,17 @@ def test_a_held_out_set_of_strangers_alone(engine: Maker) -> None:
     mean = validated.weights().global_mean
     errors = targets(engine, held_out) - mean
     assert validated.validate() == pytest.approx(np.mean(errors**2), rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [40, 300])
+def test_a_square_matrix_and_its_transpose_give_transposed_models(engine: Maker, n: int) -> None:
+    """All rows and columns have equally many ratings, so that the content decides."""
+    if engine.engine_class.__name__ == "GibbsEngine":
+        return  # users are drawn after items
+    users = np.repeat(np.arange(n), 10)
+    items = (users + np.tile(np.arange(10), n)) % n
+    values = np.random.default_rng(0).normal(3, 1, len(users))
+    ours = trained(engine(Ratings.from_arrays(users, items, values)), 2).weights()
+    theirs = trained(engine(Ratings.from_arrays(items, users, values)), 2).weights()
+    np.testing.assert_array_equal(ours.user_factors, theirs.item_factors)
+    np.testing.assert_array_equal(ours.item_biases, theirs.user_biases)

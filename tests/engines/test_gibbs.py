@@ -22,6 +22,7 @@ from scipy import stats
 from funksvd import Callback, EarlyStopping, FunkSVD, ModelCheckpoint, Ratings, load
 from funksvd.engines import chain as chain_module
 from funksvd.engines.gibbs import GibbsEngine
+from funksvd.engines.linear import cholesky_of
 from funksvd.machine.kernels import kernels, levels
 from funksvd.machine.memory import aligned
 
@@ -432,3 +433,44 @@ def test_refuses_parameters_that_mean_nothing():
     FunkSVD(2, 2, solver="gibbs", dtype=np.float32, random_state=0).fit((users, items), values)
     with pytest.raises(ValueError, match="average"):
         FunkSVD(average="factors").fit((users, items), values)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("average", ["low_rank", "factors"])
+def test_one_user_with_fewer_items_than_factors(seed, average):
+    """All items' equations have rank 1, and single precision cannot solve them."""
+    rng = np.random.default_rng(seed)
+    items = rng.integers(0, 9, 3000)
+    values = rng.normal(3, 1, 3000)
+    model = FunkSVD(33, 12, solver="gibbs", average=average, random_state=seed)
+    model.fit((np.zeros(3000, int), items), values)
+    means = [values[items == item].mean() for item in range(9)]
+    np.testing.assert_allclose(model.predict((np.zeros(9, int), np.arange(9))), means, atol=0.3)
+
+
+def test_a_shift_of_sums_that_are_mostly_rounding():
+    """Their matrix has a negative eigenvalue, as far as rounding allows."""
+    a = np.diag([1e6, 1.0, 1.0])
+    a[0, 1] = a[1, 0] = 1000.3
+    with pytest.raises(np.linalg.LinAlgError):
+        np.linalg.cholesky(a)
+    lower = cholesky_of(a)
+    np.testing.assert_allclose(lower @ lower.T, a, rtol=1e-3)
+    with pytest.raises(FloatingPointError, match="lower n_factors"):
+        cholesky_of(-a)
+
+
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize("offset", [0, 4])
+def test_a_tilt_by_a_vector_at_any_address(level, offset):
+    kernel = kernels("engines._gibbs", np.float32, level)
+    side = kernel.Side()
+    side.factors = aligned(100, 16, np.float32)
+    rng = np.random.default_rng(0)
+    np.asarray(side.factors)[:] = rng.normal(0, 1, (100, 16))
+    side.scalars = np.zeros((100, 2), np.float32)
+    delta = aligned(1, 32, np.float32)[0][offset : offset + 16]
+    delta[:] = rng.normal(0, 1, 16)
+    kernel.tilt(side, delta, 0, 100)
+    expected = np.asarray(side.factors, np.float64) @ delta
+    np.testing.assert_allclose(np.asarray(side.scalars)[:, 0], expected, atol=1e-5)

@@ -33,6 +33,19 @@ def test_a_pool_has_its_number_of_threads():
     assert len(set(idents)) == 3
 
 
+def test_threads_end_with_their_pool():
+    pool = Pool(3)
+    together = threading.Barrier(3)
+    idents = set(pool.map(lambda _: (together.wait(), threading.get_ident())[1], range(3)))
+    assert idents <= set(sys._current_frames())
+    del pool
+    for _ in range(1000):
+        if not idents & set(sys._current_frames()):
+            break
+        threading.Event().wait(0.01)
+    assert not idents & set(sys._current_frames())
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="only POSIX forks")
 def test_a_pool_works_on_in_a_forked_process():
     code = (  # in a process of its own: other libraries here may have threads that no fork survives

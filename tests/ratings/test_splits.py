@@ -5,6 +5,7 @@ import pytest
 from conftest import random_ratings
 
 from funksvd import FunkSVD, Ratings
+from funksvd.model_selection import UserHoldout
 
 
 def test_splits_of_neighbouring_seeds_differ_and_ignore_row_order():
@@ -65,3 +66,35 @@ def test_the_order_of_the_split_is_checked():
     message = "validation_split_order must be 'random' or 'tail', got 'head'"
     with pytest.raises(ValueError, match=message):
         FunkSVD().fit((users, items), values, validation_split=0.1, validation_split_order="head")
+
+
+def repeated_pairs(seed):
+    """Return ratings of few pairs in a random order of the rows; equal ones differ in weight."""
+    rng = np.random.default_rng(0)
+    columns = [rng.integers(0, 5, 400), rng.integers(0, 6, 400), rng.integers(1, 4, 400) / 1.0]
+    columns.append(rng.random(400))
+    order = np.random.default_rng(seed).permutation(400)
+    return [column[order] for column in columns]
+
+
+def test_folds_of_repeated_pairs_do_not_depend_on_the_order_of_the_rows():
+    found = set()
+    for seed in range(5):
+        *_, (_, held_out) = Ratings.from_arrays(*repeated_pairs(seed)).folds(3)
+        found.add(tuple(sorted(held_out.weights.tolist())))
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("as_ratings", [False, True])
+def test_held_out_repeated_pairs_do_not_depend_on_the_order_of_the_rows(as_ratings):
+    found = set()
+    for seed in range(5):
+        users, items, values, weights = repeated_pairs(seed)
+        if as_ratings:
+            ratings = Ratings.from_arrays(users, items, values, weights)
+            _, test = next(UserHoldout().split(ratings))
+            found.add(tuple(sorted(weights[test].tolist())))
+        else:
+            _, test = next(UserHoldout().split((users, items), values))
+            found.add(tuple(sorted(values[test].tolist())))
+    assert len(found) == 1

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import random_ratings
 
-from funksvd import EarlyStopping, FunkSVD, LambdaCallback
+from funksvd import EarlyStopping, FunkSVD, LambdaCallback, load
 
 
 def fitted(n_users=80, n_factors=4, **params):
@@ -88,6 +88,98 @@ def test_threads_see_the_old_model_or_the_new_one():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_threads_fold_in_and_save_one_whole_model(tmp_path):
+    """Eight threads, while fits run whose blocks are trained in parallel."""
+    many = 220_000
+    models = []
+    for size in (3000, 2000):
+        users, items, values = random_ratings(many, size, 900)
+        model = FunkSVD(4, 1, random_state=0, n_jobs=2)
+        models.append((model.fit((users, items), values), (users, items), values))
+    model = FunkSVD(4, 1, random_state=0, n_jobs=2)
+    model.fit(*models[0][1:])
+    new = (np.full(20, 10**6), np.arange(20))
+    folded = {m.fold_in(new, np.arange(20.0)).user_factors_.tobytes() for m, *_ in models}
+    saved = {m.item_factors_.tobytes(): m.history_["loss"] for m, *_ in models}
+    wrong = []
+    done = threading.Event()
+
+    def work(number):
+        path = tmp_path / f"{number}.npz"
+        while not done.is_set():
+            if model.fold_in(new, np.arange(20.0)).user_factors_.tobytes() not in folded:
+                wrong.append("fold_in")
+            model.save(path)
+            found = load(path)
+            if saved.get(found.item_factors_.tobytes()) != found.history_["loss"]:
+                wrong.append("save")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for turn in range(8):
+        _, X, y = models[turn % 2]
+        model.fit(X, y)
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_fold_in_by_a_callback_is_a_model_of_its_own():
+    users, items, values = random_ratings()
+    model = FunkSVD(4, 3, random_state=0)
+    folded = []
+
+    def fold(epoch, logs):
+        folded.append(model.fold_in(([999], [0]), [4.0]))
+
+    model.fit((users, items), values, callbacks=LambdaCallback(on_epoch_end=fold))
+    assert [len(part.history_["loss"]) for part in folded] == [1, 2, 3]
+    assert all(999 in part.user_ids_ for part in folded)
+    assert not np.array_equal(folded[0].item_factors_, folded[2].item_factors_)
+
+
+def test_get_weights_is_a_copy_for_other_threads_too():
+    users, items, values = random_ratings()
+    model = FunkSVD(4, 2, random_state=0).fit((users, items), values)
+    before = model.get_weights()
+
+    def spoil(epoch, logs):
+        thread = threading.Thread(target=lambda: model.get_weights().user_factors.fill(0))
+        thread.start()
+        thread.join()
+
+    learned = model._fitted.weights
+    model.fit((users, items), values, callbacks=LambdaCallback(on_epoch_end=spoil))
+    np.testing.assert_array_equal(learned.user_factors, before.user_factors)
+
+
+def test_weights_that_overflow_in_the_last_step_are_an_error():
+    model = FunkSVD(2, 1, learning_rate=3e38, random_state=0)
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        model.fit(([0, 1, 2], [0, 1, 2]), [1.0, 2.0, 4.0])
+    with pytest.raises(ValueError, match="not fitted yet"):
+        model.predict(([0], [0]))
+
+
+def test_a_validation_loss_that_is_not_finite_is_an_error():
+    model = FunkSVD(2, 1, learning_rate=1e30, random_state=0)
+    held_out = (([0], [1]), [2.0])
+    with pytest.raises(FloatingPointError, match="training diverged in epoch 1"):
+        model.fit(([0, 1, 2], [0, 1, 2]), [1.0, 2.0, 4.0], validation_data=held_out)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("float32", 1e39), ("float64", 1e160)])
+def test_ratings_whose_squares_overflow_are_refused(dtype, size):
+    model = FunkSVD(2, 1, dtype=dtype)
+    with pytest.raises(ValueError, match=f"training ratings must be at most .* in {dtype}, got"):
+        model.fit(([0, 1, 2], [0, 1, 2]), [size, 2.0, 4.0])
+    model.fit(([0, 1, 2], [0, 1, 2]), [3.0, 2.0, 4.0])
+    with pytest.raises(ValueError, match="new ratings must be at most"):
+        model.partial_fit(([0, 1], [0, 1]), [-size, 2.0])
 
 
 def test_a_callback_sees_the_state_of_the_moment():

@@ -285,3 +285,17 @@ def test_folded_users_of_goodbooks_are_nearly_as_good_as_trained_ones():
     biases = error(FunkSVD(1, init_std=0, random_state=0).fit(part(~hidden)))
     assert folded < 1.03 * trained
     assert folded < biases
+
+
+def test_the_order_of_repeated_pairs_with_weights_changes_no_bit():
+    model = trained_model(dtype="float64")
+    users = np.full(60, 999)
+    items = np.repeat(model.item_ids_[:20], 3)
+    weights = np.random.default_rng(0).random(60)
+    found = set()
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(60)
+        X = (users[order], items[order])
+        rows = model.fold_in(X, np.full(60, 3.3), sample_weight=weights[order], extend=False)
+        found.add(rows.user_factors_.tobytes())
+    assert len(found) == 1

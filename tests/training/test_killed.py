@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import killed_fits
 import numpy as np
 import pytest
 from conftest import planted_ratings
@@ -101,3 +102,14 @@ def test_killed_at_any_moment_training_goes_on_to_the_same_bytes(tmp_path):
     resumed = fit([ModelCheckpoint(path), EarlyStopping(patience=9999)], resume=path)
     whole = fit(EarlyStopping(patience=9999))
     assert saved_bytes(resumed, tmp_path) == saved_bytes(whole, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the fits are forked processes of POSIX")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+def test_killed_at_random_moments_every_way_of_training_is_resumed_exactly():
+    """`python tests/training/killed_fits.py` kills 300 times, all solvers and ways."""
+    few = ("momentum", "batches, adam", "featurewise", "gibbs, low rank")
+    ways = {name: killed_fits.WAYS[name] for name in few}
+    results = killed_fits.run(2 * len(few), seed=1, ways=ways)
+    assert [result.kills for result in results.values()] == [2] * len(few)
+    assert [result.faults for result in results.values()] == [[]] * len(few)
