@@ -1,5 +1,5 @@
-# The draw of a row by its normal equations, in single precision, and in double precision for the rare
-# row whose equations single precision cannot solve. `_gibbs.pyx` includes this file.
+# The draw of a row by its normal equations: in single precision, and in double precision for the
+# rare row whose equations single precision cannot solve. `_gibbs.pyx` includes this file.
 
 
 cdef void set_up_exactly(
