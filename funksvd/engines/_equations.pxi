@@ -107,7 +107,7 @@ cdef inline BiasDraw draw_by_equations(
     for j in range(n):
         weights += w.scale[j] * w.scale[j]
         errors += w.scale[j] * w.error[j]
-    if factorise(width, &w.equations, &own.precision[0], <float>n * ROUNDING):
+    if factorise_and_check(width, &w.equations, &own.precision[0], <float>n * ROUNDING):
         return draw_exactly(width, n, w, own, precision)
     bias.drawn = 0
     bias.mean = 0

@@ -174,7 +174,7 @@ cdef inline void subtract_products(
             error[j + i] -= dots[i]
 
 
-cdef inline bint factorise(
+cdef inline bint factorise_and_check(
     Py_ssize_t width, Equations* equations, const float* least, float rounding
 ) noexcept nogil:
     """Turn A into its Cholesky factor U (A = U'U), and solve U' solved_c = c, U' solved_s = s.
@@ -214,6 +214,13 @@ cdef inline bint factorise(
             for f in range(t / LANES, vectors):
                 target[f] = target[f] - factor * row[f]
     return lost
+
+
+cdef inline void factorise(
+    Py_ssize_t width, Equations* equations, const float* least
+) noexcept nogil:
+    """Do the same without looking for lost digits."""
+    factorise_and_check(width, equations, least, 0)
 
 
 cdef inline void solve_back(
