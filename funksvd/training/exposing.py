@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from funksvd.engines.exposure import ExposureEngine, Settings, SidePairs, new_rows
+from funksvd.engines.choose import engine_for
+from funksvd.engines.exposure import Settings, SidePairs, new_rows
 from funksvd.hyper import SIZES_OF, Hyper
 from funksvd.ratings.triples import Ratings
 from funksvd.weights import Weights, exposure_of, rows_of
@@ -20,7 +21,7 @@ def exposure_beside(ratings: Ratings, hyper: Hyper, seed: int, n_jobs: int) -> d
     """
     n_factors, n_epochs = SIZES_OF["ials"]
     own = replace(hyper, solver="ials", n_factors=n_factors, n_epochs=n_epochs)
-    engine = ExposureEngine(ratings, None, own, seed=seed, n_jobs=n_jobs)
+    engine = engine_for(own)(ratings, None, own, seed=seed, n_jobs=n_jobs)
     for epoch in range(n_epochs):
         engine.epoch(epoch, 1.0)
     weights = engine.weights()
