@@ -132,7 +132,9 @@ def solve(
     side : 0 (users) or 1 (items)
     hyper : Hyper
     past : Past
-    n_jobs, rated : int, and whether the ratings count, not their pairs alone
+    n_jobs : int
+    rated : bool
+        Whether the ratings count, and not their pairs alone.
 
     Raises
     ------

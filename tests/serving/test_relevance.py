@@ -227,13 +227,7 @@ def test_a_resumed_fit_has_the_same_exposure(tmp_path: Path) -> None:
 
 def test_partial_fit_keeps_the_exposure_and_solves_that_of_new_users() -> None:
     model = fitted()
-<<<<<<< HEAD
     model.partial_fit((np.full(4, 1000), np.array([31, 33, 35, 40])), [4.0, 5.0, 4.0, 5.0])
-=======
-    model.partial_fit(
-        (np.full(4, 1000), np.array([31, 33, 35, 40])), np.full(4, 4.0) + [0, 1, 0, 1]
-    )
->>>>>>> 40f63c7 (Rows of the exposure in fold-in, explain and tables; a page on recommending)
     best, _ = model.recommend(1000, 5)
     assert (best >= 30).all()
 
