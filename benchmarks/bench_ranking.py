@@ -2,11 +2,11 @@
 
     python benchmarks/bench_ranking.py --data FOLDER                 ml-100k, goodbooks, made-up
     python benchmarks/bench_ranking.py --data FOLDER --sets ml-100k
-    python benchmarks/bench_ranking.py --data FOLDER --memory        also the peak memory of each fit
+    python benchmarks/bench_ranking.py --data FOLDER --memory        also the peak memory of a fit
 
-A random tenth of the ratings is the test. Test ratings of at least 4 are relevant, and every list is
-chosen from all items that the user has not rated in training. funksvd has its defaults; implicit
-has the best of nine settings, chosen on the test itself, which favours it. The made-up set has
+A random tenth of the ratings is the test. Test ratings of at least 4 are relevant, and every list
+is chosen from all items that the user has not rated in training. funksvd has its defaults, implicit
+the best of nine settings, chosen on the test itself, which favours it. The made-up set has
 planted tastes in what users take, beside the planted ratings.
 """
 
