@@ -91,8 +91,9 @@ def evaluate(args: argparse.Namespace) -> None:
     if args.json:
         print_json(result)
         return
-    print(f"RMSE     {result['rmse']:.4f}  root mean squared error")
-    print(f"MAE      {result['mae']:.4f}  mean absolute error")
+    if "rmse" in result:  # a model of solver="ials" predicts no ratings
+        print(f"RMSE     {result['rmse']:.4f}  root mean squared error")
+        print(f"MAE      {result['mae']:.4f}  mean absolute error")
     print(f"ratings  {result['n']:,}")
     print(f"unknown  {result['unknown']:.2%}  of the ratings have a user or an item not trained on")
     if args.top is not None:

@@ -65,11 +65,11 @@ class Evaluating(Predicting, Listing):
         Returns
         -------
         dict
-            "rmse" and "mae", weighted; "n", the number of ratings; "unknown", the share of them
-            with an unknown id. With `k` also means over users, "precision", "recall", "hit_rate",
-            "mrr", "map" and "ndcg" (see `metrics`); "coverage", the share of the model's items
-            that are in a list; "novelty" (see `metrics.novelty`); and "n_users". With `baselines`
-            also "baselines": such dicts by the names "popularity" and "biases_only".
+            "n", the number of ratings; "unknown", the share of them with an unknown id; and, but
+            for solver="ials", "rmse" and "mae", weighted. With `k` also means over users,
+            "precision", "recall", "hit_rate", "mrr", "map" and "ndcg"; "coverage", the share of
+            the model's items that are in a list; "novelty" (see `metrics` for all); "n_users".
+            With `baselines` also "baselines": such dicts of "popularity" and "biases_only".
 
         Raises
         ------
@@ -99,22 +99,29 @@ class Evaluating(Predicting, Listing):
     ) -> float:
         """Return R^2, as scikit-learn's regressors do."""
         ratings = as_ratings(X, y, sample_weight)
+        errors = self._errors(ratings)
+        if "rmse" not in errors:
+            raise ValueError(
+                "a model of solver='ials' predicts exposure and no ratings, so it has no R^2;"
+                " evaluate(..., k=10) measures its lists"
+            )
         mean = np.average(ratings.values, weights=ratings.weights)
         variance = np.average((ratings.values - mean) ** 2, weights=ratings.weights)
-        return 1 - self._errors(ratings)["rmse"] ** 2 / float(variance)
+        return 1 - errors["rmse"] ** 2 / float(variance)
 
     def _errors(self, ratings: Ratings) -> dict[str, float]:
-        """Return the errors of the predictions of ratings."""
+        """Return the errors of the predictions of ratings, if the model predicts ratings."""
         fitted = self._fitted_now()
         users, items = self._codes(fitted, ratings)
+        counts = {"n": len(users), "unknown": float(unknown_pairs(users, items).mean())}
+        if fitted.weights.exposure is not None and fitted.weights.user_exposure is None:
+            return counts
         times = self._times(fitted, ratings, None, len(users))
         predicted = self._clipped(self._predict(fitted, users, items, times))
         return {
             "rmse": rmse(ratings.values, predicted, ratings.weights),
             "mae": mae(ratings.values, predicted, ratings.weights),
-            "n": len(predicted),
-            "unknown": float(unknown_pairs(users, items).mean()),
-        }
+        } | counts
 
     def _measured(
         self, ratings: Ratings, lists: Lists, threshold: float | None, popularity: bool

@@ -174,6 +174,17 @@ def test_pairs_to_exclude_need_no_ratings():
     assert model.evaluate(test, exclude=np.column_stack(pairs), **options) == expected
 
 
+def test_a_model_of_exposure_has_lists_and_no_errors():
+    model, train, test = split_model(solver="ials")
+    result = model.evaluate(test, exclude=train, k=K, baselines=True)
+    assert "rmse" not in result
+    assert 0 < result["ndcg"] < 1
+    assert "rmse" in result["baselines"]["biases_only"]
+    assert set(model.evaluate(test)) == {"n", "unknown"}
+    with pytest.raises(ValueError, match=r"it has no R\^2"):
+        model.score(test)
+
+
 def test_options_of_recommend_shape_the_lists():
     model, train, test = split_model()
     candidates = train.item_ids[:10]

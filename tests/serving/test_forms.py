@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from served_models import trained_model
 
 import funksvd
-from funksvd import FunkSVD, Ratings, UnknownIdWarning
+from funksvd import FunkSVD, UnknownIdWarning
 
 
 @pytest.mark.parametrize("kind", [int, str])
@@ -84,12 +84,6 @@ def test_unknown_ids_have_a_warning_of_their_own():
     with pytest.warns(UnknownIdWarning, match="left out"):
         model.fold_in(([10**6, 10**6], [7, 10**6]), [3, 4])
     assert issubclass(UnknownIdWarning, UserWarning)
-
-
-def test_constant_ratings_warn():
-    ones = Ratings.from_arrays([1, 1, 2], [3, 4, 4], [1, 1, 1])
-    with pytest.warns(UserWarning, match="all 3 ratings are 1, .* use solver='ials'"):
-        FunkSVD(n_factors=2, n_epochs=2, random_state=0).fit(ones)
 
 
 @pytest.mark.parametrize("ending", [".pkl", ".joblib", ".H5", ".pt"])
