@@ -86,6 +86,7 @@ def check(model: FunkSVD, hashes: list[str]) -> str:
 def prepared() -> Iterator[Case]:
     """Give the case; blocks are trained on two threads although the ratings are few."""
     warnings.simplefilter("ignore")
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     ratings = some_ratings(N_RATINGS)
     with mock.patch.object(sgd, "FEWEST_FOR_THREADS", 0):
         hashes = {}
