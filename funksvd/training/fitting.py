@@ -101,9 +101,7 @@ class Fitting:
         self._check_params()
         verbose = self.verbose if verbose is None else verbose
         check_fit_arguments(validation_split, validation_split_order, validation_data, verbose)
-        ratings = self._given(X, y, sample_weight, times)
-        if engine_for(self._hyper()).learns_ratings:
-            warn_of_constant(ratings)
+        ratings = self._to_learn(X, y, sample_weight, times)
         checkpoint = None if resume is None else stations.checkpoints.read(resume, type(self))
         seed = self._seed() if checkpoint is None else checkpoint.seed
         content = content_of(ratings, self._threads())
@@ -123,6 +121,13 @@ class Fitting:
         )
         self._run(training, started)
         return self
+
+    def _to_learn(self, *given: Any) -> Ratings:
+        """Return the ratings to train on; warn if there is nothing to learn from them."""
+        ratings = self._given(*given)
+        if engine_for(self._hyper()).learns_ratings:
+            warn_of_constant(ratings)
+        return ratings
 
     def _given(self, X: Any, y: ArrayLike | None = None, *more: Any) -> Ratings:
         """Return the ratings that the engine learns from, or pairs as ratings of 1.
@@ -382,7 +387,7 @@ def warn_of_constant(ratings: Ratings) -> None:
         warnings.warn(
             f"all {len(values)} ratings are {values[0]:g}, so that a model of ratings learns"
             " nothing but this number; to learn which items users take, use solver='ials'",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

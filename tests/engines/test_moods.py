@@ -184,7 +184,7 @@ def engine_step():
         np.append(weights, [0, 0]),
         np.append(times, [0, 0]),
     )
-    engine = engine_of(ratings, n_factors=gibbs_checks.N_FACTORS)
+    engine = engine_of(ratings, n_factors=gibbs_checks.N_FACTORS, sets=False)
     engine.burn_in = 10**9
     chain = engine.chain
     chain.sweep = 10
