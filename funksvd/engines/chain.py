@@ -34,8 +34,8 @@ import numpy as np
 
 from funksvd.engines.crew import Crew, RowPart, equal_parts, parts_by_load, total_of
 from funksvd.engines.features import BothFeatures, sets_of
-from funksvd.engines.moods import UserMoods
 from funksvd.engines.linear import cholesky_of
+from funksvd.engines.moods import UserMoods
 from funksvd.engines.sides import SideRatings, Standardised, longest_row
 from funksvd.hyper import Hyper
 from funksvd.machine.kernels import kernels
