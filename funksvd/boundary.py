@@ -32,8 +32,8 @@ MOST = 2**53
 def own_keys(ids: np.ndarray, low: int, high: int) -> np.ndarray:
     """Return a read-only copy of integer ids from low to high, in 32 bits if these hold them.
 
-    Nobody else can change the copy. Half the bytes of int64 are read faster by all that follows,
-    which pays for it.
+    Nobody else can change the copy. It has half the bytes of int64, so that all that follows reads
+    it faster.
     """
     bounds = np.iinfo(np.int32)
     is_narrow = bounds.min <= low and high <= bounds.max

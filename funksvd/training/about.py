@@ -101,7 +101,9 @@ RULES = {
     "numpy": TEXT,
     "seed": Rule(lambda value: is_whole(value) and value >= 0, "a whole number of at least 0"),
     "callbacks": Rule(are_states, "a list of names and states"),
-    "learning_rate": Rule(is_number, "a finite number"),
+    "learning_rate": Rule(
+        lambda value: is_number(value) and value >= 0, "a finite number of at least 0"
+    ),
     "stopped": FLAG,
     "schedule": FLAG,
     "seconds": Rule(
