@@ -56,7 +56,7 @@ def table_of_ints(ids: np.ndarray) -> Keyed:
     here; `count_keys` refuses a copy that does not lie within the bounds found before.
     """
     low = int(ids.min())
-    high = int(ids.max())
+    high = max(low, int(ids.max()))  # in an array that changes meanwhile it may be below
     if is_dense(low, high, len(ids)):
         keys = own_keys(ids, low, high)
         counts = count_keys(keys, low, high - low + 1, cpu_count())
