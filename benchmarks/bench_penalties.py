@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from common import print_header, print_table
 
-SHARES: tuple[float, ...] = (0.0, 0.08, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+SHARES: tuple[float, ...] = (0.0, 0.08, 1.0, 5.0, 20.0)
 WAYS: dict[str, dict[str, Any]] = {
     "sgd": {},
     "sgd, rows": {"reg_scale": "row"},
@@ -45,7 +45,7 @@ def main() -> None:
     print_header()
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
-    n = 100_000
+    n = 50_000
     X = (rng.integers(0, 2000, n), rng.integers(0, 400, n))
     y = rng.normal(3, 1, n)
     largest = (0.0, "")
