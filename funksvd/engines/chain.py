@@ -144,7 +144,9 @@ class Chain:
             self.n_rows.append(n_rows)
             self.row_parts.append(parts_by_load(number, own.start))
             self.passes.append(equal_parts(number, n_rows, ROWS_OF_A_PASS))
-        matrices = sets_of(given) if hyper.sets else ()
+        # The sets of a single row say nothing that its own prior does not.
+        with_sets = hyper.sets and min(self.n_rows) > 1
+        matrices = sets_of(given) if with_sets else ()
         parts = self.passes[USERS] + self.passes[ITEMS]
         self.features = BothFeatures(self.kernel, self.sides, matrices, parts, crew)
         self.moods: UserMoods | None = None

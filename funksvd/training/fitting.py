@@ -383,7 +383,7 @@ def parts_of(
 def warn_of_constant(ratings: Ratings) -> None:
     """Warn if all ratings are equal: there is nothing to learn from their values."""
     values = ratings.values
-    if len(values) and values[0] == values[-1] and (values == values[0]).all():
+    if len(values) > 1 and values[0] == values[-1] and (values == values[0]).all():
         warnings.warn(
             f"all {len(values)} ratings are {values[0]:g}, so that a model of ratings learns"
             " nothing but this number; to learn which items users take, use solver='ials'",

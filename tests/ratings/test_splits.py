@@ -93,7 +93,7 @@ def test_held_out_repeated_pairs_do_not_depend_on_the_order_of_the_rows(as_ratin
         if as_ratings:
             ratings = Ratings.from_arrays(users, items, values, weights)
             _, test = next(UserHoldout().split(ratings))
-            found.add(tuple(sorted(weights[test].tolist())))
+            found.add(tuple(sorted(test.weights.tolist())))
         else:
             _, test = next(UserHoldout().split((users, items), values))
             found.add(tuple(sorted(values[test].tolist())))
