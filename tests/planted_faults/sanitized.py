@@ -74,8 +74,8 @@ JOBS = {
 }
 
 
-def output_of(plant: Plant, change: Change | None, preload: str) -> str:
-    """Compile the kernel of a plant with a change or without; return its program's output."""
+def output_of(plant: Plant, change: Change | None, preload: str) -> tuple[int, str]:
+    """Compile a plant's kernel with a change or without; return its program's code and output."""
     with tempfile.TemporaryDirectory(prefix="funksvd-sanitized-") as name:
         folder = Path(name)
         package = folder / "with_kernels" / "funksvd"
@@ -91,12 +91,12 @@ def output_of(plant: Plant, change: Change | None, preload: str) -> str:
             capture_output=True,
             text=True,
         )
-        return done.stdout + done.stderr
+        return done.returncode, done.stdout + done.stderr
 
 
 def is_reported(plant: Plant, preload: str) -> bool:
     """Return whether the sanitizer reports a fault; write a line about it."""
-    output = output_of(plant, plant.change, preload)
+    _, output = output_of(plant, plant.change, preload)
     found = plant.report in output
     verdict = "caught" if found else "MISSED"
     sys.stdout.write(f"{verdict}  {plant.change.file}: {plant.fault}\n")
@@ -110,11 +110,11 @@ def is_reported(plant: Plant, preload: str) -> bool:
 
 
 def is_clean(plant: Plant, preload: str) -> bool:
-    """Return whether there is no report without the fault; write the output if there is one."""
-    output = output_of(plant, None, preload)
-    if "Sanitizer" not in output and "runtime error" not in output:
+    """Return whether the program ends well without the fault; write its output if it does not."""
+    code, output = output_of(plant, None, preload)
+    if code == 0:
         return True
-    sys.stdout.write(f"{output}\n{plant.kernel.source} has a report without any fault planted\n")
+    sys.stdout.write(f"{output}\n{plant.kernel.source}: it fails without any fault planted\n")
     return False
 
 
