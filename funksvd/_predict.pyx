@@ -50,8 +50,9 @@ def predict(
     cdef Py_ssize_t t, ahead, k = user_factors.shape[1], count = users.shape[0]
     cdef int32_t u, i
     cdef real bu, bi, product
-    cdef const real* P = &user_factors[0, 0] if k else NULL  # a model of biases alone has no factors
-    cdef const real* Q = &item_factors[0, 0] if k else NULL
+    cdef real nothing = 0  # a model of biases alone has no factors
+    cdef const real* P = &user_factors[0, 0] if k else &nothing
+    cdef const real* Q = &item_factors[0, 0] if k else &nothing
     with nogil:
         for t in range(count):
             # Rows of later pairs travel from memory meanwhile; the address of code -1 is harmless.
