@@ -176,7 +176,7 @@ cdef class Cells:
         self.index = index
         self.rows.narrow = NULL
         self.rows.wide = NULL
-        if index.shape[0] == 0:
+        if index.shape[0] == 0 or len(row) == 0:
             return  # nothing has an address
         if row.itemsize == 2:
             narrow = row
